@@ -1,0 +1,18 @@
+#!/usr/bin/env python3
+"""Train a policy: parse, run, say where the results are."""
+
+import sys
+from pathlib import Path
+
+from sparsepo_dist.cli import guarded, parse_train, say
+from sparsepo_dist.run import run
+
+
+def main() -> None:
+    """One rank's part of the training."""
+    folder = run(parse_train(default_recipe=Path(__file__).parent / "recipes" / "sentiment.yaml"))
+    say(f"The run is in {folder}: final/ is the model, report/index.html shows what happened.")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,41 @@
+"""Build and dependencies of sparsepo_dist. Lower bounds live here; the versions tested live in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sparsepo_dist",
+    version="0.1.0",
+    description="Token-level preference optimisation (SparsePO, MaPO, DPO, TDPO) on DeepSpeed ZeRO-3",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["sparsepo_dist", "sparsepo_dist.*"]),
+    package_data={"sparsepo_dist": ["py.typed"]},
+    install_requires=[
+        "torch>=2.10",
+        "deepspeed>=0.19",
+        "transformers>=5.17,<6",
+        "datasets>=4",
+        "peft>=0.21",
+        "bitsandbytes>=0.50",
+        "accelerate>=1.15",
+        "jsonargparse[signatures]>=4.50",
+        "mpi4py>=4.1",
+        "safetensors>=0.5",
+        "tensorboard>=2.19",
+        "tqdm>=4.66",
+        "matplotlib>=3.9",
+        "numpy>=2",
+    ],
+    extras_require={
+        "demo": ["gguf>=0.17", "vaderSentiment>=3.3.2"],
+        "eval": ["lm-eval>=0.4.9"],
+        "flash-attn": ["flash-attn>=2.8"],
+        "wandb": ["wandb>=0.19"],
+        "dev": ["pytest>=9", "pytest-timeout>=2.4", "hypothesis>=6.150", "ruff>=0.17", "mypy>=2.4", "pre-commit>=4"],
+    },
+    entry_points={"console_scripts": ["sparsepo=sparsepo_dist.cli:main"]},
+)

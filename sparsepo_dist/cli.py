@@ -1,0 +1,63 @@
+"""Command lines: the configuration parser that launch/train.py uses, and the console command `sparsepo`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch.distributed as dist
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from sparsepo_dist.config import RunConfig
+from sparsepo_dist.engines.distributed import local_rank, rank
+from sparsepo_dist.errors import UserError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+def train_parser(default_recipe: Path | None = None) -> ArgumentParser:
+    """Recipe, then dotted overrides: `--recipe FILE.yaml --objective.beta 0.5`."""
+    parser = ArgumentParser(
+        description="Train a policy on preference pairs with DeepSpeed. Every field below can stand in a recipe "
+        "(YAML) and be overridden here.",
+        default_config_files=[str(default_recipe)] if default_recipe else None,
+    )
+    parser.add_argument("--recipe", action="config", help="YAML file of the fields below.")
+    parser.add_class_arguments(RunConfig, as_group=True)
+    parser.add_argument("--local_rank", type=int, default=-1, help="Set by launchers; not for people.")
+    return parser
+
+
+def parse_train(arguments: Sequence[str] | None = None, default_recipe: Path | None = None) -> RunConfig:
+    """The configuration a command line describes. Exits with code 2 on what it cannot read."""
+    parser = train_parser(default_recipe)
+    parsed = parser.instantiate_classes(parser.parse_args(arguments))
+    return RunConfig(**{name: getattr(parsed, name) for name in RunConfig.__dataclass_fields__})
+
+
+def guarded(action: Callable[[], object]) -> int:
+    """Run an entry point: 0, or 2 after printing a UserError's message once per machine, without a stack trace."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        action()
+    except UserError as error:
+        if local_rank() == 0 or dist.is_initialized():
+            print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    return 0
+
+
+def say(message: str) -> None:
+    """Print on rank 0."""
+    if rank() == 0:
+        print(message, flush=True)  # noqa: T201
+
+
+def main() -> None:
+    """The console command `sparsepo`."""
+    raise SystemExit(2)

@@ -1,0 +1,38 @@
+"""The whole configuration of a run: every room's own, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.engines.config import ModelConfig, ReferenceConfig
+from sparsepo_dist.masks.config import MaskConfig
+from sparsepo_dist.objectives.base import ObjectiveConfig
+from sparsepo_dist.training.config import TrainingConfig
+
+
+@dataclass
+class RunConfig:
+    """A training run. A recipe (YAML) sets any of these; the command line has the last word."""
+
+    ds_config: str = "ds_configs/zero3.json"
+    """DeepSpeed's configuration: ZeRO stage, offload, precision, monitors, clipping, batch size."""
+    output_dir: str | None = None
+    """Folder of the run; runs/OBJECTIVE-DATE-TIME where not given. It must not hold another run."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The policy."""
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    """The frozen reference."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Preference pairs."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """The loss."""
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    """Token masks."""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    """Optimisation."""
+
+    def validate(self) -> None:
+        """Raise UserError for values that cannot work."""
+        for part in (self.data, self.masks, self.training):
+            part.validate()

@@ -1,0 +1,121 @@
+"""What the rooms hand to each other. Everything after the models is flat over response tokens: no padding there.
+
+Shape letters used in the whole package: P pairs, N response tokens, T packed input tokens, L layers, D hidden
+width, V vocabulary. A sum per response is an `index_add` over `sequence_id`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Message = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """One validated row: a prompt and two responses to it, as plain text or as chat messages."""
+
+    prompt: str | tuple[Message, ...]
+    """Text, or messages with `role` and `content`."""
+    chosen: str | tuple[Message, ...]
+    """The preferred response, of the prompt's kind."""
+    rejected: str | tuple[Message, ...]
+    """The other response."""
+    chosen_score: float | None = None
+    """Reward of the chosen response, where the data has it."""
+    rejected_score: float | None = None
+    """Reward of the rejected response."""
+
+
+@dataclass(frozen=True)
+class TokenizedPair:
+    """Token ids of one pair. The prompt is tokenised once, so it is the same in both branches."""
+
+    prompt_ids: tuple[int, ...]
+    """At least one id."""
+    chosen_ids: tuple[int, ...]
+    """At least one id; ends with EOS unless truncated."""
+    rejected_ids: tuple[int, ...]
+    """At least one id; ends with EOS unless truncated."""
+
+
+@dataclass(frozen=True)
+class AttentionBlocks:
+    """Which packed tokens attend to each other, as B blocks padded to S inside the attention only."""
+
+    gather_index: Tensor
+    """[B, S] int64: the packed position of each block slot; padding slots repeat position 0."""
+    scatter_index: Tensor
+    """[T] int64: the flat block slot (b * S + s) that holds each packed token's attention output."""
+    mask: Tensor | None
+    """[B, 1, S, S] bool, true where a query (row) sees a key (column). None: causal within each block."""
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """A micro-batch of pairs in one of the layouts; response tokens are flat over N."""
+
+    input_ids: Tensor
+    """[T] int64. A response's last token predicts nothing, so no layout feeds it to the model (padding aside)."""
+    position_ids: Tensor
+    """[T] int64: the position of a token in its own prompt + response."""
+    pair_id: Tensor
+    """[T] int64; -1 on padding."""
+    branch: Tensor
+    """[T] int64: 0 prompt, 1 chosen, 2 rejected; in layouts without sharing, the prompt's copies count as prompt."""
+    predict_index: Tensor
+    """[N] int64: the packed position whose hidden state predicts response token n."""
+    labels: Tensor
+    """[N] int64: the response tokens."""
+    sequence_id: Tensor
+    """[N] int64: 2 * pair + 0 for chosen, 1 for rejected."""
+    pair_weight: Tensor
+    """[P] float32: each pair's share of the global batch's mean loss; 0 for a pair that only fills an empty rank."""
+    rows: int
+    """T = rows * row length: 1 for packed layouts, 2 * P for `padded`."""
+    attention: AttentionBlocks | None
+    """None for `padded`, which uses the model's own attention."""
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs P."""
+        return self.pair_weight.numel()
+
+
+@dataclass(frozen=True)
+class ReferenceOutputs:
+    """What the frozen reference says of a batch: never logits, rows of response tokens only."""
+
+    final_hidden: Tensor
+    """[N, D]: hidden states after the final norm, which the head turns into logits."""
+    layer_hidden: Tensor | None = None
+    """[L, N, D]: outputs of the blocks (the last one after the final norm), for learned masks."""
+    site_means: Tensor | None = None
+    """[sites, N] float32: mean over features of each hooked activation, for activation masks."""
+
+
+@dataclass(frozen=True)
+class TokenMasks:
+    """One weight per response token for its reward and one for its divergence; used in training only."""
+
+    reward: Tensor
+    """[N] float32: m_u. Non-negative, except an unclipped standardised MaPO mask."""
+    divergence: Tensor
+    """[N] float32: m_d."""
+    common: bool = False
+    """True where both are one and the same mask: its L1 norm is then charged once."""
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """What the fused operation returns per response token, in nats, float32 or wider."""
+
+    policy_logp: Tensor
+    """[N]: log pi(y_t)."""
+    reference_logp: Tensor | None = None
+    """[N]: log pi_ref(y_t); None where the objective needs no reference."""
+    divergence: Tensor | None = None
+    """[N]: the expected log-ratio v_t: KL(pi || pi_ref) under the policy, -KL(pi_ref || pi) under the reference."""

@@ -1,0 +1,1 @@
+"""From files of preference pairs to packed micro-batches, balanced over ranks."""

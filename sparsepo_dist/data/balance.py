@@ -1,0 +1,73 @@
+"""Deal a global batch out to ranks and micro-batches, by tokens, so that ranks finish together."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.config import Layout
+
+
+class MicroBatchPlan(NamedTuple):
+    """Which pairs one rank computes at once."""
+
+    indices: list[int]
+    """Into the data set."""
+    filler: bool
+    """True where there were too few pairs for this rank: the pair takes part with weight 0."""
+
+
+def pair_tokens(pair: TokenizedPair, layout: Layout) -> int:
+    """Packed tokens of a pair: a response's last token is never an input."""
+    responses = max(len(pair.chosen_ids) - 1, 0) + max(len(pair.rejected_ids) - 1, 0)
+    return (1 if layout == "prefix_shared" else 2) * len(pair.prompt_ids) + responses
+
+
+def plan_step(
+    indices: Sequence[int], tokens: Mapping[int, int], ranks: int, budget: int, most_pairs: int | None = None
+) -> list[list[MicroBatchPlan]]:
+    """Per rank, its micro-batches: equally many on each rank, none above `budget` tokens unless one pair is.
+
+    Args:
+        indices: the global batch.
+        tokens: pair to tokens.
+        ranks: data-parallel ranks.
+        budget: tokens of one micro-batch.
+        most_pairs: pairs of one micro-batch, where the ds_config limits them.
+    """
+    total = sum(tokens[i] for i in indices)
+    rounds = max(1, -(-total // (budget * ranks)))
+    bins = _deal(indices, tokens, rounds * ranks)
+    while not _fits(bins, tokens, budget, most_pairs):
+        rounds += 1
+        bins = _deal(indices, tokens, rounds * ranks)
+    cheapest = min(indices, key=lambda i: (tokens[i], i))
+    bins.sort(key=lambda members: -sum(tokens[i] for i in members))
+    plans: list[list[MicroBatchPlan]] = [[] for _ in range(ranks)]
+    for start in range(0, len(bins), ranks):
+        # Every other round runs backwards, so that no rank always gets the largest bin.
+        slots = range(ranks) if (start // ranks) % 2 == 0 else range(ranks - 1, -1, -1)
+        for rank, members in zip(slots, bins[start : start + ranks], strict=True):
+            plans[rank].append(MicroBatchPlan(members or [cheapest], filler=not members))
+    return plans
+
+
+def _deal(indices: Sequence[int], tokens: Mapping[int, int], count: int) -> list[list[int]]:
+    """Longest first, each into the lightest bin."""
+    bins: list[list[int]] = [[] for _ in range(count)]
+    heap = [(0, 0, slot) for slot in range(count)]
+    for index in sorted(indices, key=lambda i: (-tokens[i], i)):
+        load, members, slot = heapq.heappop(heap)
+        bins[slot].append(index)
+        heapq.heappush(heap, (load + tokens[index], members + 1, slot))
+    return bins
+
+
+def _fits(bins: list[list[int]], tokens: Mapping[int, int], budget: int, most_pairs: int | None) -> bool:
+    return all(
+        len(members) <= 1
+        or (sum(tokens[i] for i in members) <= budget and (most_pairs is None or len(members) <= most_pairs))
+        for members in bins
+    )

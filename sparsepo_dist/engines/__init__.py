@@ -1,0 +1,1 @@
+"""The ZeRO-sharded policy, the frozen reference beside it, and how a layout reaches their attention."""

@@ -1,0 +1,32 @@
+"""The part of a transformers decoder that a batch runs through: everything but the LM head.
+
+Shapes: T packed tokens, N response tokens, D hidden width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.engines.attention import model_inputs
+from sparsepo_dist.errors import UserError
+
+
+def backbone(model: PreTrainedModel) -> PreTrainedModel:
+    """The decoder under the head.
+
+    Raises:
+        UserError: the model does not separate the two as transformers' decoders do.
+    """
+    base = model.base_model
+    if base is model:
+        raise UserError(f"{type(model).__name__} does not separate a backbone from its head; it is not supported")
+    return base
+
+
+def hidden_at(base: PreTrainedModel, batch: PackedBatch) -> Tensor:
+    """[N, D]: final hidden states of the rows that predict the response tokens."""
+    dtype = base.get_input_embeddings().weight.dtype
+    hidden: Tensor = base(**model_inputs(batch, base.config, dtype)).last_hidden_state
+    return hidden.reshape(-1, hidden.shape[-1])[batch.predict_index]

@@ -1,0 +1,66 @@
+"""This process among its ranks, whichever launcher started it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from pathlib import Path
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+_MPI_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
+_STALE_LOCK_SECONDS = 1800
+
+
+def prepare_environment() -> None:
+    """Fill in what a launcher would have set, so that plain `python launch/train.py` is one rank.
+
+    Under mpirun the rank is left for DeepSpeed to find through mpi4py.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # An own folder beside the environment: a shared one keeps stale locks of other projects, which hang for ever.
+    extensions = Path(os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions")))
+    for lock in extensions.glob("*/lock"):
+        if time.time() - lock.stat().st_mtime > _STALE_LOCK_SECONDS:
+            lock.unlink(missing_ok=True)
+    # DeepSpeed builds its operators with the ninja of this environment, activated or not.
+    binaries = str(Path(sys.executable).parent)
+    if binaries not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join((binaries, os.environ.get("PATH", "")))
+    if "RANK" not in os.environ and not any(name in os.environ for name in _MPI_VARIABLES):
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port())
+
+
+def initialise() -> torch.device:
+    """Join the process group and return this rank's device."""
+    if not dist.is_initialized():
+        deepspeed.init_distributed(verbose=False)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank())
+        return torch.device("cuda", local_rank())
+    return torch.device("cpu")
+
+
+def rank() -> int:
+    """Global rank, 0 before the process group exists and none is announced."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """Rank on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of ranks."""
+    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])

@@ -1,0 +1,57 @@
+"""Where the LM head meets ZeRO-3: the module that gathers both heads while the fused operation runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import deepspeed
+from torch import Tensor, nn
+
+from sparsepo_dist.ops import DivergenceForm, Head, token_stats
+
+
+class HeadStats(nn.Module):
+    """token_stats over the policy's own head and a frozen copy of the reference's.
+
+    The copy lives here, inside the policy's engine, because the divergence needs both heads in the forward and in
+    the backward pass. The policy's head belongs to its model (it may be tied to the embedding): under ZeRO-3 it is
+    registered as external, so that DeepSpeed gathers it before this module's forward and backward and releases it
+    after.
+    """
+
+    def __init__(
+        self, lm_head: nn.Module, reference: Head | None, divergence: DivergenceForm | None, chunk_bytes: int
+    ) -> None:
+        super().__init__()
+        self._lm_head = (lm_head,)  # a tuple, so that its parameters are not registered twice
+        self.reference_weight = self.reference_bias = None
+        if reference is not None:
+            self.reference_weight = nn.Parameter(reference.weight, requires_grad=False)
+            if reference.bias is not None:
+                self.reference_bias = nn.Parameter(reference.bias, requires_grad=False)
+        self.divergence = divergence
+        self.chunk_bytes = chunk_bytes
+
+    def gather_with_zero3(self) -> None:
+        """Announce the policy's head to ZeRO-3; once, after deepspeed.initialize."""
+        for parameter in self._lm_head[0].parameters():
+            deepspeed.zero.register_external_parameter(self, parameter)
+
+    def forward(
+        self, hidden: Tensor, labels: Tensor, reference_hidden: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(policy_logp, reference_logp, divergence), [N] each; the latter two None where not asked for."""
+        lm_head: Any = self._lm_head[0]
+        reference_head = None
+        if self.reference_weight is not None:
+            reference_head = Head(self.reference_weight, self.reference_bias)
+        stats = token_stats(
+            hidden,
+            Head(lm_head.weight, lm_head.bias),
+            labels,
+            reference_hidden,
+            reference_head,
+            divergence=self.divergence,
+            chunk_bytes=self.chunk_bytes,
+        )
+        return stats.policy_logp, stats.reference_logp, stats.divergence

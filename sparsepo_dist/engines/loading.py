@@ -1,0 +1,124 @@
+"""Load any transformers decoder for training or scoring, sharded while it loads under ZeRO-3."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from sparsepo_dist.data.config import Layout
+from sparsepo_dist.engines.attention import attention_implementation
+from sparsepo_dist.errors import UserError
+
+
+def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConfig:
+    """A model's configuration, checked for what the fused head and the layouts rely on.
+
+    Raises:
+        UserError: it cannot be found, is no decoder, or changes logits after the head.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        here = "the folder holds no model" if Path(path).is_dir() else "neither a folder here nor found on a hub"
+        raise UserError(f"model.path {path}: {here} ({str(error).splitlines()[0]})") from None
+    model_class = _model_class(config)
+    if model_class is None and not (trust_remote_code and getattr(config, "auto_map", None)):
+        raise UserError(f"model.path {path}: a {config.model_type} model is not a causal language model")
+    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(config, name, None) not in (None, 1, 1.0):
+            raise UserError(f"model.path {path}: {name} changes the logits after the head, which is not supported yet")
+    if model_class is not None and "position_ids" not in inspect.signature(model_class.forward).parameters:
+        raise UserError(f"model.path {path}: {config.model_type} takes no position_ids, which packing needs")
+    return config
+
+
+def check_window(config: PretrainedConfig, max_length: int) -> None:
+    """Refuse lengths that a model's own window or position table could not hold.
+
+    Raises:
+        UserError: max_length exceeds them.
+    """
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    table = getattr(config, "max_position_embeddings", None)
+    for name, limit in (("attention window", window), ("position range", table)):
+        if limit and max_length > limit:
+            raise UserError(f"data.max_length {max_length} exceeds the model's {name} of {limit}; lower it")
+
+
+def load_model(
+    path: str,
+    config: PretrainedConfig,
+    *,
+    dtype: torch.dtype,
+    layout: Layout,
+    zero3: dict[str, Any] | None,
+    disable_dropout: bool = True,
+    trust_remote_code: bool = False,
+) -> PreTrainedModel:
+    """A causal language model; with `zero3`, a ds_config of stage 3, each rank keeps its shard from the start."""
+    model_class = _model_class(config) or AutoModelForCausalLM
+    with _sharded(zero3):
+        model = AutoModelForCausalLM.from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention_implementation(model_class, layout),
+            trust_remote_code=trust_remote_code,
+        )
+    if disable_dropout:
+        _zero_dropout(model)
+    return model
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.path {path}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from None
+
+
+@contextmanager
+def _sharded(zero3: dict[str, Any] | None) -> Iterator[None]:
+    """from_pretrained looks for a live HfDeepSpeedConfig: exactly one while a sharded model loads, else none."""
+    unset_hf_deepspeed_config()
+    keep = HfDeepSpeedConfig(zero3) if zero3 is not None else None
+    try:
+        yield
+    finally:
+        del keep
+        unset_hf_deepspeed_config()
+
+
+def _zero_dropout(model: nn.Module) -> None:
+    """In the modules, not in the configuration: the saved model keeps the rates it came with."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def _model_class(config: PretrainedConfig) -> Any:
+    return AutoModelForCausalLM._model_mapping.get(type(config), None)

@@ -1,0 +1,51 @@
+"""Activation masks (MaPO): no parameters, no gradient; numbers read off the frozen reference.
+
+Shapes: S sites (hooked activations), N response tokens, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparsepo_dist.masks.config import MaskConfig
+
+
+def activation_masks(
+    site_means: Tensor, site_types: Sequence[str], sequence_id: Tensor, pairs: int, config: MaskConfig
+) -> Tensor:
+    """[N] float32: the mask that serves as m_u and as m_d.
+
+    Each site's means [N] are standardised over the tokens of their response (mean 0, population standard
+    deviation 1; all 0 where the response is constant or one token long). Paper: the mean over all sites. Released
+    ("zn_rescale"): each site is then rescaled to [0, 1] by its minimum and maximum over the response (all 0 where
+    they are equal), averaged within each site type, then over the types.
+    """
+    standardised = _standardise(site_means.float(), sequence_id, 2 * pairs)
+    if config.normalisation == "standardise":
+        return standardised.mean(0)
+    rescaled = _rescale(standardised, sequence_id, 2 * pairs)
+    kinds = sorted(set(site_types))
+    members = [[i for i, kind in enumerate(site_types) if kind == wanted] for wanted in kinds]
+    return torch.stack([rescaled[rows].mean(0) for rows in members]).mean(0)
+
+
+def _standardise(values: Tensor, sequence_id: Tensor, sequences: int) -> Tensor:
+    count = values.new_zeros(sequences).index_add(0, sequence_id, values.new_ones(len(sequence_id))).clamp(min=1)
+    empty = values.new_zeros(len(values), sequences)
+    mean = empty.index_add(1, sequence_id, values) / count
+    centred = values - mean[:, sequence_id]
+    deviation = (empty.index_add(1, sequence_id, centred.square()) / count).sqrt()[:, sequence_id]
+    return torch.where(deviation > 0, centred / deviation, 0.0)
+
+
+def _rescale(values: Tensor, sequence_id: Tensor, sequences: int) -> Tensor:
+    index = sequence_id.expand_as(values)
+    empty = values.new_zeros(len(values), sequences)
+    low, high = (
+        empty.scatter_reduce(1, index, values, reduce, include_self=False)[:, sequence_id]
+        for reduce in ("amin", "amax")
+    )
+    return torch.where(high > low, (values - low) / (high - low), 0.0)

@@ -1,0 +1,6 @@
+"""Losses of preference optimisation as pure functions of per-token statistics and masks."""
+
+from sparsepo_dist.objectives.base import Objective, ObjectiveConfig, ObjectiveOutput, Requirements
+from sparsepo_dist.objectives.registry import build_objective, objective_names
+
+__all__ = ["Objective", "ObjectiveConfig", "ObjectiveOutput", "Requirements", "build_objective", "objective_names"]

@@ -1,0 +1,44 @@
+"""SparsePO and MaPO (arXiv 2410.05102, Eq. 6-8): token masks over the log-ratio and over the divergence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparsepo_dist.contracts import TokenMasks, TokenStats
+from sparsepo_dist.objectives.base import ObjectiveOutput, Requirements, Sums
+from sparsepo_dist.objectives.metrics import preference_metrics
+from sparsepo_dist.ops import DivergenceForm
+
+
+@dataclass(frozen=True)
+class SparsePO:
+    """-log sigmoid(beta (S_c[m_u rho] - S_r[m_u rho] - (S_c[m_d v] - S_r[m_d v]))) + L1 of learned masks.
+
+    With `divergence` "policy" v is the reverse KL (the paper); with "reference" v = -KL(pi_ref || pi) (as released,
+    and equal to TDPO v1 where both masks are 1). With a common mask each L1 coefficient counts half.
+    """
+
+    beta: float
+    divergence: DivergenceForm
+    masks: str
+    l1_reward: float = 0.0
+    l1_divergence: float = 0.0
+
+    @property
+    def requirements(self) -> Requirements:
+        return Requirements(reference=True, divergence=self.divergence, masks=self.masks, rejected=True)
+
+    def __call__(self, stats: TokenStats, masks: TokenMasks | None, sequence_id: Tensor, pairs: int) -> ObjectiveOutput:
+        assert stats.reference_logp is not None and stats.divergence is not None and masks is not None
+        sums = Sums(sequence_id, pairs)
+        log_ratio = masks.reward * (stats.policy_logp - stats.reference_logp)
+        preference = sums(log_ratio - masks.divergence * stats.divergence)
+        losses = -F.logsigmoid(self.beta * (preference.chosen - preference.rejected))
+        if self.l1_reward or self.l1_divergence:
+            share = 0.5 if masks.common else 1.0
+            norms = sums(share * (self.l1_reward * masks.reward.abs() + self.l1_divergence * masks.divergence.abs()))
+            losses = losses + norms.chosen + norms.rejected
+        return ObjectiveOutput(losses, preference_metrics(stats, masks, sums, self.beta))

@@ -1,0 +1,40 @@
+"""Token-level DPO (Zeng et al., 2024): sequence KL under the reference beside the log-ratio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparsepo_dist.contracts import TokenMasks, TokenStats
+from sparsepo_dist.objectives.base import ObjectiveOutput, Requirements, Sums
+from sparsepo_dist.objectives.metrics import preference_metrics
+
+
+@dataclass(frozen=True)
+class TDPO:
+    """v1: -log sigmoid(beta (u - (S_r[F] - S_c[F]))); v2: -log sigmoid(beta (u - alpha (S_r[F] - sg S_c[F]))).
+
+    u = S_c[rho] - S_r[rho], F = KL(pi_ref || pi). `alpha` None is version 1.
+    """
+
+    beta: float
+    alpha: float | None = None
+
+    @property
+    def requirements(self) -> Requirements:
+        return Requirements(reference=True, divergence="reference", masks=None, rejected=True)
+
+    def __call__(self, stats: TokenStats, masks: TokenMasks | None, sequence_id: Tensor, pairs: int) -> ObjectiveOutput:
+        assert stats.reference_logp is not None and stats.divergence is not None
+        sums = Sums(sequence_id, pairs)
+        log_ratio = sums(stats.policy_logp - stats.reference_logp)
+        kl = sums(-stats.divergence)
+        u = log_ratio.chosen - log_ratio.rejected
+        if self.alpha is None:
+            logits = u - (kl.rejected - kl.chosen)
+        else:
+            logits = u - self.alpha * (kl.rejected - kl.chosen.detach())
+        losses = -F.logsigmoid(self.beta * logits)
+        return ObjectiveOutput(losses, preference_metrics(stats, None, sums, self.beta))

@@ -1,0 +1,1 @@
+"""The training loop, its schedule, its metrics and what it leaves in the run's folder."""

@@ -1,0 +1,68 @@
+"""What the training room is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sparsepo_dist.errors import UserError
+
+
+@dataclass
+class TrainingConfig:
+    """Optimisation. Fields that a ds_config can hold too are filled from it where the recipe is silent (null)."""
+
+    epochs: float = 1.0
+    """Passes over the training pairs."""
+    max_steps: int | None = None
+    """Stop after this many optimizer steps, whatever `epochs` says."""
+    pairs_per_step: int | None = None
+    """Pairs of one optimizer step, over all ranks; ds_config's train_batch_size. 64 where both are silent."""
+    learning_rate: float | None = None
+    """Peak learning rate of the policy; 1e-6 where recipe and ds_config are silent."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Decay from the peak to 0 after the warm-up."""
+    warmup_ratio: float = 0.1
+    """Share of all steps in which the learning rate rises linearly from 0."""
+    weight_decay: float | None = None
+    """AdamW weight decay of the policy's matrices; 0 where recipe and ds_config are silent."""
+    betas: tuple[float, float] | None = None
+    """AdamW betas; (0.9, 0.999) where recipe and ds_config are silent."""
+    eps: float | None = None
+    """AdamW epsilon; 1e-8 where recipe and ds_config are silent."""
+    max_grad_norm: float | None = None
+    """Gradient clipping; 1.0 where recipe and ds_config are silent, 0 turns it off."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Numbers that models compute in (optimizer state is always fp32). `auto` follows the ds_config, and bf16
+    arithmetic where that says "auto" and the hardware has it."""
+    evaluate_every: int = 0
+    """Evaluate on the held-out pairs every so many steps, besides before the first and after the last; 0: only then."""
+    seed: int = 0
+    """Seed of the sample order, the masks' initial values and dropout."""
+
+    DEFAULTS = {  # noqa: RUF012  (not a field)
+        "training.pairs_per_step": 64,
+        "training.learning_rate": 1e-6,
+        "training.weight_decay": 0.0,
+        "training.betas": (0.9, 0.999),
+        "training.eps": 1e-8,
+        "training.max_grad_norm": 1.0,
+    }
+
+    def shared(self) -> dict[str, Any]:
+        """The fields that a ds_config can hold too, None where the recipe is silent."""
+        return {name: getattr(self, name.removeprefix("training.")) for name in self.DEFAULTS}
+
+    def validate(self) -> None:
+        """Raise UserError for values that cannot work."""
+        checks = {
+            "epochs": self.epochs > 0,
+            "max_steps": self.max_steps is None or self.max_steps > 0,
+            "pairs_per_step": self.pairs_per_step is None or self.pairs_per_step > 0,
+            "learning_rate": self.learning_rate is None or self.learning_rate >= 0,
+            "warmup_ratio": 0 <= self.warmup_ratio <= 1,
+            "evaluate_every": self.evaluate_every >= 0,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise UserError(f"training.{name}: {getattr(self, name)} is out of range; see --help")

@@ -1,0 +1,66 @@
+"""Metrics over the global batch: weighted sums on each rank, one reduction a step, one line in metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sparsepo_dist.engines.distributed import rank
+
+
+class MetricSums:
+    """Means over the pairs of all micro-batches and ranks."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, values: Mapping[str, Tensor], pair_weight: Tensor) -> None:
+        """Add per-pair `values` [P], each pair counted `pair_weight` [P] (the global batch's weights sum to 1)."""
+        for name, value in values.items():
+            # where, not a product: a filler pair's value may be infinite
+            total = torch.where(pair_weight > 0, value.double() * pair_weight, 0.0).sum()
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+
+    def reduce(self) -> dict[str, float]:
+        """Means over the global batch, the same on every rank. Every rank must have added the same names."""
+        if not self._sums:
+            return {}
+        names = sorted(self._sums)
+        values = torch.stack([self._sums[name] for name in names])
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(values)
+        self._sums.clear()
+        return dict(zip(names, values.tolist(), strict=True))
+
+
+class MetricsWriter:
+    """metrics.jsonl and DeepSpeed's monitors, on rank 0; nothing elsewhere."""
+
+    def __init__(self, path: Path, monitor: Any) -> None:
+        self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
+        self._monitor = monitor
+
+    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+        """One line, and one event per metric."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
+        self._file.flush()
+        if self._monitor is not None and self._monitor.enabled:
+            self._monitor.write_events([(f"{split}/{name}", value, step) for name, value in metrics.items()])
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()

@@ -1,0 +1,64 @@
+"""tokens.jsonl: what the masks did to single tokens of a few responses, for the heat maps of the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from sparsepo_dist.contracts import TokenizedPair, TokenMasks, TokenStats
+from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.pack import pack
+from sparsepo_dist.engines.distributed import rank
+from sparsepo_dist.training.batches import to_device
+from sparsepo_dist.training.trainer import Trainer
+
+DECIMALS = 6
+
+
+@torch.no_grad()
+def write_token_table(
+    trainer: Trainer, pairs: Sequence[TokenizedPair], tokenizer: PreTrainedTokenizerBase, config: DataConfig,
+    beta: float, path: Path,
+) -> None:  # fmt: skip
+    """One row per response of `pairs`: tokens, reward (beta m_u rho), KL, both masks, log-ratio. All ranks call it."""
+    trainer.policy.train(False)
+    device = trainer.train_batches.device
+    rows = []
+    for number, pair in enumerate(pairs):
+        batch = to_device(pack([pair], [1.0], config.layout), device)
+        stats, masks = trainer.statistics(batch)
+        for branch, (name, ids) in enumerate((("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids))):
+            if not ids or stats.reference_logp is None:
+                continue
+            rows.append(
+                {
+                    "pair": number,
+                    "branch": name,
+                    "prompt": tokenizer.decode(pair.prompt_ids, skip_special_tokens=True),
+                    "tokens": [tokenizer.decode([token]) for token in ids],
+                    **_columns(stats, masks, batch.sequence_id == branch, beta),
+                }
+            )
+    if rank() == 0 and rows:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _columns(stats: TokenStats, masks: TokenMasks | None, members: Tensor, beta: float) -> dict[str, list[float]]:
+    assert stats.reference_logp is not None
+    log_ratio = stats.policy_logp - stats.reference_logp
+    ones = torch.ones_like(log_ratio)
+    reward_mask, divergence_mask = (ones, ones) if masks is None else (masks.reward, masks.divergence)
+    columns = {
+        "reward": beta * reward_mask * log_ratio,
+        "log_ratio": log_ratio,
+        "reward_mask": reward_mask,
+        "divergence_mask": divergence_mask,
+    }
+    if stats.divergence is not None:
+        columns["kl"] = stats.divergence.abs()
+    return {name: [round(v, DECIMALS) for v in values[members].tolist()] for name, values in columns.items()}

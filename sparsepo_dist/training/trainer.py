@@ -1,0 +1,108 @@
+"""The loop: score with the reference, statistics from the policy, loss from the objective, step."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sparsepo_dist.contracts import PackedBatch, TokenMasks, TokenStats
+from sparsepo_dist.engines.distributed import rank, world_size
+from sparsepo_dist.engines.policy import PolicyEngine
+from sparsepo_dist.engines.reference import ReferenceEngine
+from sparsepo_dist.objectives import Objective
+from sparsepo_dist.training.batches import MicroBatches, sample_order
+from sparsepo_dist.training.config import TrainingConfig
+from sparsepo_dist.training.metrics import MetricSums, MetricsWriter
+from sparsepo_dist.training.schedule import learning_rate_factor
+
+
+@dataclass
+class Trainer:
+    """Trains a policy on pairs; all state lives in the engine, so that any step can be computed from its number."""
+
+    policy: PolicyEngine
+    reference: ReferenceEngine | None
+    objective: Objective
+    train_batches: MicroBatches
+    heldout_batches: MicroBatches | None
+    config: TrainingConfig
+    pairs_per_step: int
+    run: Path
+
+    def __post_init__(self) -> None:
+        self.order = sample_order(self.train_batches.pairs, self.pairs_per_step, self.config.seed)
+        steps = math.ceil(self.config.epochs * self.order.steps_per_epoch)
+        self.total_steps = min(steps, self.config.max_steps or steps)
+
+    def fit(self) -> None:
+        """Run every step, evaluating before the first, at the configured interval and after the last."""
+        with (
+            MetricsWriter(self.run / "metrics.jsonl", self.policy.engine.monitor) as writer,
+            tqdm(total=self.total_steps, desc="training", unit="step", disable=rank() != 0) as bar,
+        ):
+            self._evaluate_into(writer, 0)
+            for step in range(self.total_steps):
+                metrics = self.train_step(step)
+                writer.write(step + 1, "train", metrics)
+                bar.set_postfix_str(
+                    f"loss {metrics['loss']:.4f}, {metrics['tokens_per_second']:.0f} tokens/s", refresh=False
+                )
+                bar.update()
+                every = self.config.evaluate_every
+                if step + 1 == self.total_steps or (every and (step + 1) % every == 0):
+                    self._evaluate_into(writer, step + 1)
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """One optimizer step; metrics over its global batch."""
+        started = time.perf_counter()
+        self.policy.train()
+        sums = MetricSums()
+        indices = self.order.step(step)
+        batches = list(self.train_batches.of(indices))
+        for number, batch in enumerate(batches, start=1):
+            losses = self._losses(batch, sums)
+            # DeepSpeed averages over ranks; the weights already average over the whole global batch.
+            self.policy.backward((losses * batch.pair_weight).sum() * world_size(), last=number == len(batches))
+        factor = learning_rate_factor(step, self.total_steps, self.config.schedule, self.config.warmup_ratio)
+        grad_norm = self.policy.step(factor)
+        seconds = time.perf_counter() - started
+        return {
+            **sums.reduce(),
+            "grad_norm": grad_norm,
+            "learning_rate": self.policy.learning_rate,
+            "epoch": (step + 1) / self.order.steps_per_epoch,
+            "tokens_per_second": self.train_batches.tokens(indices) / seconds,
+            "seconds": seconds,
+        }
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Metrics over all held-out pairs."""
+        assert self.heldout_batches is not None
+        self.policy.train(False)
+        sums = MetricSums()
+        for indices in self.heldout_batches.steps(self.pairs_per_step):
+            for batch in self.heldout_batches.of(indices):
+                self._losses(batch, sums, share=len(indices) / len(self.heldout_batches.pairs))
+        return sums.reduce()
+
+    def statistics(self, batch: PackedBatch) -> tuple[TokenStats, TokenMasks | None]:
+        """Per-token statistics and masks of a micro-batch. Every rank must call this."""
+        reference = self.reference.score(batch) if self.reference is not None else None
+        return self.policy.stats(batch, reference)
+
+    def _losses(self, batch: PackedBatch, sums: MetricSums, share: float = 1.0) -> Tensor:
+        stats, masks = self.statistics(batch)
+        losses, metrics = self.objective(stats, masks, batch.sequence_id, batch.pairs)
+        sums.add({"loss": losses.detach(), **metrics}, batch.pair_weight * share)
+        return losses
+
+    def _evaluate_into(self, writer: MetricsWriter, step: int) -> None:
+        if self.heldout_batches is not None:
+            writer.write(step, "eval", self.evaluate())

@@ -1,0 +1,1 @@
+"""What tests build instead of downloading: tiny models, a tokenizer, pairs, and launches of real ranks."""

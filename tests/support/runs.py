@@ -1,0 +1,78 @@
+"""Real runs in real ranks: a worker that trains what a JSON file describes, and how tests launch it.
+
+One launch can hold several runs: importing DeepSpeed costs more than training a tiny model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sparsepo_dist.cli import guarded, parse_train
+
+ROOT = Path(__file__).resolve().parents[2]
+ZERO = {
+    stage: {
+        "train_batch_size": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0} if stage else {"stage": 0},
+    }
+    for stage in range(4)
+}
+
+
+def launch(arguments: list[str], *, ranks: int = 1, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    """`torchrun` of a script with its arguments, one thread a rank; output is kept for the assertion's message."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        str(ranks),
+        *arguments,
+    ]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def train_all(folder: Path, runs: dict[str, dict[str, Any]], *, ranks: int = 1) -> dict[str, Path]:
+    """Train every named run (dotted field to value; `ds_config` may be a dictionary); name to run folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    commands = {}
+    for name, fields in runs.items():
+        fields = {**fields, "output_dir": str(folder / name)}
+        if isinstance(fields.get("ds_config"), dict):
+            ds_config = folder / f"{name}.ds.json"
+            ds_config.write_text(json.dumps(fields["ds_config"]))
+            fields["ds_config"] = str(ds_config)
+        commands[name] = [f"--{field}={value}" for field, value in fields.items()]
+    plan = folder / "plan.json"
+    plan.write_text(json.dumps(commands))
+    done = launch(["-m", "tests.support.runs", str(plan)], ranks=ranks)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return {name: folder / name for name in runs}
+
+
+def main() -> None:
+    """The worker: every run of the plan in turn, in this process."""
+    from sparsepo_dist.run import run
+
+    for arguments in json.loads(Path(sys.argv[1]).read_text()).values():
+        run(parse_train(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
