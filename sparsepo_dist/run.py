@@ -172,7 +172,7 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
     heads = None
     if needs.masks == "learned":
         assert reference is not None
-        heads = MaskHeads(reference.layers, reference.width, config.masks)
+        heads = MaskHeads(reference.layers, reference.width, config.masks).to(inputs.dtype)
     model = _load_policy(inputs, engine)
     module = PolicyModel(model, needs, heads, reference.head if reference else None)
     groups = parameter_groups(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,15 +14,17 @@ from sparsepo_dist.data.config import Layout
 PROMPT, CHOSEN, REJECTED = 0, 1, 2
 
 
-def pack(pairs: Sequence[TokenizedPair], weights: Sequence[float], layout: Layout) -> PackedBatch:
-    """A micro-batch of pairs; `weights` [P] are their shares of the global mean loss.
+def pack(
+    pairs: Sequence[TokenizedPair], weights: Sequence[float], layout: Layout, device: torch.device | None = None
+) -> PackedBatch:
+    """A micro-batch of pairs on a device (the CPU by default); `weights` [P] are their shares of the global mean loss.
 
     A pair without rejected ids (supervised fine-tuning) contributes its chosen response only.
     """
-    if layout == "prefix_shared":
-        return _pack_flat(pairs, weights, share_prompt=True)
-    packed = _pack_flat(pairs, weights, share_prompt=False)
-    return packed if layout == "packed" else _pad(packed)
+    batch = _pack_flat(pairs, weights, share_prompt=layout == "prefix_shared")
+    if layout == "padded":
+        batch = _pad(batch)
+    return batch if device is None or device.type == "cpu" else _to_device(batch, device)
 
 
 @dataclass
@@ -115,3 +118,14 @@ def _pad(packed: PackedBatch) -> PackedBatch:
         rows=rows,
         attention=None,
     )
+
+
+def _to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
+    """The batch with every tensor on a device."""
+
+    def moved(record: PackedBatch | AttentionBlocks) -> dict[str, object]:
+        values = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+        return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in values.items()}
+
+    attention = AttentionBlocks(**moved(batch.attention)) if batch.attention is not None else None  # type: ignore[arg-type]
+    return PackedBatch(**{**moved(batch), "attention": attention})  # type: ignore[arg-type]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import deepspeed
@@ -13,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 _MPI_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
+_M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # of malloc.h
 _STALE_LOCK_SECONDS = 1800
 
 
@@ -22,6 +25,8 @@ def prepare_environment() -> None:
     Under mpirun the rank is left for DeepSpeed to find through mpi4py.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # DeepSpeed calls names that torch 2.13 renamed, once a collective.
+    warnings.filterwarnings("ignore", message=".*is deprecated. Please use `torch.distributed", category=FutureWarning)
     # An own folder beside the environment: a shared one keeps stale locks of other projects, which hang for ever.
     extensions = Path(os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions")))
     for lock in extensions.glob("*/lock"):
@@ -42,6 +47,9 @@ def initialise() -> torch.device:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
+    _keep_freed_memory()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _ranks_here()))
     return torch.device("cpu")
 
 
@@ -58,6 +66,21 @@ def local_rank() -> int:
 def world_size() -> int:
     """Number of ranks."""
     return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse large freed blocks: fresh ones cost more in page faults than most operators in arithmetic."""
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # another C library; only speed is lost
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+def _ranks_here() -> int:
+    """Ranks on this machine: torchrun and deepspeed name the variable differently."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or 1)
 
 
 def _free_port() -> str:

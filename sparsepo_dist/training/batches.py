@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from sparsepo_dist.contracts import AttentionBlocks, PackedBatch, TokenizedPair
+from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.balance import pair_tokens, plan_step
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.order import SampleOrder
@@ -31,8 +30,8 @@ class MicroBatches:
         plans = plan_step(indices, tokens, world_size(), self.config.tokens_per_micro_batch, self.most_pairs)
         for plan in plans[rank()]:
             weight = 0.0 if plan.filler else 1 / len(indices)
-            batch = pack([self.pairs[i] for i in plan.indices], [weight] * len(plan.indices), self.config.layout)
-            yield to_device(batch, self.device)
+            members = [self.pairs[i] for i in plan.indices]
+            yield pack(members, [weight] * len(members), self.config.layout, self.device)
 
     def tokens(self, indices: Sequence[int]) -> int:
         """Packed tokens of a global batch, over all ranks."""
@@ -47,16 +46,3 @@ class MicroBatches:
 def sample_order(pairs: Sequence[TokenizedPair], pairs_per_step: int, seed: int) -> SampleOrder:
     """Order of the training pairs; a step is never larger than the data set."""
     return SampleOrder(len(pairs), min(pairs_per_step, len(pairs)), seed)
-
-
-def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
-    """The batch with every tensor on a device."""
-    if batch.input_ids.device == device:
-        return batch
-
-    def moved(record: PackedBatch | AttentionBlocks) -> dict[str, object]:
-        values = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-        return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in values.items()}
-
-    attention = AttentionBlocks(**moved(batch.attention)) if batch.attention is not None else None  # type: ignore[arg-type]
-    return PackedBatch(**{**moved(batch), "attention": attention})  # type: ignore[arg-type]

@@ -14,7 +14,6 @@ from sparsepo_dist.contracts import TokenizedPair, TokenMasks, TokenStats
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.distributed import rank
-from sparsepo_dist.training.batches import to_device
 from sparsepo_dist.training.trainer import Trainer
 
 DECIMALS = 6
@@ -30,7 +29,7 @@ def write_token_table(
     device = trainer.train_batches.device
     rows = []
     for number, pair in enumerate(pairs):
-        batch = to_device(pack([pair], [1.0], config.layout), device)
+        batch = pack([pair], [1.0], config.layout, device)
         stats, masks = trainer.statistics(batch)
         for branch, (name, ids) in enumerate((("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids))):
             if not ids or stats.reference_logp is None:

@@ -1,0 +1,100 @@
+"""Did it work? Rewards of both models on unseen prompts, and how far the trained one went: its response-level KL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from sparsepo_dist.contracts import PackedBatch, TokenizedPair
+from sparsepo_dist.data.pack import pack
+from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.ops import Head, token_stats
+from sparsepo_dist.sentiment.prompts import unseen_prompts
+from sparsepo_dist.sentiment.sampling import Sample, sample
+from sparsepo_dist.sentiment.scoring import SCORER, rewards
+
+UNSEEN_PROMPTS, SAMPLES_PER_PROMPT = 48, 4
+RESAMPLES = 10_000
+SHOWN = 5
+SEED = 1
+
+
+def evaluate(reference: Path, trained: Path, sparsity: dict[str, float]) -> dict[str, Any]:
+    """The content of evaluation.json: mean rewards, their difference with its 95 % interval, response-level KL.
+
+    `sparsity` (of the masks on held-out pairs, from the training's metrics) is passed through.
+    """
+    prompts = unseen_prompts(UNSEEN_PROMPTS)
+    samples = {
+        name: sample(path, prompts, SAMPLES_PER_PROMPT, seed=SEED, description=f"sampling the {name} model")
+        for name, path in (("reference", reference), ("trained", trained))
+    }
+    scores = {name: rewards(s.response for s in part) for name, part in samples.items()}
+    mean, low, high = bootstrap_difference(*(np.reshape(s, (len(prompts), -1)) for s in scores.values()))
+    return {
+        "scorer": SCORER,
+        "prompts": len(prompts),
+        "samples_per_prompt": SAMPLES_PER_PROMPT,
+        **{
+            name: {"mean_reward": float(np.mean(scores[name])), "examples": _examples(samples[name], scores[name])}
+            for name in samples
+        },
+        "response_kl": response_kl(reference, trained, samples["trained"]),
+        "difference": {"mean": mean, "low": low, "high": high},
+        "sparsity": sparsity,
+    }
+
+
+def bootstrap_difference(before: np.ndarray, after: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """Mean difference of rewards [prompts, samples] and its 95 % interval, resampling whole prompts.
+
+    Samples of one prompt resemble each other, so a prompt is the unit that is drawn.
+    """
+    differences = after.mean(1) - before.mean(1)
+    draws = np.random.default_rng(seed).integers(len(differences), size=(RESAMPLES, len(differences)))
+    low, high = np.quantile(differences[draws].mean(1), [0.025, 0.975])
+    return float(differences.mean()), float(low), float(high)
+
+
+@torch.inference_mode()
+def response_kl(reference: Path, trained: Path, samples: Sequence[Sample], batch_size: int = 16) -> float:
+    """Mean over responses of the summed token KL(pi || pi_ref), in nats, on responses the trained model sampled."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pairs = [TokenizedPair(s.prompt_ids, s.response_ids, ()) for s in samples if s.response_ids]
+    models = [
+        load_model(str(path), load_config(str(path)), dtype=torch.float32, layout="packed", zero3=None)
+        .to(device)
+        .eval()
+        for path in (trained, reference)
+    ]
+    heads = [Head(m.get_output_embeddings().weight, m.get_output_embeddings().bias) for m in models]
+    total = 0.0
+    for start in tqdm(range(0, len(pairs), batch_size), desc="measuring the KL", unit="batch"):
+        chunk = pairs[start : start + batch_size]
+        batch: PackedBatch = pack(chunk, [1.0] * len(chunk), "packed", device)
+        policy, other = (hidden_at(backbone(model), batch) for model in models)
+        stats = token_stats(policy, heads[0], batch.labels, other, heads[1], divergence="policy")
+        assert stats.divergence is not None
+        total += float(stats.divergence.sum())
+    return total / len(pairs)
+
+
+def _examples(samples: Sequence[Sample], scores: Sequence[float]) -> list[dict[str, Any]]:
+    """The first sample of the first few prompts: not chosen by their reward."""
+    step = SAMPLES_PER_PROMPT
+    return [
+        {"prompt": s.prompt, "response": s.response, "reward": score}
+        for s, score in list(zip(samples, scores, strict=True))[: SHOWN * step : step]
+    ]
+
+
+def write_evaluation(result: dict[str, Any], run: Path) -> None:
+    """evaluation.json in the run's folder."""
+    (run / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
