@@ -5,12 +5,16 @@ import sys
 from pathlib import Path
 
 from sparsepo_dist.cli import guarded, parse_train, say
+from sparsepo_dist.engines.distributed import rank
+from sparsepo_dist.report.build import build_report
 from sparsepo_dist.run import run
 
 
 def main() -> None:
     """One rank's part of the training."""
     folder = run(parse_train(default_recipe=Path(__file__).parent / "recipes" / "sentiment.yaml"))
+    if rank() == 0:
+        build_report(folder)
     say(f"The run is in {folder}: final/ is the model, report/index.html shows what happened.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from sparsepo_dist.config import RunConfig
 from sparsepo_dist.engines.distributed import local_rank, rank
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.report.build import build_report
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -31,17 +33,22 @@ def train_parser(default_recipe: Path | None = None) -> ArgumentParser:
 
 
 def parse_train(arguments: Sequence[str] | None = None, default_recipe: Path | None = None) -> RunConfig:
-    """The configuration a command line describes. Exits with code 2 on what it cannot read."""
-    parser = train_parser(default_recipe)
+    """The configuration a command line describes; a named recipe replaces the default one, it does not add to it.
+
+    Exits with code 2 on what it cannot read.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    named = any(argument.split("=")[0] == "--recipe" for argument in arguments)
+    parser = train_parser(None if named else default_recipe)
     parsed = parser.instantiate_classes(parser.parse_args(arguments))
     return RunConfig(**{name: getattr(parsed, name) for name in RunConfig.__dataclass_fields__})
 
 
-def guarded(action: Callable[[], object]) -> int:
+def guarded(action: Callable[..., object], *arguments: object) -> int:
     """Run an entry point: 0, or 2 after printing a UserError's message once per machine, without a stack trace."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        action()
+        action(*arguments)
     except UserError as error:
         if local_rank() == 0 or dist.is_initialized():
             print(f"error: {error}", file=sys.stderr)  # noqa: T201
@@ -60,4 +67,22 @@ def say(message: str) -> None:
 
 def main() -> None:
     """The console command `sparsepo`."""
-    raise SystemExit(2)
+    parser = argparse.ArgumentParser(prog="sparsepo", description="Token-level preference optimisation at scale.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="run the whole sentiment experiment and report on it")
+    demo.add_argument("--output_dir", type=Path, help="folder of the run (default: runs/demo-DATE-TIME)")
+    report = commands.add_parser("report", help="draw the figures and pages of a run again")
+    report.add_argument("run", type=Path, help="folder of the run")
+    arguments = parser.parse_args()
+    sys.exit(guarded(_demo if arguments.command == "demo" else _report, arguments))
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from sparsepo_dist.demo import run_demo, summary
+
+    say(summary(run_demo(arguments.output_dir)))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    for path in build_report(arguments.run):
+        say(str(path))

@@ -37,7 +37,8 @@ def evaluate(reference: Path, trained: Path, sparsity: dict[str, float]) -> dict
         for name, path in (("reference", reference), ("trained", trained))
     }
     scores = {name: rewards(s.response for s in part) for name, part in samples.items()}
-    mean, low, high = bootstrap_difference(*(np.reshape(s, (len(prompts), -1)) for s in scores.values()))
+    before, after = (np.reshape(scores[name], (len(prompts), -1)) for name in ("reference", "trained"))
+    mean, low, high = bootstrap_difference(before, after)
     return {
         "scorer": SCORER,
         "prompts": len(prompts),

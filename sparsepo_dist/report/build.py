@@ -1,0 +1,34 @@
+"""Everything a run's folder allows to be drawn, written into its report/ and final/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from sparsepo_dist.report.figures import draw_figures
+from sparsepo_dist.report.model_card import model_card
+from sparsepo_dist.report.page import index_page, tokens_page
+from sparsepo_dist.report.reading import read_run
+
+
+def build_report(folder: Path) -> list[Path]:
+    """Draw a run again from its files; the paths written.
+
+    Raises:
+        UserError: the folder is no run's, or one of its files is damaged.
+    """
+    run = read_run(folder)
+    report = folder / "report"
+    report.mkdir(exist_ok=True)
+    written = draw_figures(run, report)
+    pages = {report / "index.html": index_page(run, written)}
+    if run.tokens:
+        pages[report / "tokens.html"] = tokens_page(run)
+    final = folder / "final"
+    if run.config and final.is_dir():
+        masks = (final / "masks.safetensors").is_file()
+        pages[final / "README.md"] = model_card(run, yaml.safe_load(run.config), has_masks=masks)
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+    return [*written, *pages]

@@ -1,0 +1,87 @@
+"""The model card of a trained model: what it is, how it was made, what was measured, how to use it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsepo_dist.report.reading import RunFiles
+
+_CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+base_model: {base}
+tags: [sparsepo_dist, preference-optimization, {objective}]
+---
+
+# {name}
+
+{base}, aligned with `{objective}` by [sparsepo_dist](https://arxiv.org/abs/2410.05102).
+
+## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+inputs = tokenizer("Honestly, the film was", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40, do_sample=True)[0]))
+```
+
+{masks}## Training
+
+{training}
+
+## Results
+
+{results}
+
+## Citation
+
+SparsePO: Controlling Preference Alignment of LLMs via Sparse Token Masks, arXiv:2410.05102.
+"""
+
+_MASKS = """`masks.safetensors` holds the learned token masks. They weight the training loss only; the model
+generates without them.
+
+"""
+
+
+def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool) -> str:
+    """Markdown with the hub's front matter; `config` is the resolved configuration."""
+    training = config["training"]
+    lines = {
+        "Data": config["data"]["train"],
+        "Objective": f"{config['objective']['name']}, beta {config['objective']['beta']}",
+        "Steps": f"{run.last('train').get('step', 0)} of {training['pairs_per_step']} pairs",
+        "Learning rate": f"{training['learning_rate']}, {training['schedule']} schedule",
+        "Precision": training["precision"],
+        "Seed": training["seed"],
+    }
+    return _CARD.format(
+        base=config["model"]["path"],
+        objective=config["objective"]["name"],
+        name=run.folder.name,
+        masks=_MASKS if has_masks else "",
+        training="\n".join(f"- {name}: {value}" for name, value in lines.items()),
+        results=_results(run),
+    )
+
+
+def _results(run: RunFiles) -> str:
+    last = run.last("eval")
+    lines = [
+        f"- Held-out {name}: {last[key]:.4g}"
+        for key, name in (("loss", "loss"), ("rewards/accuracies", "reward accuracy"), ("rewards/margins", "margin"))
+        if key in last
+    ]
+    if run.evaluation:
+        difference = run.evaluation["difference"]
+        lines.append(
+            f"- Mean reward on unseen prompts ({run.evaluation['scorer']}): "
+            f"{run.evaluation['trained']['mean_reward']:.3f} against {run.evaluation['reference']['mean_reward']:.3f} "
+            f"of the reference; difference {difference['mean']:+.3f}, 95 % bootstrap interval "
+            f"[{difference['low']:+.3f}, {difference['high']:+.3f}]; response-level KL "
+            f"{run.evaluation['response_kl']:.2f} nats"
+        )
+    return "\n".join(lines) or "Nothing was measured on held-out data."

@@ -1,0 +1,84 @@
+"""Sample order, balance over ranks, and packing."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.balance import pair_tokens, plan_step
+from sparsepo_dist.data.order import SampleOrder
+from sparsepo_dist.data.pack import pack
+
+
+def test_an_epoch_holds_every_pair_once_and_epochs_differ() -> None:
+    order = SampleOrder(pairs=10, pairs_per_step=4, seed=1)
+    assert order.steps_per_epoch == 3
+    first, second = ([i for s in range(e * 3, e * 3 + 3) for i in order.step(s)] for e in range(2))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert SampleOrder(10, 4, seed=2).step(0) != order.step(0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    tokens=st.lists(st.integers(1, 50), min_size=1, max_size=30), ranks=st.integers(1, 5), budget=st.integers(1, 120),
+    most=st.one_of(st.none(), st.integers(1, 4)),
+)  # fmt: skip
+def test_plan_computes_every_pair_once_within_budget_and_equally_often(
+    tokens: list[int], ranks: int, budget: int, most: int | None
+) -> None:
+    plans = plan_step(range(len(tokens)), dict(enumerate(tokens)), ranks, budget, most)
+    assert len(plans) == ranks and len({len(plan) for plan in plans}) == 1
+    real = Counter(i for plan in plans for batch in plan if not batch.filler for i in batch.indices)
+    assert real == Counter(range(len(tokens)))
+    for batch in (batch for plan in plans for batch in plan):
+        assert batch.indices
+        assert len(batch.indices) == 1 or sum(tokens[i] for i in batch.indices) <= budget
+        assert most is None or len(batch.indices) <= most
+
+
+def test_ranks_get_nearly_equal_work() -> None:
+    tokens = {i: 10 + (i * 37) % 91 for i in range(64)}
+    plans = plan_step(range(64), tokens, 4, 500)
+    loads = [sum(tokens[i] for batch in plan for i in batch.indices) for plan in plans]
+    assert max(loads) / min(loads) < 1.1
+
+
+PAIRS = [TokenizedPair((1, 2, 3), (4, 5, 9), (6, 9)), TokenizedPair((7,), (8,), (2, 3, 4, 9))]
+
+
+@pytest.mark.parametrize("layout", ["prefix_shared", "packed", "padded"])
+def test_each_response_token_is_predicted_by_the_token_before_it(layout: str) -> None:
+    batch = pack(PAIRS, [0.5, 0.5], layout)
+    assert batch.labels.tolist() == [4, 5, 9, 6, 9, 8, 2, 3, 4, 9]
+    assert batch.sequence_id.tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3, 3]
+    assert batch.input_ids[batch.predict_index].tolist() == [3, 4, 5, 3, 6, 7, 7, 2, 3, 4]
+    assert batch.position_ids[batch.predict_index].tolist() == [2, 3, 4, 2, 3, 0, 0, 1, 2, 3]
+    if layout != "padded":
+        assert len(batch.input_ids) == sum(pair_tokens(pair, layout) for pair in PAIRS)
+
+
+def test_shared_prompt_is_computed_once() -> None:
+    assert len(pack(PAIRS, [1, 1], "prefix_shared").input_ids) == 4 + 2 + 1 + 0 + 3
+    assert len(pack(PAIRS, [1, 1], "packed").input_ids) == 2 * 4 + 2 + 1 + 0 + 3
+
+
+def test_rejected_tokens_do_not_see_chosen_ones() -> None:
+    batch = pack(PAIRS[:1], [1.0], "prefix_shared")
+    # 3 prompt tokens, 2 chosen inputs, 1 rejected input
+    want = torch.tensor(
+        [
+            [1, 0, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0, 0],
+            [1, 1, 1, 0, 0, 0],
+            [1, 1, 1, 1, 0, 0],
+            [1, 1, 1, 1, 1, 0],
+            [1, 1, 1, 0, 0, 1],
+        ]
+    ).bool()
+    assert torch.equal(batch.attention.mask[0, 0], want)
