@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all lint format bench clean
+.PHONY: setup demo test test-fast lint format clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,9 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -m "not gpu and not network"
 
+test-fast: setup
+	$(BIN)/python -m pytest -m "not gpu and not network and not slow"
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,9 +34,6 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-
-bench: setup
-	$(BIN)/python -m benchmarks.run
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import yaml
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from sparsepo_dist.config import RunConfig
 from sparsepo_dist.contracts import TokenizedPair
@@ -64,6 +65,8 @@ def run(config: RunConfig) -> Path:
         UserError: anything the user can mend, raised on every rank before the first collective.
     """
     distributed.prepare_environment()
+    if distributed.rank() != 0:
+        disable_progress_bar()
     inputs = load_inputs(config)
     distributed.initialise()
     folder = create_run_folder(inputs)

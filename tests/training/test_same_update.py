@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "offload": {"ds_config": ZERO[3], "reference.placement": "offload"},
         "checkpointing": {"ds_config": ZERO[3], "model.activation_checkpointing": True},
     }  # fmt: skip
+    for name, changes in {"mapo": {"reference.placement": "replicated"}, "mapo_sharded": {}}.items():
+        one[name] = {"ds_config": ZERO[3], "objective.name": "mapo", "objective.l1_reward": 0, **changes}
     two = {
+        "mapo_two": {"ds_config": ZERO[3], "objective.name": "mapo", "objective.l1_reward": 0},
         "two_zero0": {"ds_config": ZERO[0], "reference.placement": "replicated"},
         "two_zero2": {"ds_config": ZERO[2]},
         "two_zero3": {"ds_config": ZERO[3]},
@@ -78,6 +82,21 @@ def test_update_equals_the_plain_one(folders: dict[str, Path], name: str) -> Non
     assert plain.keys() == other.keys()
     for key in plain:
         assert (plain[key] - other[key]).abs().max().item() <= TOLERANCE, key
+
+
+def mask_metrics(run: Path) -> dict[str, float]:
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    return {name: value for name, value in row.items() if name.startswith(("sparsity", "l1"))}
+
+
+@pytest.mark.parametrize(
+    ("plain", "other"),
+    [("plain", "zero3"), ("plain", "offload"), ("plain", "two_zero3"), ("mapo", "mapo_sharded"), ("mapo", "mapo_two")],
+)
+def test_masks_do_not_depend_on_where_the_reference_rests(folders: dict[str, Path], plain: str, other: str) -> None:
+    want = mask_metrics(folders[plain])
+    assert want["l1/reward_mask"] > 0
+    assert mask_metrics(folders[other]) == pytest.approx(want, rel=1e-5)
 
 
 def test_the_step_moved_model_and_masks(folders: dict[str, Path]) -> None:

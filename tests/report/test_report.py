@@ -1,0 +1,85 @@
+"""A report from a run's files: complete, self-contained, safe, and honest about what is missing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from matplotlib.image import imread
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.report.build import build_report
+from sparsepo_dist.report.heatmap import token_colour
+
+
+def test_everything_is_drawn(run: Path) -> None:
+    names = {path.name for path in build_report(run)}
+    assert names == {
+        "loss.png", "rewards.png", "token_kl.png", "sparsity.png", "index.html", "tokens.html", "README.md",
+    }  # fmt: skip
+    picture = imread(run / "report" / "rewards.png")
+    assert picture.shape[1] > 700 and picture.std() > 0.01
+
+
+def test_pages_fetch_nothing_and_escape_what_models_wrote(run: Path) -> None:
+    build_report(run)
+    for name in ("index.html", "tokens.html"):
+        page = (run / "report" / name).read_text()
+        assert "<script" not in page and "http" not in page
+        assert not re.search(r'(src|href)="(?!data:|tokens\.html)', page)
+    tokens = (run / "report" / "tokens.html").read_text()
+    assert "&lt;script&gt;" in tokens and "Say &lt;b&gt;" in tokens
+    assert "r &lt;i&gt;" in (run / "report" / "index.html").read_text()
+
+
+def test_zeros_are_marked_and_scales_shared_within_a_pair(run: Path) -> None:
+    build_report(run)
+    page = (run / "report" / "tokens.html").read_text()
+    assert page.count('class="zero"') == 2 * (1 + 1 + 1 + 3)
+    assert page.count("-4 to 4 beta x mask x log-ratio") == 2
+
+
+def test_colours_are_symmetric_and_zero_is_white() -> None:
+    assert token_colour(0.0, 3.0, signed=True) == token_colour(0.0, 0.0, signed=False) == (255, 255, 255)
+    assert token_colour(3.0, 3.0, signed=True) != token_colour(-3.0, 3.0, signed=True)
+    assert token_colour(9.0, 3.0, signed=True) == token_colour(3.0, 3.0, signed=True)
+
+
+def test_results_and_interval_are_stated(run: Path) -> None:
+    build_report(run)
+    for path in (run / "report" / "index.html", run / "final" / "README.md"):
+        text = path.read_text()
+        assert "+0.300" in text and "[+0.200, +0.400]" in text
+
+
+def test_model_card_has_the_hubs_front_matter(run: Path) -> None:
+    (run / "final" / "masks.safetensors").write_bytes(b"")
+    build_report(run)
+    card = (run / "final" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["base_model"] == "base/model" and "sparsepo" in front["tags"]
+    assert "masks.safetensors" in card and "4 of 4 pairs" in card
+
+
+def test_a_killed_runs_half_line_is_left_out_and_other_damage_is_named(run: Path) -> None:
+    metrics = run / "metrics.jsonl"
+    whole = metrics.read_text()
+    metrics.write_text(whole + '{"step": 5, "spl')
+    assert build_report(run)
+    metrics.write_text("{broken\n" + whole)
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1"):
+        build_report(run)
+
+
+def test_parts_that_were_not_written_are_left_out(run: Path) -> None:
+    for name in ("tokens.jsonl", "evaluation.json"):
+        (run / name).unlink()
+    (run / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 0.5}\n')
+    assert {path.name for path in build_report(run)} == {"loss.png", "index.html", "README.md"}
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not a run's folder"):
+        build_report(tmp_path)

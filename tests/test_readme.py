@@ -1,0 +1,83 @@
+"""Every command of the README: the short ones are read here as their program reads them, `make demo` is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from sparsepo_dist.cli import parse_train
+from sparsepo_dist.sentiment.prompts import all_prompts
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("  #")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+TRAINING = [shlex.split(command.split("launch/train.py", 1)[1]) for command in COMMANDS if "launch/train.py" in command]
+
+
+def test_make_targets_exist() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in COMMANDS:
+        if command.startswith("make "):
+            assert command.split()[1] in targets
+
+
+@pytest.mark.parametrize("arguments", [a for a in TRAINING if "--help" not in a], ids=" ".join)
+def test_training_commands_are_understood(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    config = parse_train(arguments, default_recipe=ROOT / "launch" / "recipes" / "sentiment.yaml")
+    assert (ROOT / config.ds_config).is_file()
+    config.validate()
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "launch" / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_recipes_are_understood_and_replace_the_default_one(recipe: Path) -> None:
+    config = parse_train(["--recipe", str(recipe)], default_recipe=ROOT / "launch" / "recipes" / "sentiment.yaml")
+    config.validate()
+    if recipe.stem == "dialogue":
+        assert config.masks.layer_norm is False and config.data.max_length == 2048
+
+
+def test_documents_that_are_linked_exist() -> None:
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).is_file(), link
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_demo_raises_the_reward(tmp_path: Path) -> None:
+    """`make demo` after installation: the whole experiment, from an empty cache."""
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [Path(sys.executable).with_name("sparsepo"), "demo", "--output_dir", str(run)],
+        env={**os.environ, "SPARSEPO_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    result = json.loads((run / "evaluation.json").read_text())
+    assert result["difference"]["low"] > 0, result["difference"]
+    assert 0 < result["response_kl"] < 50
+    assert str(run) in done.stdout.splitlines()[-1]
+    for name in (
+        "config.yaml", "final/model.safetensors", "final/masks.safetensors", "final/README.md", "report/loss.png",
+        "report/sparsity.png", "report/tokens.html",
+    ):  # fmt: skip
+        assert (run / name).is_file(), name
+    assert list((run / "monitor").rglob("events.out.tfevents*"))
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["kl/chosen"] == 0 and 0.69314 < first["loss"] < 0.69316
+    tokenizer = AutoTokenizer.from_pretrained(run / "final")
+    lengths = {len(tokenizer(prompt)["input_ids"]) for prompt in all_prompts()}
+    assert lengths <= {5, 6, 7, 8}
