@@ -1,8 +1,35 @@
-"""Build and dependencies of sparsepo_dist. Lower bounds live here; the versions tested live in constraints.txt."""
+"""Build and dependencies of sparsepo_dist. Lower bounds live here; the versions tested live in constraints.txt.
 
+The CPU kernels are built against the torch that is installed: `pip install --no-build-isolation -e .`. Without torch
+or a compiler here, they are built at first use instead.
+"""
+
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 from setuptools import find_packages, setup
+
+
+def kernels() -> dict[str, Any]:
+    """Arguments that build csrc/, or none where it cannot be built now."""
+    try:
+        from torch.utils.cpp_extension import BuildExtension, CppExtension
+    except ImportError:
+        return {}
+    if shutil.which(os.environ.get("CXX") or "g++") is None:
+        return {}
+    extension = CppExtension(
+        "sparsepo_dist.ops._kernels_cpu",
+        ["csrc/masked_kl_cpu.cpp", "csrc/binding_cpu.cpp"],
+        # GCC 12 warns of uninitialised values inside its own AVX-512 header.
+        extra_compile_args=["-O3", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+        depends=[str(path) for path in Path("csrc").glob("*")],
+        optional=True,
+    )
+    return {"ext_modules": [extension], "cmdclass": {"build_ext": BuildExtension}}
+
 
 setup(
     name="sparsepo_dist",
@@ -48,4 +75,5 @@ setup(
         ],
     },
     entry_points={"console_scripts": ["sparsepo=sparsepo_dist.cli:main"]},
+    **kernels(),
 )

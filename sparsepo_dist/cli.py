@@ -12,6 +12,7 @@ import torch.distributed as dist
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from sparsepo_dist.config import RunConfig
+from sparsepo_dist.doctor import diagnose
 from sparsepo_dist.engines.distributed import local_rank, rank
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.report.build import build_report
@@ -73,8 +74,9 @@ def main() -> None:
     demo.add_argument("--output_dir", type=Path, help="folder of the run (default: runs/demo-DATE-TIME)")
     report = commands.add_parser("report", help="draw the figures and pages of a run again")
     report.add_argument("run", type=Path, help="folder of the run")
+    commands.add_parser("doctor", help="say what this machine can run, and why")
     arguments = parser.parse_args()
-    sys.exit(guarded(_demo if arguments.command == "demo" else _report, arguments))
+    sys.exit(guarded({"demo": _demo, "report": _report, "doctor": _doctor}[arguments.command], arguments))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -86,3 +88,8 @@ def _demo(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     for path in build_report(arguments.run):
         say(str(path))
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    for name, finding in diagnose().items():
+        say(f"{name:<22} {finding}")

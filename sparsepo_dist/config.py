@@ -8,6 +8,7 @@ from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.engines.config import ModelConfig, ReferenceConfig
 from sparsepo_dist.masks.config import MaskConfig
 from sparsepo_dist.objectives.base import ObjectiveConfig
+from sparsepo_dist.ops.config import OpsConfig
 from sparsepo_dist.training.config import TrainingConfig
 
 
@@ -31,8 +32,10 @@ class RunConfig:
     """Token masks."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Optimisation."""
+    ops: OpsConfig = field(default_factory=OpsConfig)
+    """The fused operation."""
 
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
-        for part in (self.data, self.masks, self.training):
+        for part in (self.data, self.masks, self.training, self.ops):
             part.validate()

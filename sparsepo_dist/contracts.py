@@ -119,3 +119,5 @@ class TokenStats:
     """[N]: log pi_ref(y_t); None where the objective needs no reference."""
     divergence: Tensor | None = None
     """[N]: the expected log-ratio v_t: KL(pi || pi_ref) under the policy, -KL(pi_ref || pi) under the reference."""
+    complete: bool = True
+    """False where tokens with both masks zero were skipped: their numbers are 0 and mean nothing."""

@@ -177,7 +177,7 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
         assert reference is not None
         heads = MaskHeads(reference.layers, reference.width, config.masks).to(inputs.dtype)
     model = _load_policy(inputs, engine)
-    module = PolicyModel(model, needs, heads, reference.head if reference else None)
+    module = PolicyModel(model, needs, heads, reference.head if reference else None, config.ops)
     groups = parameter_groups(
         module,
         learning_rate=inputs.agreed["training.learning_rate"],
@@ -186,7 +186,7 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
         eps=inputs.agreed["training.eps"],
         masks=config.masks,
     )
-    policy = PolicyEngine(module, groups, engine, config.masks, needs, reference.site_types if reference else [])
+    policy = PolicyEngine(module, groups, engine, config.masks, reference.site_types if reference else [])
     limit = most_pairs_per_micro_batch(inputs.ds_config)
     batches = MicroBatches(inputs.train, config.data, inputs.device, limit)
     heldout = dataclasses.replace(batches, pairs=inputs.heldout) if inputs.heldout else None

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sparsepo_dist"
 # A room imports only from those above it in this list (docs/architecture.md).
 ROOMS = [
     "errors", "contracts", "ops", "data", "masks", "objectives", "engines", "training", "report", "config",
-    "sentiment", "run", "demo", "cli",
+    "sentiment", "run", "demo", "doctor", "cli",
 ]  # fmt: skip
 MOST_LINES = 400
 

@@ -7,7 +7,7 @@ from typing import Any
 import deepspeed
 from torch import Tensor, nn
 
-from sparsepo_dist.ops import DivergenceForm, Head, token_stats
+from sparsepo_dist.ops import DivergenceForm, Head, OpsConfig, token_stats
 
 
 class HeadStats(nn.Module):
@@ -20,7 +20,7 @@ class HeadStats(nn.Module):
     """
 
     def __init__(
-        self, lm_head: nn.Module, reference: Head | None, divergence: DivergenceForm | None, chunk_bytes: int
+        self, lm_head: nn.Module, reference: Head | None, divergence: DivergenceForm | None, ops: OpsConfig
     ) -> None:
         super().__init__()
         self._lm_head = (lm_head,)  # a tuple, so that its parameters are not registered twice
@@ -30,7 +30,7 @@ class HeadStats(nn.Module):
             if reference.bias is not None:
                 self.reference_bias = nn.Parameter(reference.bias, requires_grad=False)
         self.divergence = divergence
-        self.chunk_bytes = chunk_bytes
+        self.ops = ops
 
     def gather_with_zero3(self) -> None:
         """Announce the policy's head to ZeRO-3; once, after deepspeed.initialize."""
@@ -38,7 +38,7 @@ class HeadStats(nn.Module):
             deepspeed.zero.register_external_parameter(self, parameter)
 
     def forward(
-        self, hidden: Tensor, labels: Tensor, reference_hidden: Tensor | None
+        self, hidden: Tensor, labels: Tensor, reference_hidden: Tensor | None, active: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """(policy_logp, reference_logp, divergence), [N] each; the latter two None where not asked for."""
         lm_head: Any = self._lm_head[0]
@@ -52,6 +52,7 @@ class HeadStats(nn.Module):
             reference_hidden,
             reference_head,
             divergence=self.divergence,
-            chunk_bytes=self.chunk_bytes,
+            active=active,
+            config=self.ops,
         )
         return stats.policy_logp, stats.reference_logp, stats.divergence

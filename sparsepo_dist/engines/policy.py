@@ -16,8 +16,7 @@ from sparsepo_dist.engines.ds_config import zero_stage
 from sparsepo_dist.engines.head import HeadStats
 from sparsepo_dist.masks import MaskConfig, MaskHeads, activation_masks
 from sparsepo_dist.objectives import Requirements
-from sparsepo_dist.ops import Head
-from sparsepo_dist.ops.token_stats import DEFAULT_CHUNK_BYTES
+from sparsepo_dist.ops import Head, OpsConfig
 
 PARAMETER_GROUPS = ("decay", "no_decay", "masks")
 
@@ -31,24 +30,31 @@ class PolicyModel(nn.Module):
         requirements: Requirements,
         mask_heads: MaskHeads | None,
         reference_head: Head | None,
-        chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+        ops: OpsConfig,
     ) -> None:
         super().__init__()
         self.model: PreTrainedModel = model
         self.mask_heads = mask_heads
-        self.head_stats = HeadStats(model.get_output_embeddings(), reference_head, requirements.divergence, chunk_bytes)
+        self.head_stats = HeadStats(model.get_output_embeddings(), reference_head, requirements.divergence, ops)
 
     def forward(
-        self, batch: PackedBatch, final_hidden: Tensor | None, layer_hidden: Tensor | None
+        self,
+        batch: PackedBatch,
+        final_hidden: Tensor | None,
+        layer_hidden: Tensor | None,
+        mask: Tensor | None,
+        all_tokens: bool,
     ) -> tuple[Tensor | None, ...]:
         """(policy_logp, reference_logp, divergence, reward mask, divergence mask), [N] each or None.
 
-        A plain tuple: ZeRO-3's backward hooks do not look inside dataclasses.
+        `mask` is an activation mask; learned masks are computed here. Without `all_tokens`, tokens whose masks are
+        both 0 get statistics of 0 and cost no head product. A plain tuple comes back: ZeRO-3's backward hooks do not
+        look inside dataclasses.
         """
+        masks = (mask, mask) if self.mask_heads is None else self.mask_heads(layer_hidden)
+        active = None if all_tokens or masks[0] is None else (masks[0] != 0) | (masks[1] != 0)
         hidden = hidden_at(backbone(self.model), batch)
-        stats = self.head_stats(hidden, batch.labels, final_hidden)
-        masks = (None, None) if self.mask_heads is None else self.mask_heads(layer_hidden)
-        return (*stats, *masks)
+        return (*self.head_stats(hidden, batch.labels, final_hidden, active), *masks)
 
 
 class PolicyEngine:
@@ -60,7 +66,6 @@ class PolicyEngine:
         groups: Sequence[dict[str, Any]],
         ds_config: dict[str, Any],
         mask_config: MaskConfig,
-        requirements: Requirements,
         site_types: Sequence[str],
     ) -> None:
         own = None if "optimizer" in ds_config else torch.optim.AdamW(list(groups))
@@ -75,24 +80,27 @@ class PolicyEngine:
         if self.zero_stage == 3:
             module.head_stats.gather_with_zero3()
         self.module = module
-        self._mask_config, self._requirements, self._site_types = mask_config, requirements, site_types
+        self._mask_config, self._site_types = mask_config, site_types
 
-    def stats(self, batch: PackedBatch, reference: ReferenceOutputs | None) -> tuple[TokenStats, TokenMasks | None]:
-        """Per-token statistics and masks of a micro-batch; differentiable in training mode."""
-        final_hidden = layer_hidden = None
+    def stats(
+        self, batch: PackedBatch, reference: ReferenceOutputs | None, *, all_tokens: bool = True
+    ) -> tuple[TokenStats, TokenMasks | None]:
+        """Per-token statistics and masks of a micro-batch; differentiable in training mode.
+
+        Without `all_tokens`, tokens whose masks are both 0 are skipped: they add neither loss nor gradient.
+        """
+        final_hidden = layer_hidden = mask = None
         if reference is not None:
             final_hidden, layer_hidden = reference.final_hidden, reference.layer_hidden
-        logp, ref_logp, v, reward, divergence = self.engine(batch, final_hidden, layer_hidden)
-        stats = TokenStats(logp, ref_logp, v)
-        if self._requirements.masks == "learned":
-            return stats, TokenMasks(reward, divergence, common=self._mask_config.sharing == "common")
-        if self._requirements.masks == "activation":
-            assert reference is not None and reference.site_means is not None
-            mask = activation_masks(
-                reference.site_means, self._site_types, batch.sequence_id, batch.pairs, self._mask_config
-            )
-            return stats, TokenMasks(mask, mask, common=True)
-        return stats, None
+            if reference.site_means is not None:
+                mask = activation_masks(
+                    reference.site_means, self._site_types, batch.sequence_id, batch.pairs, self._mask_config
+                )
+        logp, ref_logp, v, reward, divergence = self.engine(batch, final_hidden, layer_hidden, mask, all_tokens)
+        stats = TokenStats(logp, ref_logp, v, complete=all_tokens or reward is None)
+        if reward is None:
+            return stats, None
+        return stats, TokenMasks(reward, divergence, common=mask is not None or self._mask_config.sharing == "common")
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add a micro-batch's gradient to the step's; `last` ends the step's accumulation."""

@@ -14,10 +14,12 @@ def preference_metrics(stats: TokenStats, masks: TokenMasks | None, sums: Sums, 
     """Name to [P] values.
 
     Implicit rewards are beta (S[m_u rho] + S[m_d v]); without masks or divergence, those are 1 and 0. KL is a
-    positive number in nats per response (`kl`, and `masked_kl` after the mask) or per token (`token_kl`).
+    positive number in nats per response (`kl`, and `masked_kl` after the mask) or per token (`token_kl`). Where tokens
+    were skipped, what needs them (`logps`, `kl`, `token_kl`) is left out.
     """
     metrics: dict[str, Tensor] = {}
-    _by_branch(metrics, "logps", sums(stats.policy_logp))
+    if stats.complete:
+        _by_branch(metrics, "logps", sums(stats.policy_logp))
     if stats.reference_logp is None:
         return metrics
     token_reward = stats.policy_logp - stats.reference_logp
@@ -26,8 +28,9 @@ def preference_metrics(stats: TokenStats, masks: TokenMasks | None, sums: Sums, 
     if stats.divergence is not None:
         masked = stats.divergence if masks is None else masks.divergence * stats.divergence
         token_reward = token_reward + masked
-        _by_branch(metrics, "kl", sums(stats.divergence.abs()))
-        _by_branch(metrics, "token_kl", sums.mean(stats.divergence.abs()))
+        if stats.complete:
+            _by_branch(metrics, "kl", sums(stats.divergence.abs()))
+            _by_branch(metrics, "token_kl", sums.mean(stats.divergence.abs()))
         if masks is not None:
             _by_branch(metrics, "masked_kl", sums(masks.divergence * stats.divergence.abs()))
     rewards = sums(beta * token_reward)

@@ -1,6 +1,7 @@
 """The operation this project exists for: both log-probabilities and the divergence from hidden rows, in chunks."""
 
-from sparsepo_dist.ops.eager import DivergenceForm
+from sparsepo_dist.ops.config import OpsConfig
+from sparsepo_dist.ops.kernels import DivergenceForm
 from sparsepo_dist.ops.token_stats import Head, token_stats
 
-__all__ = ["DivergenceForm", "Head", "token_stats"]
+__all__ = ["DivergenceForm", "Head", "OpsConfig", "token_stats"]

@@ -1,59 +1,67 @@
-"""Per-chunk statistics and their gradient in plain PyTorch: the oracle that compiled backends are tested against.
+"""Per-chunk statistics and their gradient in plain PyTorch: the oracle that compiled kernels are tested against.
 
 Shapes: n rows of one chunk, V vocabulary. Statistics are float32, or float64 where the logits are.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-DivergenceForm = Literal["policy", "reference"]
-"""The distribution that the log-ratio is averaged under: `policy` gives KL(pi || pi_ref), the paper's Eq. 6-8;
-`reference` gives -KL(pi_ref || pi), the released implementation."""
+from sparsepo_dist.ops.kernels import ChunkStats, DivergenceForm
 
 
-def chunk_log_probs(logits: Tensor) -> Tensor:
-    """Log-probabilities [n, V] of logits [n, V], in float32 at least."""
-    return torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+class EagerKernels:
+    """ChunkKernels without anything compiled."""
 
+    name = "eager"
 
-def pick_labels(log_probs: Tensor, labels: Tensor) -> Tensor:
-    """[n]: the log-probability of each row's label."""
-    return log_probs.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+    def forward(
+        self, policy: Tensor, reference: Tensor | None, labels: Tensor, form: DivergenceForm | None
+    ) -> ChunkStats:
+        policy, lse = _wide(policy)
+        logp = _picked(policy, labels) - lse
+        if reference is None:
+            return ChunkStats(logp, logp[:0], logp[:0], lse, logp[:0])
+        reference, ref_lse = _wide(reference)
+        divergence = logp[:0]
+        if form is not None:
+            log_p, log_r = policy - lse.unsqueeze(-1), reference - ref_lse.unsqueeze(-1)
+            weight = (log_p if form == "policy" else log_r).exp()
+            # A vocabulary entry of no probability counts nothing, even where the log-ratio is not finite.
+            divergence = torch.where(weight > 0, weight * (log_p - log_r), 0.0).sum(-1)
+        return ChunkStats(logp, _picked(reference, labels) - ref_lse, divergence, lse, ref_lse)
 
-
-def expected_log_ratio(policy: Tensor, reference: Tensor, form: DivergenceForm) -> Tensor:
-    """[n]: v = E_q[log pi - log pi_ref] of log-probabilities [n, V]; q is pi or pi_ref (FACTS, Notation).
-
-    Vocabulary entries of zero probability under q contribute nothing, even where the log-ratio is not finite.
-    """
-    weight = (policy if form == "policy" else reference).exp()
-    return torch.where(weight > 0, weight * (policy - reference), 0.0).sum(-1)
-
-
-def chunk_grad_logits(
-    policy: Tensor,
-    reference: Tensor | None,
-    divergence: Tensor | None,
-    labels: Tensor,
-    grad_logp: Tensor,
-    grad_divergence: Tensor | None,
-    form: DivergenceForm,
-) -> Tensor:
-    """Gradient [n, V] of the policy's logits, from log-probabilities and the upstream gradients [n].
-
-    d logp / dz = onehot - p;  d v / dz = p (log-ratio - v) under the policy, p_ref - p under the reference.
-    """
-    probs = policy.exp()
-    if grad_divergence is not None and reference is not None and divergence is not None:
-        if form == "policy":
-            centred = torch.where(probs > 0, policy - reference - divergence.unsqueeze(-1), 0.0)
-            grad = probs * (grad_divergence.unsqueeze(-1) * centred - grad_logp.unsqueeze(-1))
-        else:
-            grad = grad_divergence.unsqueeze(-1) * reference.exp() - (grad_divergence + grad_logp).unsqueeze(-1) * probs
-    else:
+    def backward(
+        self,
+        policy: Tensor,
+        reference: Tensor | None,
+        labels: Tensor,
+        stats: ChunkStats,
+        grad_logp: Tensor,
+        grad_divergence: Tensor | None,
+        form: DivergenceForm | None,
+        out: Tensor,
+    ) -> None:
+        log_p = policy.to(stats.policy_lse.dtype) - stats.policy_lse.unsqueeze(-1)
+        probs = log_p.exp()
         grad = probs * -grad_logp.unsqueeze(-1)
-    return grad.scatter_add_(-1, labels.unsqueeze(-1), grad_logp.unsqueeze(-1))
+        if form is not None and grad_divergence is not None and reference is not None:
+            log_r = reference.to(log_p.dtype) - stats.reference_lse.unsqueeze(-1)
+            if form == "policy":
+                centred = torch.where(probs > 0, log_p - log_r - stats.divergence.unsqueeze(-1), 0.0)
+                grad += probs * centred * grad_divergence.unsqueeze(-1)
+            else:
+                grad += (log_r.exp() - probs) * grad_divergence.unsqueeze(-1)
+        grad.scatter_add_(-1, labels.unsqueeze(-1), grad_logp.unsqueeze(-1))
+        out.copy_(grad)
+
+
+def _wide(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits in float32 at least, and their log-sum-exp [n]."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    return wide, wide.logsumexp(-1)
+
+
+def _picked(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)

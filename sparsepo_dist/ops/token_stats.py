@@ -1,29 +1,22 @@
 """Per-token log pi, log pi_ref and divergence from hidden rows, over chunks of the LM head.
 
-The (tokens x vocabulary) matrix never exists: rows are taken in chunks, and backward computes a chunk again.
-Shapes: N response tokens, D policy width, D_ref reference width, V vocabulary, n rows of a chunk.
+The (tokens x vocabulary) matrix never exists: rows are taken in chunks, and backward computes a chunk again unless the
+memory budget kept its logits. Shapes: N response tokens, D policy width, D_ref reference width, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from sparsepo_dist.contracts import TokenStats
-from sparsepo_dist.ops.eager import (
-    DivergenceForm,
-    chunk_grad_logits,
-    chunk_log_probs,
-    expected_log_ratio,
-    pick_labels,
-)
+from sparsepo_dist.ops.chunks import FORMS, token_stats_op
+from sparsepo_dist.ops.config import OpsConfig
+from sparsepo_dist.ops.kernels import DivergenceForm
 
-DEFAULT_CHUNK_BYTES = 64 * 2**20
+_DEFAULTS = OpsConfig()
 
 
 class Head(NamedTuple):
@@ -41,7 +34,8 @@ def token_stats(
     reference_head: Head | None = None,
     *,
     divergence: DivergenceForm | None = None,
-    chunk_bytes: int = DEFAULT_CHUNK_BYTES,
+    active: Tensor | None = None,
+    config: OpsConfig = _DEFAULTS,
 ) -> TokenStats:
     """Statistics of N response tokens, differentiable in `hidden` and in `head`.
 
@@ -52,95 +46,47 @@ def token_stats(
         reference_hidden: [N, D_ref], with `reference_head`; without them no reference statistics are returned.
         reference_head: the reference's head over the same vocabulary. It gets no gradient.
         divergence: the form of the expected log-ratio; None leaves it out (DPO needs none).
-        chunk_bytes: bytes that one chunk's logits, of both models, may take.
+        active: [N] bool; tokens that are false (both masks zero: neither loss nor gradient) get statistics of 0
+            and cost no head product.
+        config: backend, chunk size, memory budget.
 
     Returns:
         float32 statistics in nats (float64 for float64 inputs).
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, or a label outside the vocabulary.
+        UserError: a compiled backend asked for by name cannot be used here.
     """
     _check(hidden, head, labels, reference_hidden, reference_head, divergence)
+    if active is not None:
+        rows = active.nonzero().squeeze(-1)
+        if len(rows) < len(labels):
+            picked = None if reference_hidden is None else reference_hidden[rows]
+            stats = token_stats(
+                hidden[rows], head, labels[rows], picked, reference_head, divergence=divergence, config=config
+            )
+            return _spread(stats, rows, len(labels))
     ref_weight, ref_bias = reference_head if reference_head is not None else (None, None)
-    logp, ref_logp, v = _TokenStats.apply(
-        hidden, head.weight, head.bias, labels, reference_hidden, ref_weight, ref_bias, divergence, chunk_bytes
-    )
+    models = 1 if reference_head is None else 2
+    row_bytes = models * head.weight.shape[0] * head.weight.element_size()
+    logp, ref_logp, v, *_ = token_stats_op(
+        hidden.contiguous(), head.weight, head.bias, labels.contiguous(),
+        None if reference_hidden is None else reference_hidden.contiguous(), ref_weight, ref_bias,
+        FORMS.index(divergence), config.backend, max(1, config.chunk_bytes // row_bytes),
+        min(labels.shape[0], config.keep_bytes // row_bytes) if torch.is_grad_enabled() else 0,
+    )  # fmt: skip
     return TokenStats(logp, ref_logp if reference_hidden is not None else None, v if divergence is not None else None)
 
 
-class _TokenStats(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        labels: Tensor,
-        ref_hidden: Tensor | None,
-        ref_weight: Tensor | None,
-        ref_bias: Tensor | None,
-        form: DivergenceForm | None,
-        chunk_bytes: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-        logp, ref_logp, v = (hidden.new_zeros(len(labels), dtype=dtype) for _ in range(3))
-        for rows in _chunks(len(labels), weight, chunk_bytes):
-            policy = chunk_log_probs(F.linear(hidden[rows], weight, bias))
-            logp[rows] = pick_labels(policy, labels[rows])
-            if ref_hidden is not None and ref_weight is not None:
-                reference = chunk_log_probs(F.linear(ref_hidden[rows], ref_weight, ref_bias))
-                ref_logp[rows] = pick_labels(reference, labels[rows])
-                if form is not None:
-                    v[rows] = expected_log_ratio(policy, reference, form)
-        # ZeRO-3 swaps parameters' storage between forward and backward: saved leaves follow the swap.
-        ctx.save_for_backward(hidden, weight, bias, labels, ref_hidden, ref_weight, ref_bias, v)
-        ctx.form, ctx.chunk_bytes = form, chunk_bytes
-        ctx.mark_non_differentiable(ref_logp)
-        return logp, ref_logp, v
+def _spread(stats: TokenStats, rows: Tensor, tokens: int) -> TokenStats:
+    """Statistics of some rows, back in their places among all tokens, with zeros elsewhere."""
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_logp: Tensor, _: Tensor, grad_v: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, labels, ref_hidden, ref_weight, ref_bias, v = ctx.saved_tensors
-        need_hidden, need_weight, need_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=v.dtype) if need_weight else None
-        grad_bias = torch.zeros_like(bias, dtype=v.dtype) if need_bias else None
-        for rows in _chunks(len(labels), weight, ctx.chunk_bytes):
-            policy = chunk_log_probs(F.linear(hidden[rows], weight, bias))
-            reference = None
-            if ctx.form is not None:
-                reference = chunk_log_probs(F.linear(ref_hidden[rows], ref_weight, ref_bias))
-            grad = chunk_grad_logits(
-                policy, reference, v[rows], labels[rows], grad_logp[rows],
-                grad_v[rows] if ctx.form is not None else None, ctx.form or "policy",
-            )  # fmt: skip
-            if grad_bias is not None:
-                grad_bias += grad.sum(0)
-            grad = grad.to(hidden.dtype)
-            if grad_hidden is not None:
-                grad_hidden[rows] = grad @ weight
-            if grad_weight is not None:
-                _add_product(grad_weight, grad, hidden[rows])
-        return (
-            grad_hidden,
-            grad_weight.to(weight.dtype) if grad_weight is not None else None,
-            grad_bias.to(bias.dtype) if grad_bias is not None else None,
-            *(None,) * 6,
-        )
+    def spread(values: Tensor | None) -> Tensor | None:
+        return None if values is None else values.new_zeros(tokens).index_copy(0, rows, values)
 
-
-def _add_product(total: Tensor, grad: Tensor, hidden: Tensor) -> None:
-    """total [V, D] += grad.T @ hidden, summed in the wide dtype of `total`."""
-    if total.dtype == hidden.dtype:
-        total.addmm_(grad.t(), hidden)
-    else:
-        total += grad.t() @ hidden
-
-
-def _chunks(rows: int, weight: Tensor, chunk_bytes: int) -> Iterator[slice]:
-    size = max(1, chunk_bytes // (2 * weight.shape[0] * weight.element_size()))
-    return (slice(start, min(start + size, rows)) for start in range(0, rows, size))
+    logp = spread(stats.policy_logp)
+    assert logp is not None
+    return TokenStats(logp, spread(stats.reference_logp), spread(stats.divergence), complete=False)
 
 
 def _check(

@@ -37,6 +37,9 @@ class TrainingConfig:
     arithmetic where that says "auto" and the hardware has it."""
     evaluate_every: int = 0
     """Evaluate on the held-out pairs every so many steps, besides before the first and after the last; 0: only then."""
+    full_metrics_every: int = 10
+    """Log-probabilities and KL before the mask need every token: they are reported every so many steps. In between,
+    tokens whose masks are both 0 are skipped, which changes neither loss nor gradient and saves their head products."""
     seed: int = 0
     """Seed of the sample order, the masks' initial values and dropout."""
 
@@ -62,6 +65,7 @@ class TrainingConfig:
             "learning_rate": self.learning_rate is None or self.learning_rate >= 0,
             "warmup_ratio": 0 <= self.warmup_ratio <= 1,
             "evaluate_every": self.evaluate_every >= 0,
+            "full_metrics_every": self.full_metrics_every > 0,
         }
         for name, good in checks.items():
             if not good:

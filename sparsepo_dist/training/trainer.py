@@ -66,7 +66,7 @@ class Trainer:
         indices = self.order.step(step)
         batches = list(self.train_batches.of(indices))
         for number, batch in enumerate(batches, start=1):
-            losses = self._losses(batch, sums)
+            losses = self._losses(batch, sums, all_tokens=step % self.config.full_metrics_every == 0)
             # DeepSpeed averages over ranks; the weights already average over the whole global batch.
             self.policy.backward((losses * batch.pair_weight).sum() * world_size(), last=number == len(batches))
         factor = learning_rate_factor(step, self.total_steps, self.config.schedule, self.config.warmup_ratio)
@@ -92,13 +92,13 @@ class Trainer:
                 self._losses(batch, sums, share=len(indices) / len(self.heldout_batches.pairs))
         return sums.reduce()
 
-    def statistics(self, batch: PackedBatch) -> tuple[TokenStats, TokenMasks | None]:
+    def statistics(self, batch: PackedBatch, *, all_tokens: bool = True) -> tuple[TokenStats, TokenMasks | None]:
         """Per-token statistics and masks of a micro-batch. Every rank must call this."""
         reference = self.reference.score(batch) if self.reference is not None else None
-        return self.policy.stats(batch, reference)
+        return self.policy.stats(batch, reference, all_tokens=all_tokens)
 
-    def _losses(self, batch: PackedBatch, sums: MetricSums, share: float = 1.0) -> Tensor:
-        stats, masks = self.statistics(batch)
+    def _losses(self, batch: PackedBatch, sums: MetricSums, *, share: float = 1.0, all_tokens: bool = True) -> Tensor:
+        stats, masks = self.statistics(batch, all_tokens=all_tokens)
         losses, metrics = self.objective(stats, masks, batch.sequence_id, batch.pairs)
         sums.add({"loss": losses.detach(), **metrics}, batch.pair_weight * share)
         return losses

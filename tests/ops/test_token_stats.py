@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsepo_dist.contracts import TokenStats
-from sparsepo_dist.ops import Head, token_stats
+from sparsepo_dist.ops import Head, OpsConfig, token_stats
 
 N, D, D_REF, V = 7, 5, 4, 11
 
@@ -37,6 +37,9 @@ def full_logits(hidden: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.T
     return probs, probs.log()
 
 
+BACKENDS = ("eager", "cpp")
+
+
 def expected(x: dict, form: str) -> TokenStats:
     p, log_p = full_logits(x["hidden"], x["head"])
     r, log_r = full_logits(x["reference_hidden"], x["reference_head"])
@@ -48,22 +51,26 @@ def expected(x: dict, form: str) -> TokenStats:
 @pytest.mark.parametrize("form", ["policy", "reference"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("chunk_bytes", [1, 2 * 3 * V * 8, 10**6])
-def test_values_equal_full_logits(form: str, bias: bool, chunk_bytes: int) -> None:
+def test_values_equal_full_logits(form: str, bias: bool, chunk_bytes: int, keep_bytes: int = 0) -> None:
     x = inputs(bias=bias)
-    got, want = token_stats(**x, divergence=form, chunk_bytes=chunk_bytes), expected(x, form)
+    got, want = (
+        token_stats(**x, divergence=form, config=OpsConfig(chunk_bytes=chunk_bytes, keep_bytes=keep_bytes)),
+        expected(x, form),
+    )
     for name in ("policy_logp", "reference_logp", "divergence"):
         torch.testing.assert_close(getattr(got, name), getattr(want, name), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("keep_bytes", [0, 2 * 4 * V * 8, 10**6])
 @pytest.mark.parametrize("form", ["policy", "reference"])
-def test_gradcheck_of_hidden_weight_and_bias(form: str) -> None:
+def test_gradcheck_of_hidden_weight_and_bias(form: str, keep_bytes: int) -> None:
     x = inputs()
     wanted = [t.requires_grad_() for t in (x["hidden"], *x["head"])]
 
     def run(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         stats = token_stats(
             hidden, Head(weight, bias), x["labels"], x["reference_hidden"], x["reference_head"],
-            divergence=form, chunk_bytes=2 * 3 * V * 8,
+            divergence=form, config=OpsConfig(chunk_bytes=2 * 3 * V * 8, keep_bytes=keep_bytes),
         )  # fmt: skip
         return stats.policy_logp, stats.divergence
 
@@ -76,7 +83,10 @@ def test_gradcheck_without_reference() -> None:
     assert torch.autograd.gradcheck(lambda h, w: token_stats(h, Head(w), x["labels"]).policy_logp, [hidden, weight])
 
 
-def test_float32_gradients_are_within_1e_5_of_float64() -> None:
+@pytest.mark.parametrize("form", ["policy", "reference"])
+@pytest.mark.parametrize("keep_bytes", [0, 2 * 4 * V * 4, 10**6])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_float32_gradients_are_within_1e_5_of_float64(backend: str, keep_bytes: int, form: str) -> None:
     results = []
     for dtype in (torch.float64, torch.float32):
         x = inputs(torch.float32)
@@ -85,8 +95,9 @@ def test_float32_gradients_are_within_1e_5_of_float64() -> None:
         bias = x["head"].bias.to(dtype)
         reference = Head(*(t.to(dtype) for t in x["reference_head"]))
         stats = token_stats(
-            hidden, Head(weight, bias), x["labels"], x["reference_hidden"].to(dtype), reference, divergence="policy"
-        )
+            hidden, Head(weight, bias), x["labels"], x["reference_hidden"].to(dtype), reference, divergence=form,
+            config=OpsConfig("eager" if dtype == torch.float64 else backend, 2 * 3 * V * 4, keep_bytes),
+        )  # fmt: skip
         (stats.policy_logp.sum() + 2 * stats.divergence.sum()).backward()
         results.append((hidden.grad.double(), weight.grad.double()))
     for wide, narrow in zip(*results, strict=True):
@@ -101,24 +112,31 @@ def test_frozen_head_gets_no_gradient_and_hidden_still_does() -> None:
     assert x["hidden"].grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("form", ["policy", "reference"])
-def test_equal_models_have_exactly_no_divergence(form: str) -> None:
+def test_equal_models_have_exactly_no_divergence(form: str, backend: str) -> None:
     x = inputs(torch.float32)
-    stats = token_stats(x["hidden"], x["head"], x["labels"], x["hidden"], x["head"], divergence=form)
+    stats = token_stats(
+        x["hidden"], x["head"], x["labels"], x["hidden"], x["head"], divergence=form, config=OpsConfig(backend)
+    )
     assert torch.equal(stats.divergence, torch.zeros(N))
     assert torch.equal(stats.policy_logp, stats.reference_logp)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("form", ["policy", "reference"])
-def test_extreme_logits_stay_finite(form: str) -> None:
+def test_extreme_logits_stay_finite(form: str, backend: str) -> None:
     hidden = torch.tensor([[1e4], [-1e4], [0.0]], requires_grad=True)
     head, other = Head(torch.tensor([[1.0], [-1.0], [0.5]])), Head(torch.tensor([[1.0], [-1.0], [0.0]]))
-    stats = token_stats(hidden, head, torch.tensor([0, 1, 2]), hidden.detach(), other, divergence=form)
+    stats = token_stats(
+        hidden, head, torch.tensor([0, 1, 2]), hidden.detach(), other, divergence=form, config=OpsConfig(backend)
+    )
     (stats.policy_logp.sum() + stats.divergence.sum()).backward()
     assert stats.divergence.isfinite().all() and hidden.grad.isfinite().all()
 
 
-def test_masked_vocabulary_gives_no_nan() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masked_vocabulary_gives_no_nan(backend: str) -> None:
     x = inputs(torch.float32)
     bias = x["head"].bias.clone()
     bias[3] = -math.inf
@@ -126,30 +144,89 @@ def test_masked_vocabulary_gives_no_nan() -> None:
     hidden = x["hidden"].requires_grad_()
     stats = token_stats(
         hidden, Head(x["head"].weight, bias), x["labels"], x["reference_hidden"], x["reference_head"],
-        divergence="policy",
+        divergence="policy", config=OpsConfig(backend),
     )  # fmt: skip
     stats.divergence.sum().backward()
     assert stats.divergence.isfinite().all() and hidden.grad.isfinite().all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
-    rows=st.integers(0, 9), vocabulary=st.integers(1, 40), chunk=st.integers(1, 4000), seed=st.integers(0, 2**20),
-    form=st.sampled_from(["policy", "reference"]),
+    rows=st.integers(0, 9), vocabulary=st.integers(1, 70), chunk=st.integers(1, 4000), keep=st.integers(0, 4000),
+    seed=st.integers(0, 2**20), form=st.sampled_from(["policy", "reference"]), backend=st.sampled_from(BACKENDS),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]), dropped=st.floats(0, 1),
 )  # fmt: skip
-def test_any_shape_and_chunk_matches_and_kl_has_its_sign(
-    rows: int, vocabulary: int, chunk: int, seed: int, form: str
-) -> None:
+def test_any_shape_dtype_mask_and_chunk_agrees_with_float64(
+    rows: int, vocabulary: int, chunk: int, keep: int, seed: int, form: str, backend: str, dtype: torch.dtype,
+    dropped: float,
+) -> None:  # fmt: skip
     g = torch.Generator().manual_seed(seed)
-    hidden, weight, other = (torch.randn(n, 3, generator=g) for n in (rows, vocabulary, vocabulary))
+    hidden, weight, other = (torch.randn(n, 3, generator=g).to(dtype) for n in (rows, vocabulary, vocabulary))
     labels = torch.randint(vocabulary, (rows,), generator=g)
-    stats = token_stats(hidden, Head(weight), labels, hidden, Head(other), divergence=form, chunk_bytes=chunk)
-    log_p, log_r = (hidden.double() @ w.double().T for w in (weight, other))
-    log_p, log_r = log_p.log_softmax(-1), log_r.log_softmax(-1)
-    want = ((log_p if form == "policy" else log_r).exp() * (log_p - log_r)).sum(-1)
-    torch.testing.assert_close(stats.divergence.double(), want, rtol=1e-5, atol=1e-5)
+    active = torch.rand(rows, generator=g) >= dropped
+    # Logits are rounded to the dtype by the head product; everything after that is float32.
+    logits, ref_logits = ((hidden @ w.T).double() for w in (weight, other))
+    hidden.requires_grad_()
+    stats = token_stats(
+        hidden, Head(weight), labels, hidden.detach(), Head(other), divergence=form, active=active,
+        config=OpsConfig(backend, chunk, keep),
+    )  # fmt: skip
+    leaf = logits.clone().requires_grad_()
+    log_p, log_r = leaf.log_softmax(-1), ref_logits.log_softmax(-1)
+    want_v = ((log_p if form == "policy" else log_r).exp() * (log_p - log_r)).sum(-1)
+    want_logp = log_p.gather(-1, labels[:, None]).squeeze(-1)
+    torch.testing.assert_close(stats.divergence.double(), want_v.detach() * active, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(stats.policy_logp.double(), want_logp.detach() * active, rtol=1e-5, atol=2e-5)
     kl = stats.divergence if form == "policy" else -stats.divergence
-    assert (kl >= -1e-6).all()
+    assert (kl >= -1e-5).all()
+    (stats.policy_logp.sum() - 2 * stats.divergence.sum()).backward()
+    ((want_logp - 2 * want_v) * active).sum().backward()
+    bound = 2e-5 if dtype == torch.float32 else 0.05
+    error = (hidden.grad.double() - leaf.grad @ weight.double()).norm()
+    assert error <= bound * (1 + (leaf.grad @ weight.double()).norm())
+
+
+def test_inactive_tokens_cost_no_head_product() -> None:
+    x = inputs()
+    products = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.overloadpacket is torch.ops.sparsepo.token_stats:
+                products.append(len(args[0]))
+            return function(*args, **(kwargs or {}))
+
+    active = torch.arange(N) % 3 == 0
+    with Watch():
+        stats = token_stats(**x, divergence="policy", active=active)
+    assert products == [3] and stats.complete is False
+    whole = token_stats(**x, divergence="policy")
+    torch.testing.assert_close(stats.divergence, whole.divergence * active)
+
+
+@pytest.mark.parametrize("form", [0, 1, 2])
+def test_operator_passes_opcheck(form: int) -> None:
+    x = inputs(torch.float32)
+    arguments = (
+        x["hidden"].requires_grad_(), x["head"].weight.requires_grad_(), x["head"].bias.requires_grad_(), x["labels"],
+        x["reference_hidden"], *x["reference_head"], form, "eager", 3, 4,
+    )  # fmt: skip
+    torch.library.opcheck(torch.ops.sparsepo.token_stats, arguments)
+
+
+def test_torch_compile_gives_the_same() -> None:
+    x = inputs(torch.float32)
+    x["hidden"].requires_grad_()
+
+    def loss(hidden: torch.Tensor) -> torch.Tensor:
+        stats = token_stats(
+            hidden, x["head"], x["labels"], x["reference_hidden"], x["reference_head"], divergence="policy"
+        )
+        return (stats.policy_logp + 2 * stats.divergence).sum()
+
+    (want,) = torch.autograd.grad(loss(x["hidden"]), x["hidden"])
+    (got,) = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(x["hidden"]), x["hidden"])
+    torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +269,7 @@ def test_peak_memory_stays_at_a_chunk() -> None:
     with Watch():
         stats = token_stats(
             hidden, Head(weight), torch.zeros(rows, dtype=torch.int64), hidden.detach(), Head(weight.detach()),
-            divergence="policy", chunk_bytes=2 * 32 * vocabulary * 4,
+            divergence="policy", config=OpsConfig(chunk_bytes=2 * 32 * vocabulary * 4, keep_bytes=0),
         )  # fmt: skip
         (stats.policy_logp.sum() + stats.divergence.sum()).backward()
     assert largest <= 32 * vocabulary

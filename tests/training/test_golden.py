@@ -35,6 +35,7 @@ def test_twenty_steps_reproduce_the_recorded_metrics(tmp_path: Path) -> None:
         "training.learning_rate": 1e-3,
         "training.eps": 1e-4,
         "training.evaluate_every": 10,
+        "training.full_metrics_every": 1,
         "training.precision": "fp32",
     }
     run = train_all(tmp_path / "out", {"golden": fields})["golden"]

@@ -1,0 +1,114 @@
+"""The compiled kernels: found where the installation built them, else built at first use, else a reason why not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import cpp_extension
+
+from sparsepo_dist.ops.kernels import ChunkStats, DivergenceForm
+
+log = logging.getLogger(__name__)
+
+SOURCES = Path(__file__).resolve().parents[2] / "csrc"
+FORM_CODES = {None: 0, "policy": 1, "reference": 2}
+CPU_SOURCES = ("masked_kl_cpu.cpp", "binding_cpu.cpp")
+CUDA_SOURCES = ("masked_kl_cuda.cu", "binding_cuda.cpp")
+CPU_FLAGS = ("-O3", "-Wno-uninitialized", "-Wno-maybe-uninitialized")  # GCC 12 warns inside its own AVX-512 header
+
+
+class Loaded(NamedTuple):
+    """Whether a compiled backend can be used here, and why (not)."""
+
+    usable: bool
+    reason: str
+
+
+class CompiledKernels:
+    """ChunkKernels of csrc/, called through torch's dispatcher: the logits' device decides which."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def forward(
+        self, policy: Tensor, reference: Tensor | None, labels: Tensor, form: DivergenceForm | None
+    ) -> ChunkStats:
+        return ChunkStats(*torch.ops.sparsepo_kernels.chunk_forward(policy, reference, labels, FORM_CODES[form]))
+
+    def backward(
+        self,
+        policy: Tensor,
+        reference: Tensor | None,
+        labels: Tensor,
+        stats: ChunkStats,
+        grad_logp: Tensor,
+        grad_divergence: Tensor | None,
+        form: DivergenceForm | None,
+        out: Tensor,
+    ) -> None:
+        torch.ops.sparsepo_kernels.chunk_backward(
+            policy, reference, labels, stats.policy_lse, stats.reference_lse, stats.divergence,
+            grad_logp.contiguous(), None if grad_divergence is None else grad_divergence.contiguous(),
+            FORM_CODES[form], out,
+        )  # fmt: skip
+
+
+@cache
+def load_cpp() -> Loaded:
+    """Make the CPU kernels callable; once per process."""
+    built = _built_library("_kernels_cpu*.so", CPU_SOURCES)
+    if built is not None:
+        torch.ops.load_library(str(built))
+        return Loaded(True, f"built at installation, {_instruction_set()}")
+    if not SOURCES.is_dir():
+        return Loaded(False, f"not built at installation, and there are no sources in {SOURCES}")
+    compiler = os.environ.get("CXX") or "g++"
+    if shutil.which(compiler) is None:
+        return Loaded(False, f"not built at installation, and there is no compiler ({compiler}) here")
+    try:
+        _build("sparsepo_kernels_cpu", CPU_SOURCES, extra_cflags=list(CPU_FLAGS))
+    except (RuntimeError, OSError) as error:
+        return Loaded(False, f"the build failed: {error}")
+    return Loaded(True, f"built at first use, {_instruction_set()}")
+
+
+@cache
+def load_cuda() -> Loaded:
+    """Make the CUDA kernels callable; once per process."""
+    if not torch.cuda.is_available():
+        return Loaded(False, "torch sees no CUDA device")
+    if cpp_extension.CUDA_HOME is None:
+        return Loaded(False, "no CUDA toolkit (nvcc) to build the kernels with")
+    cpp = load_cpp()  # declares the operators
+    if not cpp.usable:
+        return cpp
+    try:
+        _build("sparsepo_kernels_cuda", CUDA_SOURCES, extra_cuda_cflags=["-O3"])
+    except (RuntimeError, OSError) as error:
+        return Loaded(False, f"the build failed: {error}")
+    return Loaded(True, "built at first use")
+
+
+def _build(name: str, sources: tuple[str, ...], **flags: Any) -> None:
+    log.warning("building %s, once; this takes half a minute", name)
+    cpp_extension.load(name, [str(SOURCES / source) for source in sources], is_python_module=False, **flags)
+
+
+def _built_library(pattern: str, sources: tuple[str, ...]) -> Path | None:
+    """The installation's library, unless a source is newer than it."""
+    found = sorted(Path(__file__).parent.glob(pattern))
+    if not found:
+        return None
+    changed = [path.stat().st_mtime for path in SOURCES.glob("masked_kl*")] if SOURCES.is_dir() else []
+    return found[-1] if found[-1].stat().st_mtime >= max(changed, default=0.0) else None
+
+
+def _instruction_set() -> str:
+    return str(torch.ops.sparsepo_kernels.instruction_set())

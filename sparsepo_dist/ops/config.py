@@ -1,0 +1,31 @@
+"""What the fused operation is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sparsepo_dist.errors import UserError
+
+BackendName = Literal["auto", "eager", "cpp", "cuda"]
+
+
+@dataclass
+class OpsConfig:
+    """The fused operation over the LM head."""
+
+    backend: BackendName = "auto"
+    """`cpp` and `cuda` are the compiled kernels, `eager` is plain PyTorch; `auto` takes the compiled one that fits the
+    device and builds it at first use where the installation did not."""
+    chunk_bytes: int = 64 * 2**20
+    """Bytes of logits, of both models, that are computed at once."""
+    keep_bytes: int = 256 * 2**20
+    """Bytes of logits, of both models, that are kept from forward to backward; what does not fit is computed again.
+    0 computes all of it again."""
+
+    def validate(self) -> None:
+        """Raise UserError for values that cannot work."""
+        if self.chunk_bytes < 1 or self.keep_bytes < 0:
+            raise UserError(
+                f"ops.chunk_bytes {self.chunk_bytes} must be positive, ops.keep_bytes {self.keep_bytes} not negative"
+            )
