@@ -23,8 +23,9 @@ def kernels() -> dict[str, Any]:
     extension = CppExtension(
         "sparsepo_dist.ops._kernels_cpu",
         ["csrc/masked_kl_cpu.cpp", "csrc/binding_cpu.cpp"],
-        # GCC 12 warns of uninitialised values inside its own AVX-512 header.
-        extra_compile_args=["-O3", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+        # As sparsepo_dist/ops/compiled.py has them, which cannot be imported before it is installed.
+        extra_compile_args=["-O3", "-fopenmp", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+        extra_link_args=["-fopenmp"],
         depends=[str(path) for path in Path("csrc").glob("*")],
         optional=True,
     )

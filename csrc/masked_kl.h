@@ -1,47 +1,56 @@
-// Per-row statistics of two rows of logits and their gradient. Knows nothing of torch.
+// Statistics of rows of logits, folded tile by tile over the vocabulary, and their gradient. Knows nothing of torch.
 //
-// A row holds V logits of the policy and, optionally, of the reference. Outputs are natural logarithms, float32.
-// Every function works on rows [begin, end), so that the caller decides about threads.
+// A tile holds `width` logits of each row from vocabulary entry `first` on, of the policy and, optionally, of the
+// reference. A forward call folds one tile into the rows' states; when every tile has been folded, the states hold the
+// sums over the whole vocabulary, and a backward call turns any tile of logits into their gradient.
 #pragma once
 
 #include <cstdint>
 
 namespace sparsepo {
 
-enum class Element : int { kFloat32 = 0, kBFloat16 = 1 };
+enum class Element : int { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
 
 // The distribution the log-ratio is averaged under: kPolicy gives KL(pi || ref), kReference gives -KL(ref || pi).
 enum class Form : int { kNone = 0, kPolicy = 1, kReference = 2 };
 
+// Sums are over the entries folded so far. A row starts with both tops at -infinity and the rest at 0.
+struct RowState {
+  double policy_top;       // largest logit
+  double policy_sum;       // sum of exp(z - policy_top)
+  double policy_label;     // the label's logit
+  double reference_top;
+  double reference_sum;
+  double reference_label;
+  double ratio_sum;        // sum of exp(z - top) (z - y) of the form's distribution; z policy, y reference logits
+};
+
 struct ForwardArgs {
-  const void* policy;      // [rows, vocabulary]
-  const void* reference;   // [rows, vocabulary] or null
-  const int64_t* labels;   // [rows]
-  int64_t vocabulary;
+  const void* policy;      // [rows, width]
+  const void* reference;   // [rows, width] or null
+  const int64_t* labels;   // [rows], entries of the whole vocabulary
+  int64_t width;
+  int64_t first;
   Element element;
-  Form form;
-  float* policy_lse;       // [rows] log-sum-exp of the policy's logits
-  float* reference_lse;    // [rows] or null
-  float* policy_logp;      // [rows] log-probability of the label
-  float* reference_logp;   // [rows] or null
-  float* divergence;       // [rows] or null
+  Form form;               // kNone without a reference
+  RowState* state;         // [rows]
 };
 
 struct BackwardArgs {
-  const void* policy;      // [rows, vocabulary] logits
-  void* gradient;          // [rows, vocabulary], may be `policy` itself
-  const void* reference;   // [rows, vocabulary] or null
+  const void* policy;      // [rows, width] logits
+  void* gradient;          // [rows, width], may be `policy` itself
+  const void* reference;   // [rows, width], null for kNone
   const int64_t* labels;
-  int64_t vocabulary;
+  int64_t width;
+  int64_t first;
   Element element;
-  Form form;
-  const float* policy_lse;
-  const float* reference_lse;
-  const float* divergence;
-  const float* grad_logp;        // [rows] upstream gradient of policy_logp
-  const float* grad_divergence;  // [rows] or null
+  Form form;               // of the divergence that has an upstream gradient
+  const RowState* state;         // [rows], of the whole vocabulary
+  const float* grad_logp;        // [rows] upstream gradient of the label's log-probability
+  const float* grad_divergence;  // [rows], null for kNone
 };
 
+// Every function works on rows [begin, end), so that the caller decides about threads.
 struct Kernels {
   const char* name;  // instruction set
   void (*forward)(const ForwardArgs&, int64_t begin, int64_t end);
@@ -49,7 +58,7 @@ struct Kernels {
 };
 
 // The fastest kernels this processor runs. `wanted` ("avx512", "avx2", "portable") asks for one by name; null if the
-// processor does not have it.
+// processor does not have it. They take float32 and bfloat16.
 const Kernels* select_kernels(const char* wanted = nullptr);
 
 }  // namespace sparsepo

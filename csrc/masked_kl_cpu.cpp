@@ -25,32 +25,29 @@ inline float to_float(BFloat16 value) {
   return result;
 }
 
-inline BFloat16 round_to_bfloat16(float value) {
+template <typename T>
+inline T from_float(float value);
+template <>
+inline float from_float<float>(float value) { return value; }
+template <>
+inline BFloat16 from_float<BFloat16>(float value) {
   if (value != value) return {0x7fc0};
   uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 
-template <typename T>
-inline T from_float(float value);
-template <>
-inline float from_float<float>(float value) { return value; }
-template <>
-inline BFloat16 from_float<BFloat16>(float value) { return round_to_bfloat16(value); }
-
-// exp(r) on [-ln2/2, ln2/2] (Cephes); below kExpFloor a float's exp is denormal and counts as 0.
-constexpr float kExpFloor = -87.33f, kLog2E = 1.44269504f, kLn2High = 0.693359375f, kLn2Low = -2.12194440e-4f;
-constexpr float kExp[] = {1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f,
-                          4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
-
-#define SPARSEPO_FOR_EACH                                                                   \
-  template <typename T, typename Body>                                                      \
-  inline void for_each(int64_t n, const Body& body) {                                       \
-    for (int64_t i = 0; i < n; i += Vec::kWidth) body(i, n - i);                            \
-  }
+// exp(x) = 2^floor(t) 2^f with t = x log2(e), f in [0, 1): 2^f = 1 + f (...), relative error 8e-8, exactly 1 at 0.
+constexpr float kLog2E = 1.44269504f;
+constexpr float kExp2[] = {1.86713e-3f, 9.017031e-3f, 5.5799913e-2f, 2.4016444e-1f, 6.931513e-1f, 1.f};
+constexpr float kExp2Floor = -126;  // below, a float is denormal
 
 namespace portable {
+
+// Nothing to do without vector instructions: exp itself returns 0 there.
+struct FlushToZero {
+  FlushToZero() {}
+};
 
 struct Vec {
   static constexpr int kWidth = 8;
@@ -60,24 +57,20 @@ struct Vec {
   explicit Vec(float value) {
     for (float& x : lane) x = value;
   }
-  template <typename T>
-  static Vec load(const T* data) {
-    Vec v;
-    for (int i = 0; i < kWidth; ++i) v.lane[i] = to_float(data[i]);
-    return v;
-  }
-  template <typename T>
-  static Vec load_tail(const T* data, int64_t count, float fill) {
-    Vec v(fill);
-    for (int i = 0; i < kWidth && i < count; ++i) v.lane[i] = to_float(data[i]);
-    return v;
-  }
   void store(float* data) const { std::memcpy(data, lane, sizeof lane); }
-  template <typename T>
-  void store_tail(T* data, int64_t count) const {
-    for (int i = 0; i < kWidth && i < count; ++i) data[i] = from_float<T>(lane[i]);
-  }
 };
+
+template <typename T>
+inline void load(const T* data, Vec& a, Vec& b) {
+  for (int i = 0; i < Vec::kWidth; ++i) a.lane[i] = to_float(data[i]), b.lane[i] = to_float(data[i + Vec::kWidth]);
+}
+template <typename T>
+inline void store(T* data, const Vec& a, const Vec& b) {
+  for (int i = 0; i < Vec::kWidth; ++i) {
+    data[i] = from_float<T>(a.lane[i]);
+    data[i + Vec::kWidth] = from_float<T>(b.lane[i]);
+  }
+}
 
 template <typename Op>
 inline Vec map(const Vec& a, const Vec& b, Op op) {
@@ -88,23 +81,28 @@ inline Vec map(const Vec& a, const Vec& b, Op op) {
 inline Vec operator+(const Vec& a, const Vec& b) { return map(a, b, [](float x, float y) { return x + y; }); }
 inline Vec operator-(const Vec& a, const Vec& b) { return map(a, b, [](float x, float y) { return x - y; }); }
 inline Vec operator*(const Vec& a, const Vec& b) { return map(a, b, [](float x, float y) { return x * y; }); }
+inline Vec fma(const Vec& a, const Vec& b, const Vec& c) { return a * b + c; }
 inline Vec max(const Vec& a, const Vec& b) { return map(a, b, [](float x, float y) { return x > y ? x : y; }); }
-inline Vec exp(const Vec& a) {
-  return map(a, a, [](float x, float) { return x < kExpFloor ? 0.f : std::exp(x); });
+inline Vec weigh(const Vec& weight, const Vec& value) {
+  return map(weight, value, [](float w, float x) { return w == 0 ? 0.f : w * x; });
 }
-// value where condition > 0, else otherwise
-inline Vec select_positive(const Vec& condition, const Vec& value, const Vec& otherwise) {
-  Vec v;
-  for (int i = 0; i < Vec::kWidth; ++i) v.lane[i] = condition.lane[i] > 0 ? value.lane[i] : otherwise.lane[i];
-  return v;
+inline Vec add_weighted(const Vec& sum, const Vec& weight, const Vec& value) { return sum + weigh(weight, value); }
+inline Vec exp(const Vec& a) {
+  return map(a, a, [](float x, float) { return x * kLog2E < kExp2Floor ? 0.f : std::exp(x); });
 }
 
-SPARSEPO_FOR_EACH
 #include "masked_kl_rows.inc"
 
 }  // namespace portable
 
 #ifdef SPARSEPO_X86
+
+// Denormal results cost a hundred times a normal one, and count nothing beside a sum that is at least 1.
+struct FlushToZero {
+  const unsigned before = _mm_getcsr();
+  FlushToZero() { _mm_setcsr(before | 0x8040); }
+  ~FlushToZero() { _mm_setcsr(before); }
+};
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
@@ -116,57 +114,56 @@ struct Vec {
 
   explicit Vec(float value) : v(_mm256_set1_ps(value)) {}
   Vec(__m256 value) : v(value) {}
-  static Vec load(const float* data) { return _mm256_loadu_ps(data); }
-  static Vec load(const BFloat16* data) {
-    const __m128i half = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
-  }
-  template <typename T>
-  static Vec load_tail(const T* data, int64_t count, float fill) {
-    if (count >= kWidth) return load(data);
-    alignas(32) float lane[kWidth];
-    for (int i = 0; i < kWidth; ++i) lane[i] = i < count ? to_float(data[i]) : fill;
-    return _mm256_load_ps(lane);
-  }
   void store(float* data) const { _mm256_storeu_ps(data, v); }
-  void store(BFloat16* data) const {
-    const __m256i bits = _mm256_castps_si256(v);
-    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
-    const __m256i unordered = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-    rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), unordered);
-    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(rounded, rounded), 0xd8);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(data), _mm256_castsi256_si128(packed));
-  }
-  template <typename T>
-  void store_tail(T* data, int64_t count) const {
-    if (count >= kWidth) return store(data);
-    alignas(32) float lane[kWidth];
-    _mm256_store_ps(lane, v);
-    for (int i = 0; i < count; ++i) data[i] = from_float<T>(lane[i]);
-  }
 };
+
+inline void load(const float* data, Vec& a, Vec& b) {
+  a.v = _mm256_loadu_ps(data);
+  b.v = _mm256_loadu_ps(data + Vec::kWidth);
+}
+inline void store(float* data, Vec a, Vec b) {
+  _mm256_storeu_ps(data, a.v);
+  _mm256_storeu_ps(data + Vec::kWidth, b.v);
+}
+// Sixteen bfloat16 are eight words: their low halves make one vector, their high halves the other.
+inline void load(const BFloat16* data, Vec& a, Vec& b) {
+  const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data));
+  a.v = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+  b.v = _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+// To nearest even, in the high half of each word; NaN stays NaN.
+inline __m256i round_high(Vec x) {
+  const __m256i bits = _mm256_castps_si256(x.v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  const __m256i unordered = _mm256_castps_si256(_mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q));
+  return _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc00000), unordered);
+}
+inline void store(BFloat16* data, Vec a, Vec b) {
+  const __m256i words = _mm256_blend_epi16(_mm256_srli_epi32(round_high(a), 16), round_high(b), 0xaa);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(data), words);
+}
 
 inline Vec operator+(Vec a, Vec b) { return _mm256_add_ps(a.v, b.v); }
 inline Vec operator-(Vec a, Vec b) { return _mm256_sub_ps(a.v, b.v); }
 inline Vec operator*(Vec a, Vec b) { return _mm256_mul_ps(a.v, b.v); }
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 inline Vec max(Vec a, Vec b) { return _mm256_max_ps(a.v, b.v); }
-inline Vec select_positive(Vec condition, Vec value, Vec otherwise) {
-  return _mm256_blendv_ps(otherwise.v, value.v, _mm256_cmp_ps(condition.v, _mm256_setzero_ps(), _CMP_GT_OQ));
+inline Vec weigh(Vec weight, Vec value) {
+  const __m256 none = _mm256_cmp_ps(weight.v, _mm256_setzero_ps(), _CMP_EQ_OQ);
+  return _mm256_andnot_ps(none, _mm256_mul_ps(weight.v, value.v));
 }
+inline Vec add_weighted(Vec sum, Vec weight, Vec value) { return sum + weigh(weight, value); }
 inline Vec exp(Vec x) {
-  const __m256 n = _mm256_round_ps(_mm256_mul_ps(x.v, _mm256_set1_ps(kLog2E)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(kLn2High), x.v);
-  r = _mm256_fnmadd_ps(n, _mm256_set1_ps(kLn2Low), r);
-  __m256 p = _mm256_set1_ps(kExp[0]);
-  for (int i = 1; i < 6; ++i) p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(kExp[i]));
-  p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.f));
+  const __m256 t = _mm256_mul_ps(x.v, _mm256_set1_ps(kLog2E));
+  const __m256 n = _mm256_floor_ps(t), f = _mm256_sub_ps(t, n);
+  __m256 p = _mm256_set1_ps(kExp2[0]);
+  for (int i = 1; i < 6; ++i) p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(kExp2[i]));
   const __m256i scale = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-  p = _mm256_mul_ps(p, _mm256_castsi256_ps(scale));
-  return _mm256_andnot_ps(_mm256_cmp_ps(x.v, _mm256_set1_ps(kExpFloor), _CMP_LT_OQ), p);
+  return _mm256_andnot_ps(_mm256_cmp_ps(t, _mm256_set1_ps(kExp2Floor), _CMP_LT_OQ),
+                          _mm256_mul_ps(p, _mm256_castsi256_ps(scale)));
 }
 
-SPARSEPO_FOR_EACH
 #include "masked_kl_rows.inc"
 
 }  // namespace avx2
@@ -182,55 +179,53 @@ struct Vec {
 
   explicit Vec(float value) : v(_mm512_set1_ps(value)) {}
   Vec(__m512 value) : v(value) {}
-  static __m512 widen(__m256i half) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-  }
-  static Vec load(const float* data) { return _mm512_loadu_ps(data); }
-  static Vec load(const BFloat16* data) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(data))); }
-  static __mmask16 first(int64_t count) { return static_cast<__mmask16>((1u << count) - 1); }
-  static Vec load_tail(const float* data, int64_t count, float fill) {
-    if (count >= kWidth) return load(data);
-    return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(count), data);
-  }
-  static Vec load_tail(const BFloat16* data, int64_t count, float fill) {
-    if (count >= kWidth) return load(data);
-    return _mm512_mask_blend_ps(first(count), _mm512_set1_ps(fill), widen(_mm256_maskz_loadu_epi16(first(count), data)));
-  }
   void store(float* data) const { _mm512_storeu_ps(data, v); }
-  __m256i narrow() const {
-    const __m512i bits = _mm512_castps_si512(v);
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16);
-    rounded = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc0));
-    return _mm512_cvtepi32_epi16(rounded);
-  }
-  void store_tail(float* data, int64_t count) const {
-    count >= kWidth ? _mm512_storeu_ps(data, v) : _mm512_mask_storeu_ps(data, first(count), v);
-  }
-  void store_tail(BFloat16* data, int64_t count) const {
-    _mm256_mask_storeu_epi16(data, count >= kWidth ? __mmask16(0xffff) : first(count), narrow());
-  }
 };
+
+inline void load(const float* data, Vec& a, Vec& b) {
+  a.v = _mm512_loadu_ps(data);
+  b.v = _mm512_loadu_ps(data + Vec::kWidth);
+}
+inline void store(float* data, Vec a, Vec b) {
+  _mm512_storeu_ps(data, a.v);
+  _mm512_storeu_ps(data + Vec::kWidth, b.v);
+}
+inline void load(const BFloat16* data, Vec& a, Vec& b) {
+  const __m512i words = _mm512_loadu_si512(data);
+  a.v = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+  b.v = _mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+inline __m512i round_high(Vec x) {
+  const __m512i bits = _mm512_castps_si512(x.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  return _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q), _mm512_set1_epi32(0x7fc00000));
+}
+inline void store(BFloat16* data, Vec a, Vec b) {
+  const __m512i words = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(round_high(a), 16), round_high(b));
+  _mm512_storeu_si512(data, words);
+}
 
 inline Vec operator+(Vec a, Vec b) { return _mm512_add_ps(a.v, b.v); }
 inline Vec operator-(Vec a, Vec b) { return _mm512_sub_ps(a.v, b.v); }
 inline Vec operator*(Vec a, Vec b) { return _mm512_mul_ps(a.v, b.v); }
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
 inline Vec max(Vec a, Vec b) { return _mm512_max_ps(a.v, b.v); }
-inline Vec select_positive(Vec condition, Vec value, Vec otherwise) {
-  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(condition.v, _mm512_setzero_ps(), _CMP_GT_OQ), otherwise.v, value.v);
+inline Vec weigh(Vec weight, Vec value) {
+  return _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(weight.v, _mm512_setzero_ps(), _CMP_NEQ_UQ), weight.v, value.v);
+}
+inline Vec add_weighted(Vec sum, Vec weight, Vec value) {
+  const __mmask16 some = _mm512_cmp_ps_mask(weight.v, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+  return _mm512_mask3_fmadd_ps(weight.v, value.v, sum.v, some);
 }
 inline Vec exp(Vec x) {
-  const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x.v, _mm512_set1_ps(kLog2E)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(kLn2High), x.v);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(kLn2Low), r);
-  __m512 p = _mm512_set1_ps(kExp[0]);
-  for (int i = 1; i < 6; ++i) p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(kExp[i]));
-  p = _mm512_add_ps(_mm512_fmadd_ps(p, _mm512_mul_ps(r, r), r), _mm512_set1_ps(1.f));
-  const __mmask16 keep = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(kExpFloor), _CMP_NLT_UQ);
-  return _mm512_maskz_scalef_ps(keep, p, n);
+  const __m512 t = _mm512_mul_ps(x.v, _mm512_set1_ps(kLog2E));
+  const __m512 f = _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  __m512 p = _mm512_set1_ps(kExp2[0]);
+  for (int i = 1; i < 6; ++i) p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(kExp2[i]));
+  return _mm512_scalef_ps(p, t);
 }
 
-SPARSEPO_FOR_EACH
 #include "masked_kl_rows.inc"
 
 }  // namespace avx512

@@ -1,239 +1,257 @@
-// CUDA kernels: one block per row, grid stride over rows, 16-byte loads, one read of the logits in the forward.
+// CUDA kernels: one block per row, grid stride over rows, one read of the logits in the forward.
+//
+// To be compiled with -ftz=true: without it every exponential costs four more instructions, for numbers below 1e-38.
+// tests/support/cuda_on_cpu compiles this for a CPU as well: launches are plain calls, and nothing is written in PTX.
 #include "masked_kl_cuda.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include <algorithm>
 
-#include <cmath>
+#include "masked_kl_packs.cuh"
 
 namespace sparsepo {
 namespace {
 
-constexpr int kThreads = 512;
-constexpr int kWarps = kThreads / 32;
-constexpr int kBlocksPerProcessor = 3;  // leaves 40 registers a thread: none is spilled
-constexpr int kBytes = 16;  // of one load
-constexpr float kLowest = -1e30f;  // below every finite logit, and finite: differences of it make no NaN
+constexpr int kWarp = 32;
+constexpr int kMostWidth = 1 << 29;  // of a tile: indices within a row have 32 bits
+constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kFewestThreads = 64;
+constexpr int kMostThreads = 512;
+constexpr int kBlocksPerProcessor = 2;  // of the most threads; allows 64 registers a thread
+constexpr int kThreadsPerProcessor = 2048;
 
-template <typename T>
-__device__ inline float to_float(T value) { return static_cast<float>(value); }
+// The label's place in the tile, -1 where it is in another.
+__device__ inline int place_of(int64_t label, int64_t first, int width) {
+  return label >= first && label < first + width ? static_cast<int>(label - first) : -1;
+}
 
-// A running softmax: the largest value, the sum of exp(x - largest), and that sum weighted with log-ratios.
-struct Running {
-  float top = kLowest, sum = 0.f, ratio = 0.f;
+// What to subtract from logits whose largest is `top`: finite, so that no difference of infinities makes a NaN.
+template <typename Real>
+__device__ Real base_of(Real top) { return top > -INFINITY ? top : Real(0); }
 
-  __device__ void add(float x, float log_ratio) {
-    if (x > top) {
-      const float scale = __expf(top - x);
-      sum *= scale;
-      ratio *= scale;
-      top = x;
-    }
-    const float e = __expf(x - top);
-    sum += e;
-    ratio += e > 0.f ? e * log_ratio : 0.f;
+__device__ inline float fast_exp(float x) { return __expf(x); }
+__device__ inline double fast_exp(double x) { return exp(x); }
+
+// Of two values, the one that belongs to the distribution the log-ratio is averaged under.
+template <Form kForm, typename Real>
+__device__ Real of_form(Real policy, Real reference) { return kForm == Form::kPolicy ? policy : reference; }
+
+// Sums over some entries, as in RowState, except that `ratio` is of (z - policy base) - (y - reference base): an offset
+// between the models costs no digits that way, and the differences are at hand.
+template <typename Real, Form kForm, bool kReference>
+struct Sums {
+  Real policy_top, policy_sum, reference_top, reference_sum, ratio;
+
+  // What RowState's ratio_sum has more than `ratio`.
+  __device__ Real offset() const {
+    return of_form<kForm>(policy_sum, reference_sum) * (base_of(policy_top) - base_of(reference_top));
   }
 
-  __device__ void merge(float other_top, float other_sum, float other_ratio) {
-    const float best = fmaxf(top, other_top);
-    const float mine = __expf(top - best), theirs = __expf(other_top - best);
-    sum = sum * mine + other_sum * theirs;
-    ratio = ratio * mine + other_ratio * theirs;
-    top = best;
+  // Scales the sums to larger tops.
+  __device__ void raise(Real new_policy_top, Real new_reference_top) {
+    const Real policy_base = base_of(new_policy_top), reference_base = base_of(new_reference_top);
+    const Real policy_scale = fast_exp(policy_top - policy_base);
+    const Real reference_scale = kReference ? fast_exp(reference_top - reference_base) : Real(0);
+    if (kForm != Form::kNone) {
+      const Real scale = of_form<kForm>(policy_scale, reference_scale), sum = of_form<kForm>(policy_sum, reference_sum);
+      const Real shift = (base_of(policy_top) - policy_base) - (base_of(reference_top) - reference_base);
+      ratio = scale > 0 ? scale * (ratio + sum * shift) : Real(0);  // an infinite ratio of no weight is nothing
+    }
+    policy_sum *= policy_scale;
+    reference_sum *= reference_scale;
+    policy_top = new_policy_top;
+    reference_top = new_reference_top;
+  }
+
+  template <int kCount, typename T>
+  __device__ void add(const Pack<T> (&policy)[kCount], const Pack<T> (&reference)[kCount]) {
+    constexpr int kSize = Pack<T>::kSize;
+    Real new_policy_top = policy_top, new_reference_top = reference_top;
+#pragma unroll
+    for (int k = 0; k < kCount * kSize; ++k) {
+      new_policy_top = fmaxf(new_policy_top, to_float(policy[k / kSize].at[k % kSize]));
+      if (kReference) new_reference_top = fmaxf(new_reference_top, to_float(reference[k / kSize].at[k % kSize]));
+    }
+    raise(new_policy_top, new_reference_top);
+    const Real policy_base = base_of(policy_top), reference_base = base_of(reference_top);
+#pragma unroll
+    for (int k = 0; k < kCount * kSize; ++k) {
+      const Real z = to_float(policy[k / kSize].at[k % kSize]) - policy_base, p = fast_exp(z);
+      policy_sum += p;
+      if (!kReference) continue;
+      const Real y = to_float(reference[k / kSize].at[k % kSize]) - reference_base, r = fast_exp(y);
+      reference_sum += r;
+      if (kForm != Form::kNone && of_form<kForm>(p, r) > 0) ratio += of_form<kForm>(p, r) * (z - y);
+    }
   }
 
   __device__ void merge_warp() {
-    for (int lane = 16; lane > 0; lane >>= 1) {
-      merge(__shfl_down_sync(0xffffffffu, top, lane), __shfl_down_sync(0xffffffffu, sum, lane),
-            __shfl_down_sync(0xffffffffu, ratio, lane));
-    }
-  }
-};
-
-// The block's total, valid in thread 0.
-__device__ void merge_block(Running& running, Running* shared) {
-  running.merge_warp();
-  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = running;
-  __syncthreads();
-  if (threadIdx.x < 32) {
-    running = threadIdx.x < kWarps ? shared[threadIdx.x] : Running{};
-    running.merge_warp();
-  }
-  __syncthreads();
-}
-
-template <typename T>
-struct alignas(kBytes) Pack {
-  static constexpr int kSize = kBytes / sizeof(T);
-  T at[kSize];
-};
-
-// Elements before the first 16-byte boundary of a row, or all of them where the arrays are aligned differently.
-template <typename T>
-__device__ int64_t head_length(const T* row, int64_t n, bool same_alignment) {
-  if (!same_alignment) return n;
-  const int64_t head = (kBytes - reinterpret_cast<uintptr_t>(row) % kBytes) % kBytes / sizeof(T);
-  return head < n ? head : n;
-}
-
-// body(i, count): elements [i, i + count) of the row, count being 1 or Pack<T>::kSize (aligned).
-template <typename T, typename Single, typename Packed>
-__device__ void for_row(const T* row, int64_t n, bool same_alignment, const Single& single, const Packed& packed) {
-  const int64_t head = head_length(row, n, same_alignment);
-  const int64_t packs = (n - head) / Pack<T>::kSize;
-  for (int64_t i = threadIdx.x; i < head; i += kThreads) single(i);
-  for (int64_t k = threadIdx.x; k < packs; k += kThreads) packed(head + k * Pack<T>::kSize);
-  for (int64_t i = head + packs * Pack<T>::kSize + threadIdx.x; i < n; i += kThreads) single(i);
-}
-
-template <typename T>
-__device__ const Pack<T>& pack_at(const T* data) { return *reinterpret_cast<const Pack<T>*>(data); }
-
-template <typename T, bool kHasReference, bool kUnderReference>
-__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor) forward_kernel(ForwardArgs args, int64_t rows, bool same_alignment) {
-  __shared__ Running shared[kWarps];
-  const int64_t n = args.vocabulary;
-  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    const T* policy = static_cast<const T*>(args.policy) + row * n;
-    const T* reference = kHasReference ? static_cast<const T*>(args.reference) + row * n : nullptr;
-    const int64_t label = args.labels[row];
-    // Shifted by the label's logit, so that a constant offset between the models does not cost digits.
-    const float label_logit = to_float(policy[label]);
-    const float shift = isfinite(label_logit) ? label_logit : 0.f;
-    float ref_label_logit = 0.f, ref_shift = 0.f;
-    if (kHasReference) {
-      ref_label_logit = to_float(reference[label]);
-      ref_shift = isfinite(ref_label_logit) ? ref_label_logit : 0.f;
-    }
-    Running p, r;
-    const auto add = [&](T z, T y) {
-      const float x = to_float(z) - shift;
-      if (kHasReference) {
-        const float w = to_float(y) - ref_shift;
-        p.add(x, kUnderReference ? 0.f : x - w);
-        r.add(w, kUnderReference ? x - w : 0.f);
-      } else {
-        p.add(x, 0.f);
-      }
-    };
-    for_row(policy, n, same_alignment,
-            [&](int64_t i) { add(policy[i], kHasReference ? reference[i] : policy[i]); },
-            [&](int64_t i) {
-              const Pack<T> z = pack_at(policy + i);
-              const Pack<T> y = kHasReference ? pack_at(reference + i) : z;
+    Real new_policy_top = policy_top, new_reference_top = reference_top;
 #pragma unroll
-              for (int j = 0; j < Pack<T>::kSize; ++j) add(z.at[j], y.at[j]);
-            });
-    merge_block(p, shared);
-    if (kHasReference) merge_block(r, shared);
-    if (threadIdx.x == 0) {
-      const float policy_log = p.top + logf(p.sum);  // of the shifted logits
-      args.policy_lse[row] = shift + policy_log;
-      args.policy_logp[row] = (label_logit - shift) - policy_log;
-      if (kHasReference) {
-        const float reference_log = r.top + logf(r.sum);
-        args.reference_lse[row] = ref_shift + reference_log;
-        args.reference_logp[row] = (ref_label_logit - ref_shift) - reference_log;
-        if (args.form != Form::kNone) {
-          const float expected = kUnderReference ? r.ratio / r.sum : p.ratio / p.sum;
-          args.divergence[row] = expected - (policy_log - reference_log);
-        }
-      }
+    for (int lane = kWarp / 2; lane > 0; lane /= 2) {
+      new_policy_top = fmaxf(new_policy_top, __shfl_xor_sync(kAllLanes, new_policy_top, lane));
+      if (kReference) new_reference_top = fmaxf(new_reference_top, __shfl_xor_sync(kAllLanes, new_reference_top, lane));
+    }
+    raise(new_policy_top, new_reference_top);
+#pragma unroll
+    for (int lane = kWarp / 2; lane > 0; lane /= 2) {
+      policy_sum += __shfl_xor_sync(kAllLanes, policy_sum, lane);
+      if (kReference) reference_sum += __shfl_xor_sync(kAllLanes, reference_sum, lane);
+      if (kForm != Form::kNone) ratio += __shfl_xor_sync(kAllLanes, ratio, lane);
+    }
+  }
+
+  // `state` becomes `before` and these sums, all but the labels.
+  __device__ void fold_into(RowState& state, const RowState& before) const {
+    using Wide = Sums<double, kForm, kReference>;
+    Wide here = {policy_top, policy_sum, reference_top, reference_sum, ratio};
+    Wide all = {before.policy_top, before.policy_sum, before.reference_top, before.reference_sum, before.ratio_sum};
+    all.ratio -= all.offset();
+    const double new_policy_top = fmax(here.policy_top, all.policy_top);
+    const double new_reference_top = fmax(here.reference_top, all.reference_top);
+    here.raise(new_policy_top, new_reference_top);
+    all.raise(new_policy_top, new_reference_top);
+    all.policy_sum += here.policy_sum;
+    all.reference_sum += here.reference_sum;
+    all.ratio += here.ratio;
+    state.policy_top = all.policy_top;
+    state.policy_sum = all.policy_sum;
+    if (kReference) state.reference_top = all.reference_top;
+    if (kReference) state.reference_sum = all.reference_sum;
+    if (kForm != Form::kNone) state.ratio_sum = all.ratio + all.offset();
+  }
+};
+
+template <typename T, Form kForm, bool kReference>
+__global__ void __launch_bounds__(kMostThreads, kBlocksPerProcessor) forward_kernel(ForwardArgs args, int64_t rows) {
+  using Tile = Sums<float, kForm, kReference>;
+  constexpr Tile kEmpty = {-INFINITY, 0.f, -INFINITY, 0.f, 0.f};
+  constexpr int kFields = sizeof(RowState) / sizeof(double);
+  // Two of each: warps write the next row's while the first warp still reads this row's.
+  __shared__ Tile of_warps[2][kMostThreads / kWarp];
+  __shared__ RowState before[2];
+  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
+  const int width = args.width, step = blockDim.x * Pack<T>::kSize;
+  int turn = 0;
+  for (int64_t row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
+    const T* policy = static_cast<const T*>(args.policy) + row * args.width;
+    const T* reference = kReference ? static_cast<const T*>(args.reference) + row * args.width : nullptr;
+    const int label = place_of(args.labels[row], args.first, width);
+    // Read early, so that the loads of the logits hide its latency, and by several threads, to need few registers.
+    double field = 0.0;
+    if (threadIdx.x < kFields) field = reinterpret_cast<const double*>(args.state + row)[threadIdx.x];
+    Tile sums = kEmpty;
+    const Row<T> tile = {policy, reference, width, kReference,
+                         !kReference || misalignment(policy) == misalignment(reference)};
+    tile.for_packs(threadIdx.x * Pack<T>::kSize, step, [&](int, const auto& z, const auto& y) { sums.add(z, y); });
+    sums.merge_warp();
+    if (lane == 0) of_warps[turn][warp] = sums;
+    if (threadIdx.x < kFields) reinterpret_cast<double*>(before + turn)[threadIdx.x] = field;
+    __syncthreads();
+    if (warp == 0) {
+      sums = lane < warps ? of_warps[turn][lane] : kEmpty;
+      sums.merge_warp();
+      if (lane == 0) sums.fold_into(args.state[row], before[turn]);
+    } else if (warp == 1 && lane == 0 && label >= 0) {
+      args.state[row].policy_label = to_float(policy[label]);
+      if (kReference) args.state[row].reference_label = to_float(reference[label]);
     }
   }
 }
 
 template <typename T, Form kForm>
-__global__ void __launch_bounds__(kThreads, kBlocksPerProcessor) backward_kernel(BackwardArgs args, int64_t rows, bool same_alignment) {
-  const int64_t n = args.vocabulary;
+__global__ void __launch_bounds__(kMostThreads, kBlocksPerProcessor) backward_kernel(BackwardArgs args, int64_t rows) {
+  const int width = args.width, step = blockDim.x * gridDim.y * Pack<T>::kSize;
+  const int first = (blockIdx.y * blockDim.x + threadIdx.x) * Pack<T>::kSize;
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    const T* policy = static_cast<const T*>(args.policy) + row * n;
-    const T* reference = kForm == Form::kNone ? nullptr : static_cast<const T*>(args.reference) + row * n;
-    T* gradient = static_cast<T*>(args.gradient) + row * n;
-    const int64_t label = args.labels[row];
-    const float lse = args.policy_lse[row], grad_logp = args.grad_logp[row];
-    const float ref_lse = kForm == Form::kNone ? 0.f : args.reference_lse[row];
-    const float grad_v = kForm == Form::kNone ? 0.f : args.grad_divergence[row];
-    const float v = kForm == Form::kPolicy ? args.divergence[row] : 0.f;
-    const auto value = [&](T z, T y, int64_t i) {
-      const float x = to_float(z) - lse;
-      const float p = __expf(x);
-      float g = -grad_logp * p;
-      if (kForm == Form::kPolicy && p > 0.f) g += grad_v * p * (x - (to_float(y) - ref_lse) - v);
-      if (kForm == Form::kReference) g += grad_v * (__expf(to_float(y) - ref_lse) - p);
-      return static_cast<T>(i == label ? g + grad_logp : g);
-    };
-    for_row(policy, n, same_alignment,
-            [&](int64_t i) { gradient[i] = value(policy[i], kForm == Form::kNone ? policy[i] : reference[i], i); },
-            [&](int64_t i) {
-              const Pack<T> z = pack_at(policy + i);
-              const Pack<T> y = kForm == Form::kNone ? z : pack_at(reference + i);
-              Pack<T> g;
+    const T* policy = static_cast<const T*>(args.policy) + row * args.width;
+    T* gradient = static_cast<T*>(args.gradient) + row * args.width;
+    const int label = place_of(args.labels[row], args.first, width);
+    const RowState& state = args.state[row];
+    const float grad_logp = args.grad_logp[row];
+    const float grad_divergence = kForm == Form::kNone ? 0.f : args.grad_divergence[row];
+    const bool diverges = kForm != Form::kNone && grad_divergence != 0.f;
+    const T* reference = diverges ? static_cast<const T*>(args.reference) + row * args.width : nullptr;
+    const float policy_top = state.policy_top, policy_scale = 1.f / static_cast<float>(state.policy_sum);
+    float reference_top = 0.f, reference_scale = 0.f, mean = 0.f;
+    if (diverges) {
+      reference_top = state.reference_top;
+      if (kForm == Form::kReference) reference_scale = 1.f / static_cast<float>(state.reference_sum);
+      // Of the differences from the tops, as in Sums.
+      else mean = state.ratio_sum / state.policy_sum - (state.policy_top - state.reference_top);
+    }
+    const bool alike = misalignment(policy) == misalignment(gradient) &&
+                       (!diverges || misalignment(policy) == misalignment(reference));
+    const Row<T> tile = {policy, reference, width, diverges, alike};
+    tile.for_packs(first, step, [&](int i, const auto& z, const auto& y) {
+      constexpr int kCount = sizeof(z) / kBytes;
 #pragma unroll
-              for (int j = 0; j < Pack<T>::kSize; ++j) g.at[j] = value(z.at[j], y.at[j], i + j);
-              *reinterpret_cast<Pack<T>*>(gradient + i) = g;
-            });
+      for (int u = 0; u < kCount; ++u) {
+        float gradients[Pack<T>::kSize];
+#pragma unroll
+        for (int j = 0; j < Pack<T>::kSize; ++j) {
+          const float x = to_float(z[u].at[j]) - policy_top, p = __expf(x) * policy_scale;
+          float g = grad_logp * ((label == i + u * step + j ? 1.f : 0.f) - p);
+          if (diverges) {
+            const float w = to_float(y[u].at[j]) - reference_top;
+            if (kForm == Form::kReference) g += grad_divergence * (__expf(w) * reference_scale - p);
+            else if (p > 0.f) g += grad_divergence * p * ((x - w) - mean);
+          }
+          gradients[j] = g;
+        }
+        store(gradient, width, i + u * step, kCount > 1, gradients);
+      }
+    });
   }
 }
 
-int blocks_for(int64_t rows) {
+template <typename T>
+auto kernel_for(const ForwardArgs& args) {
+  if (args.reference == nullptr) return forward_kernel<T, Form::kNone, false>;
+  if (args.form == Form::kNone) return forward_kernel<T, Form::kNone, true>;
+  if (args.form == Form::kPolicy) return forward_kernel<T, Form::kPolicy, true>;
+  return forward_kernel<T, Form::kReference, true>;
+}
+
+template <typename T>
+auto kernel_for(const BackwardArgs& args) {
+  if (args.form == Form::kNone) return backward_kernel<T, Form::kNone>;
+  return args.form == Form::kPolicy ? backward_kernel<T, Form::kPolicy> : backward_kernel<T, Form::kReference>;
+}
+
+// A row's tile is split over gridDim.y blocks where there are too few rows, if the kernel can do that.
+template <typename Args>
+cudaError_t launch(const Args& args, int64_t rows, bool splits, cudaStream_t stream) {
+  if (rows == 0 || args.width == 0) return cudaSuccess;
+  if (args.width > kMostWidth) return cudaErrorInvalidValue;
   int device = 0, processors = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
-  const int64_t most = kBlocksPerProcessor * 1LL * (processors > 0 ? processors : 1);
-  return static_cast<int>(rows < most ? rows : most);
-}
-
-uintptr_t offset_of(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % kBytes; }
-
-template <typename T>
-void launch_forward(const ForwardArgs& args, int64_t rows, cudaStream_t stream) {
-  const bool same = args.reference == nullptr || offset_of(args.policy) == offset_of(args.reference);
-  const int blocks = blocks_for(rows);
-  if (args.reference == nullptr) {
-    forward_kernel<T, false, false><<<blocks, kThreads, 0, stream>>>(args, rows, same);
-  } else if (args.form == Form::kReference) {
-    forward_kernel<T, true, true><<<blocks, kThreads, 0, stream>>>(args, rows, same);
-  } else {
-    forward_kernel<T, true, false><<<blocks, kThreads, 0, stream>>>(args, rows, same);
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device);
+  if (error != cudaSuccess) return error;
+  const int64_t packs = args.width * (args.element == Element::kFloat32 ? 4 : 2) / kBytes;
+  int64_t threads = kFewestThreads;
+  while (threads < kMostThreads && packs > 4 * kUnroll * threads) threads *= 2;
+  const int64_t most = processors * (kThreadsPerProcessor / threads), across = std::min(rows, most);
+  const int64_t parts = splits ? std::min(most / across, packs / (kUnroll * threads)) : 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(across), static_cast<unsigned>(std::max<int64_t>(parts, 1)));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = stream;
+  switch (args.element) {
+    case Element::kFloat32: return cudaLaunchKernelEx(&config, kernel_for<float>(args), args, rows);
+    case Element::kBFloat16: return cudaLaunchKernelEx(&config, kernel_for<__nv_bfloat16>(args), args, rows);
+    case Element::kFloat16: return cudaLaunchKernelEx(&config, kernel_for<__half>(args), args, rows);
   }
-}
-
-template <typename T>
-void launch_backward(const BackwardArgs& args, int64_t rows, cudaStream_t stream) {
-  const Form form = args.grad_divergence == nullptr ? Form::kNone : args.form;
-  const bool same = offset_of(args.policy) == offset_of(args.gradient) &&
-                    (form == Form::kNone || offset_of(args.policy) == offset_of(args.reference));
-  const int blocks = blocks_for(rows);
-  if (form == Form::kNone) {
-    backward_kernel<T, Form::kNone><<<blocks, kThreads, 0, stream>>>(args, rows, same);
-  } else if (form == Form::kPolicy) {
-    backward_kernel<T, Form::kPolicy><<<blocks, kThreads, 0, stream>>>(args, rows, same);
-  } else {
-    backward_kernel<T, Form::kReference><<<blocks, kThreads, 0, stream>>>(args, rows, same);
-  }
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace
 
-cudaError_t cuda_forward(const ForwardArgs& args, CudaElement element, int64_t rows, cudaStream_t stream) {
-  if (rows == 0) return cudaSuccess;
-  switch (element) {
-    case CudaElement::kFloat32: launch_forward<float>(args, rows, stream); break;
-    case CudaElement::kBFloat16: launch_forward<__nv_bfloat16>(args, rows, stream); break;
-    case CudaElement::kFloat16: launch_forward<__half>(args, rows, stream); break;
-  }
-  return cudaGetLastError();
+cudaError_t cuda_forward(const ForwardArgs& args, int64_t rows, cudaStream_t stream) {
+  return launch(args, rows, false, stream);
 }
 
-cudaError_t cuda_backward(const BackwardArgs& args, CudaElement element, int64_t rows, cudaStream_t stream) {
-  if (rows == 0) return cudaSuccess;
-  switch (element) {
-    case CudaElement::kFloat32: launch_backward<float>(args, rows, stream); break;
-    case CudaElement::kBFloat16: launch_backward<__nv_bfloat16>(args, rows, stream); break;
-    case CudaElement::kFloat16: launch_backward<__half>(args, rows, stream); break;
-  }
-  return cudaGetLastError();
+cudaError_t cuda_backward(const BackwardArgs& args, int64_t rows, cudaStream_t stream) {
+  return launch(args, rows, true, stream);
 }
 
 }  // namespace sparsepo

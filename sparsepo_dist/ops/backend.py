@@ -1,4 +1,4 @@
-"""Which kernels run a chunk."""
+"""Which kernels run a tile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.ops.compiled import CompiledKernels, Loaded, load_cpp, load_cuda
 from sparsepo_dist.ops.config import BackendName
 from sparsepo_dist.ops.eager import EagerKernels
-from sparsepo_dist.ops.kernels import ChunkKernels
+from sparsepo_dist.ops.kernels import TileKernels
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _DEVICES = {"cpp": "cpu", "cuda": "cuda"}
 class Choice(NamedTuple):
     """A backend and why it was taken."""
 
-    kernels: ChunkKernels
+    kernels: TileKernels
     reason: str
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import cpp_extension
 
-from sparsepo_dist.ops.kernels import ChunkStats, DivergenceForm
+from sparsepo_dist.ops.kernels import DivergenceForm, Tile
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,10 @@ SOURCES = Path(__file__).resolve().parents[2] / "csrc"
 FORM_CODES = {None: 0, "policy": 1, "reference": 2}
 CPU_SOURCES = ("masked_kl_cpu.cpp", "binding_cpu.cpp")
 CUDA_SOURCES = ("masked_kl_cuda.cu", "binding_cuda.cpp")
-CPU_FLAGS = ("-O3", "-Wno-uninitialized", "-Wno-maybe-uninitialized")  # GCC 12 warns inside its own AVX-512 header
+# Without OpenMP at::parallel_for is one thread, silently. GCC 12 warns inside its own AVX-512 header.
+CPU_FLAGS = ("-O3", "-fopenmp", "-Wno-uninitialized", "-Wno-maybe-uninitialized")
+
+CUDA_FLAGS = ("-O3", "-ftz=true")  # denormals would cost four instructions an exponential
 
 
 class Loaded(NamedTuple):
@@ -32,32 +35,24 @@ class Loaded(NamedTuple):
 
 
 class CompiledKernels:
-    """ChunkKernels of csrc/, called through torch's dispatcher: the logits' device decides which."""
+    """TileKernels of csrc/, called through torch's dispatcher: the logits' device decides which."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def forward(
-        self, policy: Tensor, reference: Tensor | None, labels: Tensor, form: DivergenceForm | None
-    ) -> ChunkStats:
-        return ChunkStats(*torch.ops.sparsepo_kernels.chunk_forward(policy, reference, labels, FORM_CODES[form]))
+    def forward(self, tile: Tile, form: DivergenceForm | None, state: Tensor) -> None:
+        torch.ops.sparsepo_kernels.tile_forward(*tile, FORM_CODES[form], state)
 
     def backward(
         self,
-        policy: Tensor,
-        reference: Tensor | None,
-        labels: Tensor,
-        stats: ChunkStats,
+        tile: Tile,
+        form: DivergenceForm | None,
+        state: Tensor,
         grad_logp: Tensor,
         grad_divergence: Tensor | None,
-        form: DivergenceForm | None,
         out: Tensor,
     ) -> None:
-        torch.ops.sparsepo_kernels.chunk_backward(
-            policy, reference, labels, stats.policy_lse, stats.reference_lse, stats.divergence,
-            grad_logp.contiguous(), None if grad_divergence is None else grad_divergence.contiguous(),
-            FORM_CODES[form], out,
-        )  # fmt: skip
+        torch.ops.sparsepo_kernels.tile_backward(*tile, FORM_CODES[form], state, grad_logp, grad_divergence, out)
 
 
 @cache
@@ -66,7 +61,7 @@ def load_cpp() -> Loaded:
     built = _built_library("_kernels_cpu*.so", CPU_SOURCES)
     if built is not None:
         torch.ops.load_library(str(built))
-        return Loaded(True, f"built at installation, {_instruction_set()}")
+        return Loaded(True, f"built at installation, {_capabilities()}")
     if not SOURCES.is_dir():
         return Loaded(False, f"not built at installation, and there are no sources in {SOURCES}")
     compiler = os.environ.get("CXX") or "g++"
@@ -76,7 +71,7 @@ def load_cpp() -> Loaded:
         _build("sparsepo_kernels_cpu", CPU_SOURCES, extra_cflags=list(CPU_FLAGS))
     except (RuntimeError, OSError) as error:
         return Loaded(False, f"the build failed: {error}")
-    return Loaded(True, f"built at first use, {_instruction_set()}")
+    return Loaded(True, f"built at first use, {_capabilities()}")
 
 
 @cache
@@ -90,7 +85,7 @@ def load_cuda() -> Loaded:
     if not cpp.usable:
         return cpp
     try:
-        _build("sparsepo_kernels_cuda", CUDA_SOURCES, extra_cuda_cflags=["-O3"])
+        _build("sparsepo_kernels_cuda", CUDA_SOURCES, extra_cuda_cflags=list(CUDA_FLAGS))
     except (RuntimeError, OSError) as error:
         return Loaded(False, f"the build failed: {error}")
     return Loaded(True, "built at first use")
@@ -106,9 +101,11 @@ def _built_library(pattern: str, sources: tuple[str, ...]) -> Path | None:
     found = sorted(Path(__file__).parent.glob(pattern))
     if not found:
         return None
-    changed = [path.stat().st_mtime for path in SOURCES.glob("masked_kl*")] if SOURCES.is_dir() else []
+    parts = [SOURCES / source for source in sources] + [p for p in SOURCES.glob("*") if p.suffix in (".h", ".inc")]
+    changed = [part.stat().st_mtime for part in parts if part.is_file()]
     return found[-1] if found[-1].stat().st_mtime >= max(changed, default=0.0) else None
 
 
-def _instruction_set() -> str:
-    return str(torch.ops.sparsepo_kernels.instruction_set())
+def _capabilities() -> str:
+    kernels = torch.ops.sparsepo_kernels
+    return f"{kernels.instruction_set()}, {kernels.threads()} threads"

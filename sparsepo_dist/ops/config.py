@@ -17,8 +17,8 @@ class OpsConfig:
     backend: BackendName = "auto"
     """`cpp` and `cuda` are the compiled kernels, `eager` is plain PyTorch; `auto` takes the compiled one that fits the
     device and builds it at first use where the installation did not."""
-    chunk_bytes: int = 64 * 2**20
-    """Bytes of logits, of both models, that are computed at once."""
+    chunk_bytes: int = 32 * 2**20
+    """Bytes of logits, of both models, that are computed at once: a tile of rows x vocabulary entries."""
     keep_bytes: int = 256 * 2**20
     """Bytes of logits, of both models, that are kept from forward to backward; what does not fit is computed again.
     0 computes all of it again."""

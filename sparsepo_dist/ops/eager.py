@@ -1,6 +1,6 @@
-"""Per-chunk statistics and their gradient in plain PyTorch: the oracle that compiled kernels are tested against.
+"""Tiles in plain PyTorch: the oracle that compiled kernels are tested against.
 
-Shapes: n rows of one chunk, V vocabulary. Statistics are float32, or float64 where the logits are.
+Shapes: n rows, w vocabulary entries of a tile. Arithmetic over a tile is float32, or float64 where the logits are.
 """
 
 from __future__ import annotations
@@ -8,60 +8,91 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsepo_dist.ops.kernels import ChunkStats, DivergenceForm
+from sparsepo_dist.ops.kernels import (
+    POLICY_LABEL,
+    POLICY_SUM,
+    POLICY_TOP,
+    RATIO_SUM,
+    REFERENCE_LABEL,
+    REFERENCE_SUM,
+    REFERENCE_TOP,
+    DivergenceForm,
+    Tile,
+)
 
 
 class EagerKernels:
-    """ChunkKernels without anything compiled."""
+    """TileKernels without anything compiled."""
 
     name = "eager"
 
-    def forward(
-        self, policy: Tensor, reference: Tensor | None, labels: Tensor, form: DivergenceForm | None
-    ) -> ChunkStats:
-        policy, lse = _wide(policy)
-        logp = _picked(policy, labels) - lse
-        if reference is None:
-            return ChunkStats(logp, logp[:0], logp[:0], lse, logp[:0])
-        reference, ref_lse = _wide(reference)
-        divergence = logp[:0]
+    def forward(self, tile: Tile, form: DivergenceForm | None, state: Tensor) -> None:
+        policy = _wide(tile.policy)
+        here = (tile.labels >= tile.first) & (tile.labels < tile.first + policy.shape[1])
+        column = torch.where(here, tile.labels - tile.first, 0).unsqueeze(-1)
+        weight, scale = _fold(policy, state[:, POLICY_TOP], state[:, POLICY_SUM])
+        _take_label(policy, column, here, state[:, POLICY_LABEL])
+        if tile.reference is None:
+            return
+        reference = _wide(tile.reference)
+        ref_weight, ref_scale = _fold(reference, state[:, REFERENCE_TOP], state[:, REFERENCE_SUM])
+        _take_label(reference, column, here, state[:, REFERENCE_LABEL])
         if form is not None:
-            log_p, log_r = policy - lse.unsqueeze(-1), reference - ref_lse.unsqueeze(-1)
-            weight = (log_p if form == "policy" else log_r).exp()
-            # A vocabulary entry of no probability counts nothing, even where the log-ratio is not finite.
-            divergence = torch.where(weight > 0, weight * (log_p - log_r), 0.0).sum(-1)
-        return ChunkStats(logp, _picked(reference, labels) - ref_lse, divergence, lse, ref_lse)
+            if form == "reference":
+                weight, scale = ref_weight, ref_scale
+            # An entry of no probability counts nothing, even where the log-ratio is not finite.
+            ratio = torch.where(weight > 0, weight * (policy - reference), 0.0).sum(-1, dtype=torch.float64)
+            before = torch.where(scale > 0, state[:, RATIO_SUM] * scale, 0.0)
+            state[:, RATIO_SUM] = before + ratio
 
     def backward(
         self,
-        policy: Tensor,
-        reference: Tensor | None,
-        labels: Tensor,
-        stats: ChunkStats,
+        tile: Tile,
+        form: DivergenceForm | None,
+        state: Tensor,
         grad_logp: Tensor,
         grad_divergence: Tensor | None,
-        form: DivergenceForm | None,
         out: Tensor,
     ) -> None:
-        log_p = policy.to(stats.policy_lse.dtype) - stats.policy_lse.unsqueeze(-1)
-        probs = log_p.exp()
+        policy = _wide(tile.policy)
+        probs = _probabilities(policy, state[:, POLICY_TOP], state[:, POLICY_SUM])
         grad = probs * -grad_logp.unsqueeze(-1)
-        if form is not None and grad_divergence is not None and reference is not None:
-            log_r = reference.to(log_p.dtype) - stats.reference_lse.unsqueeze(-1)
+        here = (tile.labels >= tile.first) & (tile.labels < tile.first + policy.shape[1])
+        column = torch.where(here, tile.labels - tile.first, 0).unsqueeze(-1)
+        grad.scatter_add_(-1, column, torch.where(here, grad_logp, 0.0).unsqueeze(-1))
+        if form is not None and grad_divergence is not None and tile.reference is not None:
+            reference = _wide(tile.reference)
+            slope = grad_divergence.unsqueeze(-1)
             if form == "policy":
-                centred = torch.where(probs > 0, log_p - log_r - stats.divergence.unsqueeze(-1), 0.0)
-                grad += probs * centred * grad_divergence.unsqueeze(-1)
+                mean = (state[:, RATIO_SUM] / state[:, POLICY_SUM]).to(policy.dtype).unsqueeze(-1)
+                grad += torch.where((probs > 0) & (slope != 0), slope * probs * (policy - reference - mean), 0.0)
             else:
-                grad += (log_r.exp() - probs) * grad_divergence.unsqueeze(-1)
-        grad.scatter_add_(-1, labels.unsqueeze(-1), grad_logp.unsqueeze(-1))
+                ref_probs = _probabilities(reference, state[:, REFERENCE_TOP], state[:, REFERENCE_SUM])
+                grad += slope * (ref_probs - probs)
         out.copy_(grad)
 
 
-def _wide(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits in float32 at least, and their log-sum-exp [n]."""
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    return wide, wide.logsumexp(-1)
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _picked(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+def _fold(logits: Tensor, top: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
+    """Fold a tile into `top` and `total` [n]; exp(logits - new top), and what older sums are to be multiplied with."""
+    new_top = torch.maximum(top, logits.amax(-1).to(top.dtype))
+    # Nothing but -inf so far: every weight is 0, and -inf - -inf must not come up.
+    shift = torch.where(new_top == -torch.inf, 0.0, new_top)
+    weight = (logits - shift.to(logits.dtype).unsqueeze(-1)).exp()
+    scale = (top - shift).exp()
+    total.copy_(total * scale + weight.sum(-1, dtype=torch.float64))
+    top.copy_(new_top)
+    return weight, scale
+
+
+def _take_label(logits: Tensor, column: Tensor, here: Tensor, label: Tensor) -> None:
+    """Keep the label's logit where the label lies in this tile."""
+    label.copy_(torch.where(here, logits.gather(-1, column).squeeze(-1).to(label.dtype), label))
+
+
+def _probabilities(logits: Tensor, top: Tensor, total: Tensor) -> Tensor:
+    shifted = logits - top.to(logits.dtype).unsqueeze(-1)
+    return shifted.exp() / total.to(logits.dtype).unsqueeze(-1)

@@ -1,51 +1,91 @@
-"""What a backend does to one chunk of logits. n rows of the chunk, V vocabulary."""
+"""What a backend does to one tile of logits, and what the sums of a row mean.
+
+Shapes: n rows, w vocabulary entries of a tile.
+"""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 DivergenceForm = Literal["policy", "reference"]
 """The distribution that the log-ratio is averaged under: `policy` gives KL(pi || pi_ref), the paper's Eq. 6-8;
 `reference` gives -KL(pi_ref || pi), the released implementation."""
 
-
-class ChunkStats(NamedTuple):
-    """Per row, in nats, [n]; the reference's are empty without one, the divergence without a form."""
-
-    policy_logp: Tensor
-    reference_logp: Tensor
-    divergence: Tensor
-    policy_lse: Tensor
-    """Log-sum-exp of the logits, which backward needs."""
-    reference_lse: Tensor
+# Columns of a state, float64 [n, 7]; csrc/masked_kl.h has the same as RowState.
+POLICY_TOP, POLICY_SUM, POLICY_LABEL, REFERENCE_TOP, REFERENCE_SUM, REFERENCE_LABEL, RATIO_SUM = range(7)
+"""Largest logit; sum of exp(logit - top); the label's logit; the same of the reference; sum of exp(logit - top) (z - y)
+under the form's distribution, z being the policy's logits and y the reference's."""
 
 
-class ChunkKernels(Protocol):
-    """Statistics of a chunk and the gradient of its logits."""
+class Tile(NamedTuple):
+    """Logits of n rows over the vocabulary entries first .. first + w - 1."""
+
+    policy: Tensor
+    """[n, w], contiguous."""
+    reference: Tensor | None
+    """[n, w], of the policy's dtype."""
+    labels: Tensor
+    """[n] int64, entries of the whole vocabulary."""
+    first: int
+
+
+class TileKernels(Protocol):
+    """Folds tiles into states, and turns them into gradients."""
 
     name: str
 
-    def forward(
-        self, policy: Tensor, reference: Tensor | None, labels: Tensor, form: DivergenceForm | None
-    ) -> ChunkStats:
-        """Statistics of contiguous logits [n, V] and labels [n]."""
+    def forward(self, tile: Tile, form: DivergenceForm | None, state: Tensor) -> None:
+        """Fold a tile into `state` [n, 7], in place."""
         ...
 
     def backward(
         self,
-        policy: Tensor,
-        reference: Tensor | None,
-        labels: Tensor,
-        stats: ChunkStats,
+        tile: Tile,
+        form: DivergenceForm | None,
+        state: Tensor,
         grad_logp: Tensor,
         grad_divergence: Tensor | None,
-        form: DivergenceForm | None,
         out: Tensor,
     ) -> None:
-        """Write the gradient of the policy's logits into `out` [n, V], which may be `policy` itself.
+        """Write the gradient of the policy's logits into `out` [n, w], which may be `tile.policy` itself.
 
-        d logp / dz = onehot - p;  d v / dz = p (log-ratio - v) under the policy, p_ref - p under the reference.
+        With p and r the two distributions: d logp / dz = onehot - p;
+        d v / dz = p (z - y - E_p[z - y]) under the policy, r - p under the reference.
+
+        Args:
+            tile: the logits once more; its reference may be None where `form` is.
+            form: of the divergence, None where `grad_divergence` is.
+            state: [n, 7] after every tile has been folded.
+            grad_logp: [n] upstream gradient of the label's log-probability, float32 (float64 for float64 logits).
+            grad_divergence: [n] upstream gradient of the divergence.
+            out: [n, w].
         """
         ...
+
+
+def new_state(rows: int, like: Tensor) -> Tensor:
+    """[rows, 7] with nothing folded yet."""
+    state = like.new_zeros(rows, 7, dtype=torch.float64)
+    state[:, (POLICY_TOP, REFERENCE_TOP)] = -torch.inf
+    return state
+
+
+def finish(state: Tensor, has_reference: bool, form: DivergenceForm | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(policy_logp, reference_logp, divergence), float64 [n] in nats; empty where undefined.
+
+    A KL that rounding took below 0 is 0.
+    """
+    lse = state[:, POLICY_TOP] + state[:, POLICY_SUM].log()
+    logp = state[:, POLICY_LABEL] - lse
+    if not has_reference:
+        return logp, logp[:0], logp[:0]
+    ref_lse = state[:, REFERENCE_TOP] + state[:, REFERENCE_SUM].log()
+    ref_logp = state[:, REFERENCE_LABEL] - ref_lse
+    if form is None:
+        return logp, ref_logp, logp[:0]
+    mean = state[:, RATIO_SUM] / state[:, POLICY_SUM if form == "policy" else REFERENCE_SUM]
+    divergence = mean - (lse - ref_lse)
+    return logp, ref_logp, divergence.clamp(min=0.0) if form == "policy" else divergence.clamp(max=0.0)

@@ -1,6 +1,6 @@
-"""Per-token log pi, log pi_ref and divergence from hidden rows, over chunks of the LM head.
+"""Per-token log pi, log pi_ref and divergence from hidden rows, over tiles of the LM head.
 
-The (tokens x vocabulary) matrix never exists: rows are taken in chunks, and backward computes a chunk again unless the
+The (tokens x vocabulary) matrix never exists: it is cut into tiles, and backward computes a tile again unless the
 memory budget kept its logits. Shapes: N response tokens, D policy width, D_ref reference width, V vocabulary.
 """
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import TokenStats
-from sparsepo_dist.ops.chunks import FORMS, token_stats_op
 from sparsepo_dist.ops.config import OpsConfig
 from sparsepo_dist.ops.kernels import DivergenceForm
+from sparsepo_dist.ops.operator import FORMS, token_stats_op
 
 _DEFAULTS = OpsConfig()
 
@@ -48,7 +48,7 @@ def token_stats(
         divergence: the form of the expected log-ratio; None leaves it out (DPO needs none).
         active: [N] bool; tokens that are false (both masks zero: neither loss nor gradient) get statistics of 0
             and cost no head product.
-        config: backend, chunk size, memory budget.
+        config: backend, tile size, memory budget.
 
     Returns:
         float32 statistics in nats (float64 for float64 inputs).
@@ -67,13 +67,11 @@ def token_stats(
             )
             return _spread(stats, rows, len(labels))
     ref_weight, ref_bias = reference_head if reference_head is not None else (None, None)
-    models = 1 if reference_head is None else 2
-    row_bytes = models * head.weight.shape[0] * head.weight.element_size()
+    keep_bytes = config.keep_bytes if torch.is_grad_enabled() else 0
     logp, ref_logp, v, *_ = token_stats_op(
         hidden.contiguous(), head.weight, head.bias, labels.contiguous(),
         None if reference_hidden is None else reference_hidden.contiguous(), ref_weight, ref_bias,
-        FORMS.index(divergence), config.backend, max(1, config.chunk_bytes // row_bytes),
-        min(labels.shape[0], config.keep_bytes // row_bytes) if torch.is_grad_enabled() else 0,
+        FORMS.index(divergence), config.backend, config.chunk_bytes, keep_bytes,
     )  # fmt: skip
     return TokenStats(logp, ref_logp if reference_hidden is not None else None, v if divergence is not None else None)
 

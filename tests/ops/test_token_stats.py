@@ -1,33 +1,14 @@
-"""token_stats: its numbers, its gradients and its refusals."""
+"""token_stats: its numbers, its gradients, its operator and its refusals."""
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from sparsepo_dist.contracts import TokenStats
+from sparsepo_dist.contracts import TokenMasks, TokenStats
+from sparsepo_dist.objectives.sparsepo import SparsePO
 from sparsepo_dist.ops import Head, OpsConfig, token_stats
-
-N, D, D_REF, V = 7, 5, 4, 11
-
-
-def inputs(dtype: torch.dtype = torch.float64, bias: bool = True, seed: int = 0) -> dict:
-    g = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)
-
-    return {
-        "hidden": normal(N, D),
-        "head": Head(normal(V, D), normal(V) if bias else None),
-        "labels": torch.randint(V, (N,), generator=g),
-        "reference_hidden": normal(N, D_REF),
-        "reference_head": Head(normal(V, D_REF), normal(V) if bias else None),
-    }
+from tests.support.head import BACKENDS, D_REF, D, N, V, backend_config, inputs
 
 
 def full_logits(hidden: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,9 +16,6 @@ def full_logits(hidden: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.T
     logits = logits if head.bias is None else logits + head.bias.double()
     probs = logits.exp() / logits.exp().sum(-1, keepdim=True)
     return probs, probs.log()
-
-
-BACKENDS = ("eager", "cpp")
 
 
 def expected(x: dict, form: str) -> TokenStats:
@@ -83,6 +61,28 @@ def test_gradcheck_without_reference() -> None:
     assert torch.autograd.gradcheck(lambda h, w: token_stats(h, Head(w), x["labels"]).policy_logp, [hidden, weight])
 
 
+@pytest.mark.parametrize("divergence", ["policy", "reference"])
+def test_gradcheck_through_the_masked_sums(divergence: str) -> None:
+    """Hidden rows, head, bias and both masks, through SparsePO's sums per response, some tokens masked out."""
+    x = inputs()
+    sequence_id = torch.tensor([0, 0, 1, 1, 1, 0, 1])
+    reward, kl = (torch.rand(N, generator=torch.Generator().manual_seed(s), dtype=torch.float64) + 0.1 for s in (3, 4))
+    off = torch.tensor([False, True, False, False, True, False, False])
+    objective = SparsePO(0.7, divergence, "learned", 0.01, 0.02)
+
+    def run(hidden, weight, bias, reward, kl):
+        # As ReLU masks are where they are 0: no gradient there.
+        reward, kl = reward.masked_fill(off, 0.0), kl.masked_fill(off, 0.0)
+        stats = token_stats(
+            hidden, Head(weight, bias), x["labels"], x["reference_hidden"], x["reference_head"],
+            divergence=divergence, active=(reward != 0) | (kl != 0), config=OpsConfig("eager", 2 * N * 4 * 8, 500),
+        )  # fmt: skip
+        return objective(stats, TokenMasks(reward, kl), sequence_id, 1).losses
+
+    wanted = [t.requires_grad_() for t in (x["hidden"], *x["head"], reward, kl)]
+    assert torch.autograd.gradcheck(run, wanted)
+
+
 @pytest.mark.parametrize("form", ["policy", "reference"])
 @pytest.mark.parametrize("keep_bytes", [0, 2 * 4 * V * 4, 10**6])
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -96,7 +96,7 @@ def test_float32_gradients_are_within_1e_5_of_float64(backend: str, keep_bytes: 
         reference = Head(*(t.to(dtype) for t in x["reference_head"]))
         stats = token_stats(
             hidden, Head(weight, bias), x["labels"], x["reference_hidden"].to(dtype), reference, divergence=form,
-            config=OpsConfig("eager" if dtype == torch.float64 else backend, 2 * 3 * V * 4, keep_bytes),
+            config=backend_config("eager" if dtype == torch.float64 else backend, 2 * 3 * V * 4, keep_bytes),
         )  # fmt: skip
         (stats.policy_logp.sum() + 2 * stats.divergence.sum()).backward()
         results.append((hidden.grad.double(), weight.grad.double()))
@@ -113,95 +113,21 @@ def test_frozen_head_gets_no_gradient_and_hidden_still_does() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("form", ["policy", "reference"])
-def test_equal_models_have_exactly_no_divergence(form: str, backend: str) -> None:
+def test_strided_input_gives_what_contiguous_input_gives(backend: str) -> None:
     x = inputs(torch.float32)
-    stats = token_stats(
-        x["hidden"], x["head"], x["labels"], x["hidden"], x["head"], divergence=form, config=OpsConfig(backend)
-    )
-    assert torch.equal(stats.divergence, torch.zeros(N))
-    assert torch.equal(stats.policy_logp, stats.reference_logp)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("form", ["policy", "reference"])
-def test_extreme_logits_stay_finite(form: str, backend: str) -> None:
-    hidden = torch.tensor([[1e4], [-1e4], [0.0]], requires_grad=True)
-    head, other = Head(torch.tensor([[1.0], [-1.0], [0.5]])), Head(torch.tensor([[1.0], [-1.0], [0.0]]))
-    stats = token_stats(
-        hidden, head, torch.tensor([0, 1, 2]), hidden.detach(), other, divergence=form, config=OpsConfig(backend)
-    )
-    (stats.policy_logp.sum() + stats.divergence.sum()).backward()
-    assert stats.divergence.isfinite().all() and hidden.grad.isfinite().all()
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_masked_vocabulary_gives_no_nan(backend: str) -> None:
-    x = inputs(torch.float32)
-    bias = x["head"].bias.clone()
-    bias[3] = -math.inf
-    x["labels"][x["labels"] == 3] = 2
-    hidden = x["hidden"].requires_grad_()
-    stats = token_stats(
-        hidden, Head(x["head"].weight, bias), x["labels"], x["reference_hidden"], x["reference_head"],
-        divergence="policy", config=OpsConfig(backend),
-    )  # fmt: skip
-    stats.divergence.sum().backward()
-    assert stats.divergence.isfinite().all() and hidden.grad.isfinite().all()
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    rows=st.integers(0, 9), vocabulary=st.integers(1, 70), chunk=st.integers(1, 4000), keep=st.integers(0, 4000),
-    seed=st.integers(0, 2**20), form=st.sampled_from(["policy", "reference"]), backend=st.sampled_from(BACKENDS),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]), dropped=st.floats(0, 1),
-)  # fmt: skip
-def test_any_shape_dtype_mask_and_chunk_agrees_with_float64(
-    rows: int, vocabulary: int, chunk: int, keep: int, seed: int, form: str, backend: str, dtype: torch.dtype,
-    dropped: float,
-) -> None:  # fmt: skip
-    g = torch.Generator().manual_seed(seed)
-    hidden, weight, other = (torch.randn(n, 3, generator=g).to(dtype) for n in (rows, vocabulary, vocabulary))
-    labels = torch.randint(vocabulary, (rows,), generator=g)
-    active = torch.rand(rows, generator=g) >= dropped
-    # Logits are rounded to the dtype by the head product; everything after that is float32.
-    logits, ref_logits = ((hidden @ w.T).double() for w in (weight, other))
-    hidden.requires_grad_()
-    stats = token_stats(
-        hidden, Head(weight), labels, hidden.detach(), Head(other), divergence=form, active=active,
-        config=OpsConfig(backend, chunk, keep),
-    )  # fmt: skip
-    leaf = logits.clone().requires_grad_()
-    log_p, log_r = leaf.log_softmax(-1), ref_logits.log_softmax(-1)
-    want_v = ((log_p if form == "policy" else log_r).exp() * (log_p - log_r)).sum(-1)
-    want_logp = log_p.gather(-1, labels[:, None]).squeeze(-1)
-    torch.testing.assert_close(stats.divergence.double(), want_v.detach() * active, rtol=1e-5, atol=2e-5)
-    torch.testing.assert_close(stats.policy_logp.double(), want_logp.detach() * active, rtol=1e-5, atol=2e-5)
-    kl = stats.divergence if form == "policy" else -stats.divergence
-    assert (kl >= -1e-5).all()
-    (stats.policy_logp.sum() - 2 * stats.divergence.sum()).backward()
-    ((want_logp - 2 * want_v) * active).sum().backward()
-    bound = 2e-5 if dtype == torch.float32 else 0.05
-    error = (hidden.grad.double() - leaf.grad @ weight.double()).norm()
-    assert error <= bound * (1 + (leaf.grad @ weight.double()).norm())
-
-
-def test_inactive_tokens_cost_no_head_product() -> None:
-    x = inputs()
-    products = []
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            if function.overloadpacket is torch.ops.sparsepo.token_stats:
-                products.append(len(args[0]))
-            return function(*args, **(kwargs or {}))
-
-    active = torch.arange(N) % 3 == 0
-    with Watch():
-        stats = token_stats(**x, divergence="policy", active=active)
-    assert products == [3] and stats.complete is False
-    whole = token_stats(**x, divergence="policy")
-    torch.testing.assert_close(stats.divergence, whole.divergence * active)
+    config = backend_config(backend)
+    want = token_stats(**x, divergence="policy", config=config)
+    strided = {
+        "hidden": x["hidden"].repeat_interleave(2, 1)[:, ::2],
+        "head": Head(x["head"].weight.t().contiguous().t(), x["head"].bias.repeat_interleave(2)[::2]),
+        "labels": x["labels"].repeat_interleave(3)[::3],
+        "reference_hidden": x["reference_hidden"].t().contiguous().t(),
+        "reference_head": x["reference_head"],
+    }
+    assert not strided["hidden"].is_contiguous() and not strided["labels"].is_contiguous()
+    got = token_stats(**strided, divergence="policy", config=config)
+    for name in ("policy_logp", "reference_logp", "divergence"):
+        torch.testing.assert_close(getattr(got, name), getattr(want, name))
 
 
 @pytest.mark.parametrize("form", [0, 1, 2])
@@ -248,28 +174,3 @@ def test_torch_compile_gives_the_same() -> None:
 def test_wrong_input_is_refused_with_its_name(change: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         token_stats(**{"divergence": "policy", **inputs(), **change})
-
-
-def test_peak_memory_stays_at_a_chunk() -> None:
-    """No tensor of rows x vocabulary elements exists in forward or backward."""
-    rows, vocabulary = 512, 4096
-    hidden = torch.randn(rows, 8, requires_grad=True)
-    weight = torch.randn(vocabulary, 8, requires_grad=True)
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            nonlocal largest
-            result = function(*args, **(kwargs or {}))
-            for tensor in torch.utils._pytree.tree_leaves(result):
-                if isinstance(tensor, torch.Tensor):
-                    largest = max(largest, tensor.numel())
-            return result
-
-    with Watch():
-        stats = token_stats(
-            hidden, Head(weight), torch.zeros(rows, dtype=torch.int64), hidden.detach(), Head(weight.detach()),
-            divergence="policy", config=OpsConfig(chunk_bytes=2 * 32 * vocabulary * 4, keep_bytes=0),
-        )  # fmt: skip
-        (stats.policy_logp.sum() + stats.divergence.sum()).backward()
-    assert largest <= 32 * vocabulary

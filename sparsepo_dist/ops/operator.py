@@ -1,0 +1,215 @@
+"""The loop over tiles of the LM head, as operators that torch.compile, opcheck and autograd know.
+
+Shapes: N response tokens, D policy width, D_ref reference width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsepo_dist.ops.backend import choose_backend
+from sparsepo_dist.ops.bands import Gradients, Model, band_work, wide
+from sparsepo_dist.ops.kernels import DivergenceForm, Tile, finish, new_state
+from sparsepo_dist.ops.tiles import TilePlan, plan_tiles, view
+
+FORMS: tuple[DivergenceForm | None, ...] = (None, "policy", "reference")
+
+
+@torch.library.custom_op("sparsepo::token_stats", mutates_args=())
+def token_stats_op(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    ref_hidden: Tensor | None,
+    ref_weight: Tensor | None,
+    ref_bias: Tensor | None,
+    form: int,
+    backend: str,
+    chunk_bytes: int,
+    keep_bytes: int,
+) -> list[Tensor]:
+    """policy_logp, reference_logp, divergence [N]; the rows' state [N, 7]; kept logits of both models, flat.
+
+    What an input leaves undefined is empty: the reference's parts without a reference, the divergence without a form.
+    """
+    kernels = choose_backend(backend, hidden.device.type, hidden.dtype).kernels
+    policy = Model(hidden, weight, bias)
+    reference = None if ref_hidden is None or ref_weight is None else Model(ref_hidden, ref_weight, ref_bias)
+    plan = _plan(labels, weight, form, chunk_bytes, keep_bytes)
+    kept, ref_kept = _kept(hidden, plan, form)
+    state = new_state(len(labels), hidden)
+    scratch, ref_scratch = _scratch(hidden, plan), _scratch(hidden, plan, reference is not None)
+    for band in range(plan.bands):
+        rows = plan.band(band)
+        for entries, place in plan.tiles(band):
+            logits = policy.logits(rows, entries, _target(plan, rows, entries, place, kept, scratch))
+            ref_logits = None
+            if reference is not None:
+                # Without a divergence backward does not ask for the reference.
+                target = _target(plan, rows, entries, place if form else None, ref_kept, ref_scratch)
+                ref_logits = reference.logits(rows, entries, target)
+            kernels.forward(Tile(logits, ref_logits, labels[rows], entries.start), FORMS[form], state[rows])
+    stats = finish(state, reference is not None, FORMS[form])
+    return [*(s.to(wide(hidden), copy=True) for s in stats), state, kept, ref_kept]
+
+
+@token_stats_op.register_fake
+def _(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    ref_hidden: Tensor | None,
+    ref_weight: Tensor | None,
+    ref_bias: Tensor | None,
+    form: int,
+    backend: str,
+    chunk_bytes: int,
+    keep_bytes: int,
+) -> list[Tensor]:
+    rows = labels.shape[0]
+    ref_rows = 0 if ref_hidden is None else rows
+    stats = (hidden.new_empty(n, dtype=wide(hidden)) for n in (rows, ref_rows, ref_rows if form else 0))
+    plan = _plan(labels, weight, form, chunk_bytes, keep_bytes)
+    return [*stats, hidden.new_empty(rows, 7, dtype=torch.float64), *_kept(hidden, plan, form)]
+
+
+@torch.library.custom_op("sparsepo::token_stats_backward", mutates_args=())
+def token_stats_backward_op(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    ref_hidden: Tensor | None,
+    ref_weight: Tensor | None,
+    ref_bias: Tensor | None,
+    state: Tensor,
+    kept: Tensor,
+    ref_kept: Tensor,
+    grad_logp: Tensor,
+    grad_divergence: Tensor | None,
+    form: int,
+    backend: str,
+    chunk_bytes: int,
+    keep_bytes: int,
+    needs: list[bool],
+) -> list[Tensor]:
+    """Gradients of hidden, weight and bias; empty where `needs` has them false.
+
+    Rows whose upstream gradients are 0 cost no product, rows without one of the divergence none of the reference's.
+    """
+    kernels = choose_backend(backend, hidden.device.type, hidden.dtype).kernels
+    policy = Model(hidden, weight, bias)
+    reference = None if ref_hidden is None or ref_weight is None else Model(ref_hidden, ref_weight, ref_bias)
+    plan = _plan(labels, weight, form, chunk_bytes, keep_bytes)
+    grads = Gradients(policy, needs, plan)
+    scratch, ref_scratch = _scratch(hidden, plan), _scratch(hidden, plan, grad_divergence is not None)
+    for band in range(plan.bands):
+        work = band_work(plan.band(band), grad_logp, grad_divergence)
+        size, split = work.size, work.with_divergence
+        band_policy, band_labels, band_state = policy.of_rows(work.rows), labels[work.rows], state[work.rows]
+        band_logp, band_v = grad_logp[work.rows], None
+        band_reference = None
+        if split and reference is not None and grad_divergence is not None:
+            band_reference, band_v = reference.of_rows(work.rows), grad_divergence[work.rows][:split]
+        for entries, place in plan.tiles(band):
+            grad = view(scratch, 0, plan, size, entries)
+            if place is None:
+                logits = band_policy.logits(slice(size), entries, grad)
+            else:
+                logits = work.of_kept(view(kept, place, plan, work.band_size, entries))
+            if band_reference is not None:
+                if place is None:
+                    target = view(ref_scratch, 0, plan, split, entries)
+                    ref_logits = band_reference.logits(slice(split), entries, target)
+                else:
+                    ref_logits = work.of_kept(view(ref_kept, place, plan, work.band_size, entries))[:split]
+                tile = Tile(logits[:split], ref_logits, band_labels[:split], entries.start)
+                kernels.backward(tile, FORMS[form], band_state[:split], band_logp[:split], band_v, grad[:split])
+            if split < size:
+                tile = Tile(logits[split:], None, band_labels[split:], entries.start)
+                kernels.backward(tile, None, band_state[split:], band_logp[split:], None, grad[split:])
+            grads.add(band_policy, grad, entries)
+        grads.end_band(work.rows)
+    return grads.result()
+
+
+@token_stats_backward_op.register_fake
+def _(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    ref_hidden: Tensor | None,
+    ref_weight: Tensor | None,
+    ref_bias: Tensor | None,
+    state: Tensor,
+    kept: Tensor,
+    ref_kept: Tensor,
+    grad_logp: Tensor,
+    grad_divergence: Tensor | None,
+    form: int,
+    backend: str,
+    chunk_bytes: int,
+    keep_bytes: int,
+    needs: list[bool],
+) -> list[Tensor]:
+    whole = (hidden, weight, bias)
+    return [
+        torch.empty_like(t) if need and t is not None else weight.new_empty(0)
+        for t, need in zip(whole, needs, strict=True)
+    ]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    *tensors, form, backend, chunk_bytes, keep_bytes = inputs
+    # ZeRO-3 swaps parameters' storage between forward and backward: saved leaves follow the swap.
+    ctx.save_for_backward(*tensors, *output[3:])
+    ctx.options = (form, backend, chunk_bytes, keep_bytes)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
+    form, *options = ctx.options
+    grad_logp, grad_divergence = grads[0], grads[2] if form else None
+    if grad_logp is None and grad_divergence is None:
+        return (None,) * 11
+    if grad_logp is None:
+        grad_logp = torch.zeros_like(grad_divergence)  # type: ignore[arg-type]
+    needs = [bool(need) for need in ctx.needs_input_grad[:3]]
+    found = token_stats_backward_op(
+        *ctx.saved_tensors, grad_logp.contiguous(), None if grad_divergence is None else grad_divergence.contiguous(),
+        form, *options, needs,
+    )  # fmt: skip
+    return (*(grad if need else None for grad, need in zip(found, needs, strict=True)), *(None,) * 8)
+
+
+token_stats_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _plan(labels: Tensor, weight: Tensor, form: int, chunk_bytes: int, keep_bytes: int) -> TilePlan:
+    models = 2 if form else 1
+    return plan_tiles(
+        labels.shape[0], weight.shape[0], models=models, element_size=weight.element_size(), chunk_bytes=chunk_bytes,
+        keep_bytes=keep_bytes,
+    )  # fmt: skip
+
+
+def _kept(hidden: Tensor, plan: TilePlan, form: int) -> tuple[Tensor, Tensor]:
+    size = plan.kept * plan.tile_size
+    return hidden.new_empty(size), hidden.new_empty(size if form else 0)
+
+
+def _target(plan: TilePlan, rows: slice, entries: slice, place: int | None, kept: Tensor, scratch: Tensor) -> Tensor:
+    """Where a tile's logits go: among the kept ones, or where the next tile overwrites them."""
+    buffer, place = (scratch, 0) if place is None else (kept, place)
+    return view(buffer, place, plan, rows.stop - rows.start, entries)
+
+
+def _scratch(hidden: Tensor, plan: TilePlan, needed: bool = True) -> Tensor:
+    """Room for one tile, used again by every tile: fresh memory costs page faults."""
+    return hidden.new_empty(plan.tile_size if needed else 0)

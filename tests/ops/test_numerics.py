@@ -1,0 +1,174 @@
+"""Where float32 and bfloat16 hurt: extreme, masked, one-hot and nearly equal distributions, any shape."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsepo_dist.ops import Head, token_stats
+from tests.support.head import AVAILABLE, BACKENDS, N, backend_config, inputs
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["policy", "reference"])
+def test_equal_models_have_exactly_no_divergence(form: str, backend: str) -> None:
+    x = inputs(torch.float32)
+    stats = token_stats(
+        x["hidden"], x["head"], x["labels"], x["hidden"], x["head"], divergence=form, config=backend_config(backend)
+    )
+    assert torch.equal(stats.divergence, torch.zeros(N))
+    assert torch.equal(stats.policy_logp, stats.reference_logp)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["policy", "reference"])
+@pytest.mark.parametrize("step", [1e-6, 1e-4, 1e-2])
+def test_kl_of_neighbours_is_never_negative(form: str, backend: str, step: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(64, 8, generator=g), torch.randn(3000, 8, generator=g)
+    other = weight + step * torch.randn(3000, 8, generator=g)
+    stats = token_stats(
+        hidden, Head(weight), torch.zeros(64, dtype=torch.int64), hidden, Head(other), divergence=form,
+        config=backend_config(backend),
+    )  # fmt: skip
+    kl = stats.divergence if form == "policy" else -stats.divergence
+    log_p, log_r = ((hidden @ w.T).double().log_softmax(-1) for w in (weight, other))
+    want = (log_p.exp() * (log_p - log_r)).sum(-1) if form == "policy" else (log_r.exp() * (log_r - log_p)).sum(-1)
+    assert (kl >= 0).all()
+    assert (kl.double() - want).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["policy", "reference"])
+def test_extreme_logits_stay_finite(form: str, backend: str) -> None:
+    hidden = torch.tensor([[1e4], [-1e4], [0.0]], requires_grad=True)
+    head, other = Head(torch.tensor([[1.0], [-1.0], [0.5]])), Head(torch.tensor([[1.0], [-1.0], [0.0]]))
+    stats = token_stats(
+        hidden, head, torch.tensor([0, 1, 2]), hidden.detach(), other, divergence=form, config=backend_config(backend)
+    )
+    (stats.policy_logp.sum() + stats.divergence.sum()).backward()
+    assert stats.divergence.isfinite().all() and hidden.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["policy", "reference"])
+def test_extreme_logits_are_as_exact_as_ordinary_ones(form: str, backend: str) -> None:
+    """Logits of +-1e4 with gaps of a few nats: what counts is the gap, which float32 holds to 1e-3 there."""
+    config = backend_config(backend)
+    base = torch.tensor([1e4, 1e4 - 2, 1e4 - 3.5, -1e4, 0.0])
+    other = torch.tensor([1e4 - 1, 1e4, 1e4 - 3, -1e4, 5.0])
+    eye = torch.eye(5)
+    for policy, reference in ((base, other), (-base, -other), (base, base)):
+        # A row of the identity over a head whose columns are the logits gives exactly these logits.
+        hidden = eye[:1].clone().requires_grad_()
+        weight, ref_weight = torch.zeros(5, 5), torch.zeros(5, 5)
+        weight[:, 0], ref_weight[:, 0] = policy, reference
+        stats = token_stats(
+            hidden, Head(weight), torch.tensor([1]), eye[:1], Head(ref_weight), divergence=form, config=config
+        )
+        (stats.policy_logp + 3 * stats.divergence).sum().backward()
+        leaf = policy.double().requires_grad_()
+        log_p, log_r = leaf.log_softmax(-1), reference.double().log_softmax(-1)
+        weight64 = (log_p if form == "policy" else log_r).exp()
+        v = torch.where(weight64 > 0, weight64 * (log_p - log_r), 0.0).sum()
+        (log_p[1] + 3 * v).backward()
+        torch.testing.assert_close(stats.policy_logp[0].double(), log_p[1].detach(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(stats.divergence[0].double(), v.detach(), rtol=1e-5, atol=1e-6)
+        # All of hidden's gradient is logits' gradient times the logits.
+        want = (leaf.grad @ weight.double())[0]
+        assert abs(hidden.grad[0, 0].double() - want) <= 1e-5 * leaf.grad.abs().max() * 1e4
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_masked_vocabulary_gives_no_nan(backend: str) -> None:
+    x = inputs(torch.float32)
+    bias = x["head"].bias.clone()
+    bias[3] = -math.inf
+    x["labels"][x["labels"] == 3] = 2
+    hidden = x["hidden"].requires_grad_()
+    stats = token_stats(
+        hidden, Head(x["head"].weight, bias), x["labels"], x["reference_hidden"], x["reference_head"],
+        divergence="policy", config=backend_config(backend),
+    )  # fmt: skip
+    stats.divergence.sum().backward()
+    assert stats.divergence.isfinite().all() and hidden.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["policy", "reference"])
+@pytest.mark.parametrize("first_tile", [False, True])
+def test_vocabulary_masked_in_both_models_counts_nothing(form: str, backend: str, first_tile: bool) -> None:
+    """Entries at -inf give what a vocabulary without them gives, even where they fill a whole tile."""
+    vocabulary = 3 * 70
+    g = torch.Generator().manual_seed(1)
+    hidden, weight, other = (torch.randn(n, 3, generator=g) for n in (4, vocabulary, vocabulary))
+    masked = torch.zeros(vocabulary)
+    masked[:70] = -math.inf if first_tile else 0.0
+    masked[75:140:3] = -math.inf
+    labels = torch.tensor([70, 71, 200, 209])
+    config = backend_config(backend, 4 * 70 * 4 * 2)
+    allowed = masked == 0
+    kept = torch.cumsum(allowed, 0) - 1
+    found = []
+    for w, r, bias, targets in (
+        (weight, other, masked, labels),
+        (weight[allowed], other[allowed], torch.zeros(int(allowed.sum())), kept[labels]),
+    ):
+        h = hidden.clone().requires_grad_()
+        stats = token_stats(h, Head(w, bias), targets, hidden, Head(r, bias), divergence=form, config=config)
+        (stats.policy_logp.sum() - 2 * stats.divergence.sum()).backward()
+        found.append((stats.policy_logp, stats.reference_logp, stats.divergence, h.grad))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_of_a_confident_label_keeps_its_digits(backend: str) -> None:
+    """At p = 0.9999 the label's gradient is 1 - p: not the bfloat16 rounding of -p plus 1."""
+    logits = torch.tensor([[9.0, 0.0, -1.0]], dtype=torch.bfloat16)
+    hidden = torch.ones(1, 1, dtype=torch.bfloat16, requires_grad=True)
+    stats = token_stats(hidden, Head(logits.T.contiguous()), torch.tensor([0]), config=backend_config(backend))
+    stats.policy_logp.sum().backward()
+    leaf = logits.double().requires_grad_()
+    leaf.log_softmax(-1)[0, 0].backward()
+    torch.testing.assert_close(hidden.grad.double(), leaf.grad @ logits.double().T, rtol=2**-7, atol=0)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.integers(0, 9), vocabulary=st.integers(1, 70), chunk=st.integers(1, 4000), keep=st.integers(0, 4000),
+    seed=st.integers(0, 2**20), form=st.sampled_from(["policy", "reference"]), backend=st.sampled_from(AVAILABLE),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]), dropped=st.floats(0, 1),
+)  # fmt: skip
+def test_any_shape_dtype_mask_and_chunk_agrees_with_float64(
+    rows: int, vocabulary: int, chunk: int, keep: int, seed: int, form: str, backend: str, dtype: torch.dtype,
+    dropped: float,
+) -> None:  # fmt: skip
+    g = torch.Generator().manual_seed(seed)
+    hidden, weight, other = (torch.randn(n, 3, generator=g).to(dtype) for n in (rows, vocabulary, vocabulary))
+    labels = torch.randint(vocabulary, (rows,), generator=g)
+    active = torch.rand(rows, generator=g) >= dropped
+    # Logits are rounded to the dtype by the head product; everything after that is float32.
+    logits, ref_logits = ((hidden @ w.T).double() for w in (weight, other))
+    hidden.requires_grad_()
+    stats = token_stats(
+        hidden, Head(weight), labels, hidden.detach(), Head(other), divergence=form, active=active,
+        config=backend_config(backend, chunk, keep),
+    )  # fmt: skip
+    leaf = logits.clone().requires_grad_()
+    log_p, log_r = leaf.log_softmax(-1), ref_logits.log_softmax(-1)
+    want_v = ((log_p if form == "policy" else log_r).exp() * (log_p - log_r)).sum(-1)
+    want_logp = log_p.gather(-1, labels[:, None]).squeeze(-1)
+    torch.testing.assert_close(stats.divergence.double(), want_v.detach() * active, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(stats.policy_logp.double(), want_logp.detach() * active, rtol=1e-5, atol=2e-5)
+    kl = stats.divergence if form == "policy" else -stats.divergence
+    assert (kl >= -1e-5).all()
+    (stats.policy_logp.sum() - 2 * stats.divergence.sum()).backward()
+    ((want_logp - 2 * want_v) * active).sum().backward()
+    bound = 2e-5 if dtype == torch.float32 else 0.05
+    error = (hidden.grad.double() - leaf.grad @ weight.double()).norm()
+    assert error <= bound * (1 + (leaf.grad @ weight.double()).norm())
