@@ -177,7 +177,7 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
         assert reference is not None
         heads = MaskHeads(reference.layers, reference.width, config.masks).to(inputs.dtype)
     model = _load_policy(inputs, engine)
-    module = PolicyModel(model, needs, heads, reference.head if reference else None, config.ops)
+    module = PolicyModel(model, needs, heads, reference.take_head() if reference else None, config.ops)
     groups = parameter_groups(
         module,
         learning_rate=inputs.agreed["training.learning_rate"],

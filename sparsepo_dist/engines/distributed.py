@@ -47,7 +47,7 @@ def initialise() -> torch.device:
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
-    _keep_freed_memory()
+    keep_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _ranks_here()))
     return torch.device("cpu")
@@ -68,7 +68,7 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc reuse large freed blocks: fresh ones cost more in page faults than most operators in arithmetic."""
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

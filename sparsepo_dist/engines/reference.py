@@ -48,7 +48,7 @@ class ReferenceEngine:
         device: torch.device,
     ) -> None:
         model.requires_grad_(False)
-        self.head = _frozen_head(model)
+        self._head: Head | None = _frozen_head(model)
         base = backbone(model)
         self.width: int = base.get_input_embeddings().embedding_dim
         self.layers: int = base.config.num_hidden_layers
@@ -64,6 +64,12 @@ class ReferenceEngine:
         else:
             self._module = deepspeed.initialize(model=self._module, config=ds_config)[0]
             self._module.eval()
+
+    def take_head(self) -> Head:
+        """The whole head, once: the policy's engine shards it, which a copy kept here would make pointless."""
+        head, self._head = self._head, None
+        assert head is not None, "the reference's head was taken before"
+        return head
 
     @property
     def site_types(self) -> list[str]:
