@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 
 from sparsepo_dist.cli import parse_train
 from sparsepo_dist.sentiment.prompts import all_prompts
+from tests.support.runs import assert_same_curve, train_all
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,14 +56,20 @@ def test_documents_that_are_linked_exist() -> None:
         assert (ROOT / link).is_file(), link
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the experiment's model and pairs are kept: empty for the first test that needs them."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_demo_raises_the_reward(tmp_path: Path) -> None:
+def test_the_demo_raises_the_reward(tmp_path: Path, cache: Path) -> None:
     """`make demo` after installation: the whole experiment, from an empty cache."""
     run = tmp_path / "run"
     done = subprocess.run(
         [Path(sys.executable).with_name("sparsepo"), "demo", "--output_dir", str(run)],
-        env={**os.environ, "SPARSEPO_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "SPARSEPO_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -81,3 +88,20 @@ def test_the_demo_raises_the_reward(tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(run / "final")
     lengths = {len(tokenizer(prompt)["input_ids"]) for prompt in all_prompts()}
     assert lengths <= {5, 6, 7, 8}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_default_recipe_trains_alike_on_compiled_kernels_and_in_plain_pytorch(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSEPO_CACHE", str(cache))
+    fields = {
+        "recipe": ROOT / "launch" / "recipes" / "sentiment.yaml",
+        "ds_config": ROOT / "ds_configs" / "zero3.json",
+        "training.max_steps": 3,
+        "training.precision": "fp32",
+    }
+    runs = {name: {**fields, "ops.backend": name} for name in ("cpp", "eager")}
+    trained = train_all(tmp_path, runs, ranks=2, timeout=1500)
+    assert_same_curve(trained["cpp"], trained["eager"])

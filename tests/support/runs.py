@@ -12,8 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sparsepo_dist.cli import guarded, parse_train
 
+VOLATILE = ("tokens_per_second", "seconds")
 ROOT = Path(__file__).resolve().parents[2]
 ZERO = {
     stage: {
@@ -48,7 +51,7 @@ def launch(arguments: list[str], *, ranks: int = 1, timeout: int = 300) -> subpr
     )
 
 
-def train_all(folder: Path, runs: dict[str, dict[str, Any]], *, ranks: int = 1) -> dict[str, Path]:
+def train_all(folder: Path, runs: dict[str, dict[str, Any]], *, ranks: int = 1, timeout: int = 300) -> dict[str, Path]:
     """Train every named run (dotted field to value; `ds_config` may be a dictionary); name to run folder."""
     folder.mkdir(parents=True, exist_ok=True)
     commands = {}
@@ -61,9 +64,22 @@ def train_all(folder: Path, runs: dict[str, dict[str, Any]], *, ranks: int = 1) 
         commands[name] = [f"--{field}={value}" for field, value in fields.items()]
     plan = folder / "plan.json"
     plan.write_text(json.dumps(commands))
-    done = launch(["-m", "tests.support.runs", str(plan)], ranks=ranks)
+    done = launch(["-m", "tests.support.runs", str(plan)], ranks=ranks, timeout=timeout)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return {name: folder / name for name in runs}
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl without what the machine's speed decides."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in VOLATILE} for row in rows]
+
+
+def assert_same_curve(run: Path, other: Path) -> None:
+    """Every metric of every step within 1e-5: of itself, or absolutely, for differences of sums near 0."""
+    for got, want in zip(metrics(run), metrics(other), strict=True):
+        assert got.pop("split") == want.pop("split")
+        assert got == pytest.approx(want, rel=1e-5, abs=1e-5), f"step {want['step']}"
 
 
 def main() -> None:
