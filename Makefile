@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast lint format clean
+.PHONY: setup demo test test-fast bench-ops lint format clean
 
 setup: $(STAMP)
 
@@ -25,6 +25,10 @@ test: setup
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not gpu and not network and not slow"
+
+# The fused operation against eager PyTorch (and TRL's chunked kernels where trl is installed): a table and JSON.
+bench-ops: setup
+	$(BIN)/python -m benchmarks.ops --output benchmarks/results/ops.json
 
 lint: setup
 	$(BIN)/ruff check .

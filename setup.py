@@ -64,6 +64,7 @@ setup(
         "eval": ["lm-eval>=0.4.9"],
         "flash-attn": ["flash-attn>=2.8"],
         "wandb": ["wandb>=0.19"],
+        "bench": ["trl>=1.16"],
         "dev": [
             "pytest>=9",
             "pytest-timeout>=2.4",
