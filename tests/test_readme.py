@@ -9,8 +9,10 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from sparsepo_dist.cli import parse_train
@@ -105,3 +107,29 @@ def test_the_default_recipe_trains_alike_on_compiled_kernels_and_in_plain_pytorc
     runs = {name: {**fields, "ops.backend": name} for name in ("cpp", "eager")}
     trained = train_all(tmp_path, runs, ranks=2, timeout=1500)
     assert_same_curve(trained["cpp"], trained["eager"])
+
+
+def test_sparsepo_doctor_prints_the_kernels_in_use() -> None:
+    command = next(command for command in COMMANDS if command == "sparsepo doctor")
+    program, *arguments = command.split()
+    done = subprocess.run(
+        [Path(sys.executable).with_name(program), *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^token_stats float32 +cpp \(built at ", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_the_operation_runs_as_shown() -> None:
+    (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "token_stats" in block)
+    hidden, reference_hidden = torch.randn(2, 5, 8)
+    lm_head, reference_lm_head = (torch.nn.Linear(8, 20, bias=False) for _ in range(2))
+    names: dict[str, Any] = {
+        "hidden": hidden, "lm_head": lm_head, "labels": torch.arange(5), "reference_hidden": reference_hidden,
+        "reference_lm_head": reference_lm_head,
+    }  # fmt: skip
+    exec(snippet, names)
+    log_p, log_r = lm_head(hidden).log_softmax(-1), reference_lm_head(reference_hidden).log_softmax(-1)
+    torch.testing.assert_close(names["stats"].divergence, (log_p.exp() * (log_p - log_r)).sum(-1))
+    torch.testing.assert_close(names["stats"].policy_logp, log_p.diagonal())
+    names["stats"].divergence.sum().backward()
+    assert lm_head.weight.grad is not None

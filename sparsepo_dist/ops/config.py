@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from sparsepo_dist.errors import UserError
 
@@ -25,7 +25,9 @@ class OpsConfig:
 
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
-        if self.chunk_bytes < 1 or self.keep_bytes < 0:
-            raise UserError(
-                f"ops.chunk_bytes {self.chunk_bytes} must be positive, ops.keep_bytes {self.keep_bytes} not negative"
-            )
+        if self.backend not in get_args(BackendName):
+            raise UserError(f"ops.backend: {self.backend!r} is not one of {', '.join(get_args(BackendName))}")
+        for name, least in (("chunk_bytes", 1), ("keep_bytes", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not least <= value < 2**63:
+                raise UserError(f"ops.{name}: {value!r} must be a whole number of bytes, {least} or more")

@@ -37,6 +37,7 @@ def token_stats_op(
     What an input leaves undefined is empty: the reference's parts without a reference, the divergence without a form.
     """
     kernels = choose_backend(backend, hidden.device.type, hidden.dtype).kernels
+    _check_labels(labels, len(weight))
     policy = Model(hidden, weight, bias)
     reference = None if ref_hidden is None or ref_weight is None else Model(ref_hidden, ref_weight, ref_bias)
     plan = _plan(labels, weight, form, chunk_bytes, keep_bytes)
@@ -170,6 +171,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
     # ZeRO-3 swaps parameters' storage between forward and backward: saved leaves follow the swap.
     ctx.save_for_backward(*tensors, *output[3:])
     ctx.options = (form, backend, chunk_bytes, keep_bytes)
+    ctx.mark_non_differentiable(output[1], *output[3:])
     ctx.set_materialize_grads(False)
 
 
@@ -189,6 +191,14 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]
 
 
 token_stats_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+def _check_labels(labels: Tensor, vocabulary: int) -> None:
+    """Here and not before the operator, so that compiled graphs check them too."""
+    if labels.numel():
+        low, high = torch.stack(labels.aminmax()).tolist()
+        if low < 0 or high >= vocabulary:
+            raise ValueError(f"token_stats: labels span {low}..{high}, the vocabulary 0..{vocabulary - 1}")
 
 
 def _plan(labels: Tensor, weight: Tensor, form: int, chunk_bytes: int, keep_bytes: int) -> TilePlan:

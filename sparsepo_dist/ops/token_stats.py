@@ -43,11 +43,12 @@ def token_stats(
         hidden: [N, D] the policy's hidden rows that predict the response tokens.
         head: the policy's head. A frozen head costs no gradient product.
         labels: [N] int64, in 0..V-1.
-        reference_hidden: [N, D_ref], with `reference_head`; without them no reference statistics are returned.
-        reference_head: the reference's head over the same vocabulary. It gets no gradient.
+        reference_hidden: [N, D_ref] of hidden's dtype, with `reference_head`; without them no reference statistics are
+            returned. Neither of them gets a gradient.
+        reference_head: the reference's head over the same vocabulary.
         divergence: the form of the expected log-ratio; None leaves it out (DPO needs none).
         active: [N] bool; tokens that are false (both masks zero: neither loss nor gradient) get statistics of 0
-            and cost no head product.
+            and cost no head product. How many they are is read from the device, and breaks a torch.compile graph.
         config: backend, tile size, memory budget.
 
     Returns:
@@ -55,10 +56,16 @@ def token_stats(
 
     Raises:
         ValueError: shapes, dtypes or devices that do not fit, or a label outside the vocabulary.
-        UserError: a compiled backend asked for by name cannot be used here.
+        UserError: a compiled backend asked for by name cannot be used here, or the config cannot work.
     """
+    config.validate()
     _check(hidden, head, labels, reference_hidden, reference_head, divergence)
     if active is not None:
+        if active.shape != labels.shape or active.dtype != torch.bool or active.device != labels.device:
+            raise ValueError(
+                f"token_stats: active must be bool [{len(labels)}] on {labels.device}, "
+                f"got {active.dtype} {tuple(active.shape)} on {active.device}"
+            )
         rows = active.nonzero().squeeze(-1)
         if len(rows) < len(labels):
             picked = None if reference_hidden is None else reference_hidden[rows]
@@ -104,18 +111,20 @@ def _check(
         raise ValueError(f"token_stats: divergence is 'policy', 'reference' or None, not {divergence!r}")
     if ref_hidden is not None and ref_head is not None:
         _check_rows("reference_hidden", ref_hidden, ref_head, labels)
+        if ref_hidden.dtype != hidden.dtype:
+            raise ValueError(
+                f"token_stats: hidden is {hidden.dtype}, reference_hidden {ref_hidden.dtype}; cast one and its head"
+            )
         if ref_head.weight.shape[0] != head.weight.shape[0]:
             raise ValueError(
                 f"token_stats: the policy's vocabulary is {head.weight.shape[0]}, "
                 f"the reference's {ref_head.weight.shape[0]}"
             )
-    if labels.numel() and not torch.compiler.is_compiling():
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= head.weight.shape[0]:
-            raise ValueError(f"token_stats: labels span {low}..{high}, the vocabulary 0..{head.weight.shape[0] - 1}")
 
 
 def _check_rows(name: str, hidden: Tensor, head: Head, labels: Tensor) -> None:
+    if not isinstance(head, Head):
+        raise ValueError(f"token_stats: the head of {name} must be a Head(weight, bias), not a {type(head).__name__}")
     if hidden.dim() != 2 or labels.shape != hidden.shape[:1] or labels.dtype != torch.int64:
         raise ValueError(
             f"token_stats: {name} must be [N, D] and labels [N] int64, "
@@ -125,9 +134,16 @@ def _check_rows(name: str, hidden: Tensor, head: Head, labels: Tensor) -> None:
         raise ValueError(f"token_stats: {name} {tuple(hidden.shape)} and head {tuple(head.weight.shape)} do not fit")
     if head.bias is not None and head.bias.shape != head.weight.shape[:1]:
         raise ValueError(f"token_stats: bias {tuple(head.bias.shape)}, expected ({head.weight.shape[0]},)")
-    if not hidden.dtype == head.weight.dtype or not hidden.is_floating_point():
-        raise ValueError(f"token_stats: {name} is {hidden.dtype}, its head {head.weight.dtype}")
-    if not hidden.device == head.weight.device == labels.device:
+    bias = head.weight if head.bias is None else head.bias
+    if not hidden.dtype == head.weight.dtype == bias.dtype:
         raise ValueError(
-            f"token_stats: {name}, head and labels are on {hidden.device}, {head.weight.device}, {labels.device}"
+            f"token_stats: {name} is {hidden.dtype}, its head {head.weight.dtype}, its bias {bias.dtype}; "
+            "cast them to one dtype"
+        )
+    if not hidden.is_floating_point():
+        raise ValueError(f"token_stats: {name} must be floating point, it is {hidden.dtype}")
+    if not hidden.device == head.weight.device == bias.device == labels.device:
+        raise ValueError(
+            f"token_stats: {name}, head, bias and labels are on {hidden.device}, {head.weight.device}, {bias.device} "
+            f"and {labels.device}"
         )

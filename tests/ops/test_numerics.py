@@ -172,3 +172,45 @@ def test_any_shape_dtype_mask_and_chunk_agrees_with_float64(
     bound = 2e-5 if dtype == torch.float32 else 0.05
     error = (hidden.grad.double() - leaf.grad @ weight.double()).norm()
     assert error <= bound * (1 + (leaf.grad @ weight.double()).norm())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("form", ["policy", "reference"])
+@pytest.mark.parametrize("value", [-1e4, -1e9, torch.finfo(torch.float32).min])
+def test_an_entry_masked_by_a_large_finite_value_costs_no_digits(backend: str, form: str, value: float) -> None:
+    """In the model that weighs the ratio only, and first of all entries: it meets whatever a block starts with."""
+    g = torch.Generator().manual_seed(0)
+    logits = {name: torch.randn(300, generator=g) for name in ("policy", "reference")}
+    logits[form][0] = value
+    policy = logits["policy"].requires_grad_()
+    zero = torch.zeros(1, 1)
+    stats = token_stats(
+        zero, Head(torch.zeros(300, 1), policy), torch.tensor([5]),
+        zero, Head(torch.zeros(300, 1), logits["reference"]), divergence=form, config=backend_config(backend),
+    )  # fmt: skip
+    stats.divergence.sum().backward()
+    leaf = policy.detach().double().requires_grad_()
+    log_p, log_r = leaf.log_softmax(-1), logits["reference"].double().log_softmax(-1)
+    weight = (log_p if form == "policy" else log_r).exp()
+    want = torch.where(weight > 0, weight * (log_p - log_r), 0.0).sum()
+    want.backward()
+    torch.testing.assert_close(stats.divergence[0].double(), want.detach(), rtol=1e-5, atol=1e-6)
+    assert (policy.grad - leaf.grad).norm() <= 1e-5 * leaf.grad.norm()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("chunk_bytes", [1, 10**6])
+@pytest.mark.parametrize("where", ["policy", "reference"])
+def test_a_nan_among_masked_entries_is_seen(backend: str, chunk_bytes: int, where: str) -> None:
+    bias = torch.zeros(3000 if chunk_bytes > 1 else 3)
+    bias[: len(bias) * 2 // 3] = -math.inf
+    bias[0] = math.nan
+    heads = {name: Head(torch.zeros(len(bias), 1), torch.zeros(len(bias))) for name in ("policy", "reference")}
+    heads[where] = Head(torch.zeros(len(bias), 1), bias)
+    zero, label = torch.zeros(1, 1), torch.tensor([len(bias) - 1])
+    stats = token_stats(
+        zero, heads["policy"], label, zero, heads["reference"], divergence="policy",
+        config=backend_config(backend, chunk_bytes),
+    )  # fmt: skip
+    assert (stats.policy_logp if where == "policy" else stats.reference_logp).isnan().all()
+    assert stats.divergence.isnan().all()

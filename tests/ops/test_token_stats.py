@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sparsepo_dist.contracts import TokenMasks, TokenStats
+from sparsepo_dist.errors import UserError
 from sparsepo_dist.objectives.sparsepo import SparsePO
 from sparsepo_dist.ops import Head, OpsConfig, token_stats
 from tests.support.head import BACKENDS, D_REF, D, N, V, backend_config, inputs
@@ -140,6 +141,37 @@ def test_operator_passes_opcheck(form: int) -> None:
     torch.library.opcheck(torch.ops.sparsepo.token_stats, arguments)
 
 
+def test_compiled_graphs_refuse_labels_outside_the_vocabulary_too() -> None:
+    x = inputs(torch.float32)
+    compiled = torch.compile(
+        lambda labels: token_stats(x["hidden"], x["head"], labels).policy_logp, fullgraph=True, backend="aot_eager"
+    )
+    with pytest.raises(ValueError, match=r"labels span -100\.\.10, the vocabulary 0\.\.10"):
+        compiled(torch.tensor([-100, 0, 1, 2, 3, 4, 10]))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (OpsConfig("CPP"), "'CPP' is not one of auto, eager, cpp, cuda"),
+        (OpsConfig(chunk_bytes=0), "chunk_bytes: 0"),
+        (OpsConfig(keep_bytes=-1), "keep_bytes: -1"),
+        (OpsConfig(chunk_bytes=1e6), "chunk_bytes: 1000000.0"),
+    ],
+)
+def test_wrong_configuration_is_refused_with_its_field(config: OpsConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        token_stats(**inputs(), divergence="policy", config=config)
+
+
+def test_the_reference_is_known_to_need_no_gradient() -> None:
+    x = inputs()
+    x["hidden"].requires_grad_()
+    stats = token_stats(**x, divergence="policy")
+    assert stats.policy_logp.requires_grad and stats.divergence.requires_grad
+    assert not stats.reference_logp.requires_grad
+
+
 def test_torch_compile_gives_the_same() -> None:
     x = inputs(torch.float32)
     x["hidden"].requires_grad_()
@@ -169,6 +201,14 @@ def test_torch_compile_gives_the_same() -> None:
         ({"reference_head": Head(torch.zeros(V + 1, D_REF, dtype=torch.float64))}, "vocabulary"),
         ({"head": Head(torch.zeros(V, D, dtype=torch.float64), torch.zeros(V + 2, dtype=torch.float64))}, "bias"),
         ({"divergence": "both"}, "'both'"),
+        ({"active": torch.ones(N + 1, dtype=torch.bool)}, r"active must be bool \[7\]"),
+        ({"active": torch.tensor([0, 2, 4])}, r"active must be bool \[7\].*int64 \(3,\)"),
+        ({"active": torch.ones(N)}, "active must be bool"),
+        ({"reference_hidden": torch.zeros(N, D_REF), "reference_head": Head(torch.zeros(V, D_REF))}, "cast one"),
+        ({"head": Head(torch.zeros(V, D, dtype=torch.float64), torch.zeros(V))}, "its bias torch.float32"),
+        ({"head": Head(torch.zeros(V, D, dtype=torch.float64), torch.zeros(V, device="meta").double())}, "meta"),
+        ({"hidden": torch.zeros(N, D, dtype=torch.int64), "head": Head(torch.zeros(V, D).long())}, "floating point"),
+        ({"head": torch.zeros(V, D, dtype=torch.float64)}, "must be a Head"),
     ],
 )
 def test_wrong_input_is_refused_with_its_name(change: dict, message: str) -> None:
