@@ -5,6 +5,7 @@ or a compiler here, they are built at first use instead.
 """
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ def kernels() -> dict[str, Any]:
         from torch.utils.cpp_extension import BuildExtension, CppExtension
     except ImportError:
         return {}
-    if shutil.which(os.environ.get("CXX") or "g++") is None:
+    if shutil.which(shlex.split(os.environ.get("CXX") or "g++")[0]) is None:
         return {}
     extension = CppExtension(
         "sparsepo_dist.ops._kernels_cpu",
@@ -42,6 +43,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["sparsepo_dist", "sparsepo_dist.*"]),
     package_data={"sparsepo_dist": ["py.typed"]},
+    # For builds at first use; under the environment's prefix, as they belong to no package.
+    data_files=[("share/sparsepo_dist/csrc", [str(path) for path in Path("csrc").glob("*")])],
     install_requires=[
         "torch>=2.10",
         "deepspeed>=0.19",

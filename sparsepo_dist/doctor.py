@@ -12,14 +12,14 @@ import torch
 from sparsepo_dist.ops.backend import choose_backend
 
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "bitsandbytes")
-OPTIONAL = ("flash_attn", "vaderSentiment", "lm_eval", "wandb")
+OPTIONAL = ("flash_attn", "vaderSentiment", "lm_eval", "wandb", "trl")
 
 
 def diagnose() -> dict[str, str]:
     """Name of a part to what was found of it."""
     cuda = torch.cuda.is_available()
     device = torch.cuda.get_device_name() if cuda else f"CPU, {len(os.sched_getaffinity(0))} cores"
-    findings = {name: importlib.metadata.version(name) for name in PACKAGES}
+    findings = {name: _version(name) for name in PACKAGES}
     findings["device"] = device
     for dtype in (torch.float32, torch.bfloat16):
         kernels, reason = choose_backend("auto", "cuda" if cuda else "cpu", dtype)
@@ -29,3 +29,10 @@ def diagnose() -> dict[str, str]:
     for name in OPTIONAL:
         findings[name] = "installed" if importlib.util.find_spec(name) else "not installed (optional)"
     return findings
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

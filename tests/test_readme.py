@@ -125,7 +125,7 @@ def test_the_operation_runs_as_shown() -> None:
     lm_head, reference_lm_head = (torch.nn.Linear(8, 20, bias=False) for _ in range(2))
     names: dict[str, Any] = {
         "hidden": hidden, "lm_head": lm_head, "labels": torch.arange(5), "reference_hidden": reference_hidden,
-        "reference_lm_head": reference_lm_head,
+        "reference_lm_head": reference_lm_head, "m_u": torch.tensor([1.0, 0, 0, 2, 0]), "m_d": torch.ones(5),
     }  # fmt: skip
     exec(snippet, names)
     log_p, log_r = lm_head(hidden).log_softmax(-1), reference_lm_head(reference_hidden).log_softmax(-1)

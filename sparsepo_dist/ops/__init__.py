@@ -1,4 +1,4 @@
-"""The operation this project exists for: both log-probabilities and the divergence from hidden rows, in chunks."""
+"""The operation this project exists for: both log-probabilities and the divergence from hidden rows, tile by tile."""
 
 from sparsepo_dist.ops.config import OpsConfig
 from sparsepo_dist.ops.kernels import DivergenceForm

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
 from typing import NamedTuple
 
@@ -41,16 +42,23 @@ def choose_backend(wanted: BackendName, device_type: str, dtype: torch.dtype) ->
         return Choice(EagerKernels(), "asked for")
     name = wanted if wanted != "auto" else next((n for n, kind in _DEVICES.items() if kind == device_type), "eager")
     if name == "eager":
-        return Choice(EagerKernels(), f"there are no compiled kernels for {device_type}")
-    if device_type != _DEVICES[name] or dtype not in _DTYPES[name]:
-        reason = f"the {name} kernels take {', '.join(map(str, _DTYPES[name]))} on {_DEVICES[name]}"
-        if wanted == "auto":
-            return Choice(EagerKernels(), reason)
-        raise UserError(f"ops.backend {wanted}: {reason}, not {dtype} on {device_type}")
-    loaded: Loaded = load_cpp() if name == "cpp" else load_cuda()
+        loaded = Loaded(False, f"there are no compiled kernels for {device_type}")
+    elif device_type != _DEVICES[name] or dtype not in _DTYPES[name]:
+        takes = ", ".join(map(str, _DTYPES[name]))
+        loaded = Loaded(False, f"the {name} kernels take {takes} on {_DEVICES[name]}, not {dtype} on {device_type}")
+    else:
+        loaded = load_cpp() if name == "cpp" else load_cuda()
     if loaded.usable:
         return Choice(CompiledKernels(name), loaded.reason)
-    if wanted == "auto":
-        log.warning("token_stats runs in plain PyTorch, many times slower: %s", loaded.reason)
-        return Choice(EagerKernels(), loaded.reason)
-    raise UserError(f"ops.backend {wanted}: {loaded.reason}")
+    if wanted != "auto":
+        raise UserError(f"ops.backend {wanted}: {loaded.reason}")
+    if dtype != torch.float64:
+        _warn(loaded.reason)
+    return Choice(EagerKernels(), loaded.reason)
+
+
+@cache
+def _warn(reason: str) -> None:
+    """Once for each reason, whatever the dtype, and by one rank of a launch."""
+    if os.environ.get("RANK", "0") == "0":
+        log.warning("token_stats runs in plain PyTorch, many times slower: %s", reason)

@@ -117,7 +117,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a @ b, summed in the dtype of `total`."""
     if total.dtype == a.dtype:
         total.addmm_(a, b)
-    elif total.is_cuda:
+    elif total.is_cuda:  # a float32 sum of narrower factors: torch 2.10 and newer
         torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
     else:  # CPUs have no such product: each tile's is rounded to the dtype of its factors before it is added
         total += a @ b

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
+import sys
+import sysconfig
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,17 +16,17 @@ import torch
 from torch import Tensor
 from torch.utils import cpp_extension
 
-from sparsepo_dist.ops.kernels import DivergenceForm, Tile
+from sparsepo_dist.ops.kernels import FORMS, DivergenceForm, Tile
 
 log = logging.getLogger(__name__)
 
-SOURCES = Path(__file__).resolve().parents[2] / "csrc"
-FORM_CODES = {None: 0, "policy": 1, "reference": 2}
+_FOLDERS = (Path(__file__).resolve().parents[2] / "csrc", Path(sys.prefix) / "share" / "sparsepo_dist" / "csrc")
+SOURCES = next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0])
+"""In a checkout; in any other installation, where setup.py puts them."""
 CPU_SOURCES = ("masked_kl_cpu.cpp", "binding_cpu.cpp")
 CUDA_SOURCES = ("masked_kl_cuda.cu", "binding_cuda.cpp")
 # Without OpenMP at::parallel_for is one thread, silently. GCC 12 warns inside its own AVX-512 header.
 CPU_FLAGS = ("-O3", "-fopenmp", "-Wno-uninitialized", "-Wno-maybe-uninitialized")
-
 CUDA_FLAGS = ("-O3", "-ftz=true")  # denormals would cost four instructions an exponential
 
 
@@ -41,7 +44,7 @@ class CompiledKernels:
         self.name = name
 
     def forward(self, tile: Tile, form: DivergenceForm | None, state: Tensor) -> None:
-        torch.ops.sparsepo_kernels.tile_forward(*tile, FORM_CODES[form], state)
+        torch.ops.sparsepo_kernels.tile_forward(*tile, FORMS.index(form), state)
 
     def backward(
         self,
@@ -52,25 +55,27 @@ class CompiledKernels:
         grad_divergence: Tensor | None,
         out: Tensor,
     ) -> None:
-        torch.ops.sparsepo_kernels.tile_backward(*tile, FORM_CODES[form], state, grad_logp, grad_divergence, out)
+        torch.ops.sparsepo_kernels.tile_backward(*tile, FORMS.index(form), state, grad_logp, grad_divergence, out)
 
 
 @cache
 def load_cpp() -> Loaded:
     """Make the CPU kernels callable; once per process."""
-    built = _built_library("_kernels_cpu*.so", CPU_SOURCES)
+    missing = "not built at installation"
+    built = _built_library("_kernels_cpu", CPU_SOURCES)
     if built is not None:
-        torch.ops.load_library(str(built))
-        return Loaded(True, f"built at installation, {_capabilities()}")
-    if not SOURCES.is_dir():
-        return Loaded(False, f"not built at installation, and there are no sources in {SOURCES}")
+        try:
+            torch.ops.load_library(str(built))
+            return Loaded(True, f"built at installation, {_capabilities()}")
+        except OSError as error:  # of another torch, or half a file
+            missing = f"{built.name} of the installation does not load ({error})"
     compiler = os.environ.get("CXX") or "g++"
-    if shutil.which(compiler) is None:
-        return Loaded(False, f"not built at installation, and there is no compiler ({compiler}) here")
+    if shutil.which(shlex.split(compiler)[0]) is None:
+        return Loaded(False, f"{missing}, and there is no compiler ({compiler}) here")
     try:
-        _build("sparsepo_kernels_cpu", CPU_SOURCES, extra_cflags=list(CPU_FLAGS))
+        _build("sparsepo_kernels_cpu", CPU_SOURCES, extra_cflags=list(CPU_FLAGS), extra_ldflags=["-fopenmp"])
     except (RuntimeError, OSError) as error:
-        return Loaded(False, f"the build failed: {error}")
+        return Loaded(False, f"{missing}, and the build failed: {error}")
     return Loaded(True, f"built at first use, {_capabilities()}")
 
 
@@ -92,18 +97,20 @@ def load_cuda() -> Loaded:
 
 
 def _build(name: str, sources: tuple[str, ...], **flags: Any) -> None:
+    if not SOURCES.is_dir():
+        raise OSError(f"there are no sources in {SOURCES}")
     log.warning("building %s, once; this takes half a minute", name)
     cpp_extension.load(name, [str(SOURCES / source) for source in sources], is_python_module=False, **flags)
 
 
-def _built_library(pattern: str, sources: tuple[str, ...]) -> Path | None:
-    """The installation's library, unless a source is newer than it."""
-    found = sorted(Path(__file__).parent.glob(pattern))
-    if not found:
+def _built_library(name: str, sources: tuple[str, ...]) -> Path | None:
+    """The installation's library for this Python, unless a source is newer than it."""
+    library = Path(__file__).with_name(name + str(sysconfig.get_config_var("EXT_SUFFIX")))
+    if not library.is_file():
         return None
     parts = [SOURCES / source for source in sources] + [p for p in SOURCES.glob("*") if p.suffix in (".h", ".inc")]
     changed = [part.stat().st_mtime for part in parts if part.is_file()]
-    return found[-1] if found[-1].stat().st_mtime >= max(changed, default=0.0) else None
+    return library if library.stat().st_mtime >= max(changed, default=0.0) else None
 
 
 def _capabilities() -> str:

@@ -14,6 +14,9 @@ DivergenceForm = Literal["policy", "reference"]
 """The distribution that the log-ratio is averaged under: `policy` gives KL(pi || pi_ref), the paper's Eq. 6-8;
 `reference` gives -KL(pi_ref || pi), the released implementation."""
 
+FORMS: tuple[DivergenceForm | None, ...] = (None, "policy", "reference")
+"""A form's place here is its code in operators and in csrc/masked_kl.h."""
+
 # Columns of a state, float64 [n, 7]; csrc/masked_kl.h has the same as RowState.
 POLICY_TOP, POLICY_SUM, POLICY_LABEL, REFERENCE_TOP, REFERENCE_SUM, REFERENCE_LABEL, RATIO_SUM = range(7)
 """Largest logit; sum of exp(logit - top); the label's logit; the same of the reference; sum of exp(logit - top) (z - y)

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from sparsepo_dist.ops.backend import choose_backend
 from sparsepo_dist.ops.bands import Gradients, Model, band_work, wide
-from sparsepo_dist.ops.kernels import DivergenceForm, Tile, finish, new_state
+from sparsepo_dist.ops.kernels import FORMS, Tile, finish, new_state
 from sparsepo_dist.ops.tiles import TilePlan, plan_tiles, view
-
-FORMS: tuple[DivergenceForm | None, ...] = (None, "policy", "reference")
 
 
 @torch.library.custom_op("sparsepo::token_stats", mutates_args=())
@@ -29,7 +27,7 @@ def token_stats_op(
     ref_bias: Tensor | None,
     form: int,
     backend: str,
-    chunk_bytes: int,
+    tile_bytes: int,
     keep_bytes: int,
 ) -> list[Tensor]:
     """policy_logp, reference_logp, divergence [N]; the rows' state [N, 7]; kept logits of both models, flat.
@@ -40,7 +38,7 @@ def token_stats_op(
     _check_labels(labels, len(weight))
     policy = Model(hidden, weight, bias)
     reference = None if ref_hidden is None or ref_weight is None else Model(ref_hidden, ref_weight, ref_bias)
-    plan = _plan(labels, weight, form, chunk_bytes, keep_bytes)
+    plan = _plan(labels, weight, ref_hidden, form, tile_bytes, keep_bytes)
     kept, ref_kept = _kept(hidden, plan, form)
     state = new_state(len(labels), hidden)
     scratch, ref_scratch = _scratch(hidden, plan), _scratch(hidden, plan, reference is not None)
@@ -59,23 +57,12 @@ def token_stats_op(
 
 
 @token_stats_op.register_fake
-def _(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor,
-    ref_hidden: Tensor | None,
-    ref_weight: Tensor | None,
-    ref_bias: Tensor | None,
-    form: int,
-    backend: str,
-    chunk_bytes: int,
-    keep_bytes: int,
-) -> list[Tensor]:
+def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *rest: Any) -> list[Tensor]:
+    ref_hidden, _, _, form, _, tile_bytes, keep_bytes = rest
     rows = labels.shape[0]
     ref_rows = 0 if ref_hidden is None else rows
     stats = (hidden.new_empty(n, dtype=wide(hidden)) for n in (rows, ref_rows, ref_rows if form else 0))
-    plan = _plan(labels, weight, form, chunk_bytes, keep_bytes)
+    plan = _plan(labels, weight, ref_hidden, form, tile_bytes, keep_bytes)
     return [*stats, hidden.new_empty(rows, 7, dtype=torch.float64), *_kept(hidden, plan, form)]
 
 
@@ -95,7 +82,7 @@ def token_stats_backward_op(
     grad_divergence: Tensor | None,
     form: int,
     backend: str,
-    chunk_bytes: int,
+    tile_bytes: int,
     keep_bytes: int,
     needs: list[bool],
 ) -> list[Tensor]:
@@ -106,7 +93,7 @@ def token_stats_backward_op(
     kernels = choose_backend(backend, hidden.device.type, hidden.dtype).kernels
     policy = Model(hidden, weight, bias)
     reference = None if ref_hidden is None or ref_weight is None else Model(ref_hidden, ref_weight, ref_bias)
-    plan = _plan(labels, weight, form, chunk_bytes, keep_bytes)
+    plan = _plan(labels, weight, ref_hidden, form, tile_bytes, keep_bytes)
     grads = Gradients(policy, needs, plan)
     scratch, ref_scratch = _scratch(hidden, plan), _scratch(hidden, plan, grad_divergence is not None)
     for band in range(plan.bands):
@@ -140,37 +127,16 @@ def token_stats_backward_op(
 
 
 @token_stats_backward_op.register_fake
-def _(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    labels: Tensor,
-    ref_hidden: Tensor | None,
-    ref_weight: Tensor | None,
-    ref_bias: Tensor | None,
-    state: Tensor,
-    kept: Tensor,
-    ref_kept: Tensor,
-    grad_logp: Tensor,
-    grad_divergence: Tensor | None,
-    form: int,
-    backend: str,
-    chunk_bytes: int,
-    keep_bytes: int,
-    needs: list[bool],
-) -> list[Tensor]:
-    whole = (hidden, weight, bias)
-    return [
-        torch.empty_like(t) if need and t is not None else weight.new_empty(0)
-        for t, need in zip(whole, needs, strict=True)
-    ]
+def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> list[Tensor]:
+    wanted = zip((hidden, weight, bias), rest[-1], strict=True)
+    return [weight.new_empty(0) if t is None or not need else torch.empty_like(t) for t, need in wanted]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    *tensors, form, backend, chunk_bytes, keep_bytes = inputs
+    *tensors, form, backend, tile_bytes, keep_bytes = inputs
     # ZeRO-3 swaps parameters' storage between forward and backward: saved leaves follow the swap.
     ctx.save_for_backward(*tensors, *output[3:])
-    ctx.options = (form, backend, chunk_bytes, keep_bytes)
+    ctx.options = (form, backend, tile_bytes, keep_bytes)
     ctx.mark_non_differentiable(output[1], *output[3:])
     ctx.set_materialize_grads(False)
 
@@ -201,11 +167,12 @@ def _check_labels(labels: Tensor, vocabulary: int) -> None:
             raise ValueError(f"token_stats: labels span {low}..{high}, the vocabulary 0..{vocabulary - 1}")
 
 
-def _plan(labels: Tensor, weight: Tensor, form: int, chunk_bytes: int, keep_bytes: int) -> TilePlan:
-    models = 2 if form else 1
+def _plan(
+    labels: Tensor, weight: Tensor, ref_hidden: Tensor | None, form: int, tile_bytes: int, keep_bytes: int
+) -> TilePlan:
     return plan_tiles(
-        labels.shape[0], weight.shape[0], models=models, element_size=weight.element_size(), chunk_bytes=chunk_bytes,
-        keep_bytes=keep_bytes,
+        labels.shape[0], weight.shape[0], models=1 if ref_hidden is None else 2, kept_models=2 if form else 1,
+        element_size=weight.element_size(), tile_bytes=tile_bytes, keep_bytes=keep_bytes,
     )  # fmt: skip
 
 

@@ -56,17 +56,20 @@ class TilePlan(NamedTuple):
 
 
 def plan_tiles(
-    rows: int, vocabulary: int, *, models: int, element_size: int, chunk_bytes: int, keep_bytes: int
+    rows: int, vocabulary: int, *, models: int, kept_models: int, element_size: int, tile_bytes: int, keep_bytes: int
 ) -> TilePlan:
-    """Cut [rows, vocabulary] so that one tile of `models` models stays within `chunk_bytes`."""
+    """Cut [rows, vocabulary] so that one tile of `models` models stays within `tile_bytes`.
+
+    As many tiles of `kept_models` models are kept as fit into `keep_bytes`.
+    """
     bands = max(1, -(-rows // MOST_ROWS))
     band_rows = max(1, -(-rows // bands))
-    width = min(vocabulary, max(1, chunk_bytes // (band_rows * element_size * models)))
+    width = min(vocabulary, max(1, tile_bytes // (band_rows * element_size * models)))
     if width < vocabulary and width > LANES:
         width -= width % LANES
     plan = TilePlan(rows, vocabulary, band_rows, width, 0)
-    tile_bytes = plan.tile_size * element_size * models
-    return plan._replace(kept=min(plan.bands * plan.columns, keep_bytes // tile_bytes) if rows else 0)
+    kept = keep_bytes // (plan.tile_size * element_size * kept_models)
+    return plan._replace(kept=min(plan.bands * plan.columns, kept) if rows else 0)
 
 
 def view(buffer: Tensor, place: int, plan: TilePlan, rows: int, entries: slice) -> Tensor:

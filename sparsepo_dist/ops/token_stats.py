@@ -13,8 +13,8 @@ from torch import Tensor
 
 from sparsepo_dist.contracts import TokenStats
 from sparsepo_dist.ops.config import OpsConfig
-from sparsepo_dist.ops.kernels import DivergenceForm
-from sparsepo_dist.ops.operator import FORMS, token_stats_op
+from sparsepo_dist.ops.kernels import FORMS, DivergenceForm
+from sparsepo_dist.ops.operator import token_stats_op
 
 _DEFAULTS = OpsConfig()
 
@@ -78,7 +78,7 @@ def token_stats(
     logp, ref_logp, v, *_ = token_stats_op(
         hidden.contiguous(), head.weight, head.bias, labels.contiguous(),
         None if reference_hidden is None else reference_hidden.contiguous(), ref_weight, ref_bias,
-        FORMS.index(divergence), config.backend, config.chunk_bytes, keep_bytes,
+        FORMS.index(divergence), config.backend, config.tile_bytes, keep_bytes,
     )  # fmt: skip
     return TokenStats(logp, ref_logp if reference_hidden is not None else None, v if divergence is not None else None)
 

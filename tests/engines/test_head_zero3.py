@@ -1,9 +1,7 @@
 """The fused operation inside a sharded policy gives the statistics and gradients of plain float64 autograd.
 
-Two ranks with different batches under ZeRO-3, every parameter sharded. The other side of each comparison knows
-nothing of the package: transformers' own forward, one sequence at a time, full logits, the formulas of
-tests.support.brute_force, masks and LoRA written out as matrix products. Its float64 is float32 where transformers
-insists (rotary tables, Llama's norms, attention's softmax): 1e-7, far below every bound here.
+Two ranks with different batches under ZeRO-3, every parameter sharded. The other side of each comparison,
+tests.support.plain_autograd, knows nothing of the package; its own error of 1e-7 is far below every bound here.
 """
 
 from __future__ import annotations
@@ -18,21 +16,12 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from torch import Tensor
 
 from tests.support.brute_force import Response, token_numbers
+from tests.support.plain_autograd import Plain, plain_pass
 from tests.support.runs import launch
-from tests.support.sharded_head import (
-    LORA_ALPHA,
-    LORA_RANK,
-    MICRO_BATCHES,
-    Case,
-    Setting,
-    fixed_mask,
-    pairs_of,
-    token_factors,
-)
+from tests.support.sharded_head import Case, Setting
 from tests.support.tiny import VOCABULARY, save_tiny_model
 
 pytestmark = pytest.mark.slow  # one launch, which every test here reads from
@@ -84,14 +73,6 @@ def save_model(folder: Path, family: str, seed: int) -> None:
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-@dataclass
-class Plain:
-    """What plain autograd says: [rank][micro-batch] statistics by name, and gradients by the policy's names."""
-
-    stats: list[list[dict[str, Tensor]]]
-    gradients: dict[str, Tensor]
-
-
 @dataclass(repr=False)
 class Launched:
     """Cases with their model folders, and per case what each rank recorded."""
@@ -122,7 +103,7 @@ class Launched:
             if case.bf16:
                 records = (rank[name]["settings"][0]["micro_batches"] for rank in self.ranks)
                 masks = [[(m["m_u"], m["m_d"]) for m in micro_batches] for micro_batches in records]
-            self._plain[key] = plain_pass(case, setting, self.ranks[0][name]["given"], masks)
+            self._plain[key] = plain_pass(case, setting, RANKS, self.ranks[0][name]["given"], masks)
         return self._plain[key]
 
 
@@ -148,92 +129,6 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     ranks = [{name: torch.load(folder / f"{name}.rank{rank}.pt") for name in cases} for rank in range(RANKS)]
     return Launched(cases, ranks)
-
-
-def plain_model(folder: str, bf16: bool) -> nn.Module:
-    """The model in float64, its weights rounded to bfloat16 first where the engine rounds them."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
-    if bf16:
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.copy_(parameter.bfloat16())
-    return model
-
-
-def add_adapters(model: nn.Module, given: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """W + scale * B @ A into the weights; (A, B) of each adapted weight's name."""
-    adapters = {}
-    for name, a in given.items():
-        if ".lora_A." in name:
-            weight = name.removeprefix("model.").replace(".lora_A.default", "")
-            adapters[weight] = (a.double(), given[name.replace(".lora_A.", ".lora_B.")].double())
-    with torch.no_grad():
-        for weight, (a, b) in adapters.items():
-            model.get_parameter(weight).add_(b @ a, alpha=LORA_ALPHA / LORA_RANK)
-    return adapters
-
-
-def plain_mask(prefix: str, masks: dict[str, Tensor], layers: Tensor) -> Tensor:
-    """ReLU(w_o . ReLU(w^l . H^l + b^l)) of reference states [L, N, D]."""
-    weight, bias, out = (masks[f"mask_heads.{prefix}.{part}"] for part in ("weight", "bias", "out"))
-    return torch.relu(out @ torch.relu((layers * weight[:, None]).sum(-1) + bias[:, None]))
-
-
-def plain_pass(
-    case: Case, setting: Setting, given: dict[str, Tensor], masks_seen: list[list[tuple[Tensor, Tensor]]] | None = None
-) -> Plain:
-    """One global gradient, as DeepSpeed averages it: the mean over ranks of the sum over micro-batches.
-
-    `masks_seen` [rank][micro-batch] takes the place of learned masks, which then get no gradient.
-    """
-    model, reference = plain_model(case.policy, case.bf16), plain_model(case.reference, case.bf16)
-    given = {name: (value.bfloat16() if case.bf16 else value).double() for name, value in given.items()}
-    adapters = add_adapters(model, given)
-    mask_leaves = {n: v.requires_grad_() for n, v in given.items() if n.startswith("mask_heads.") and not masks_seen}
-    stats: list[list[dict[str, Tensor]]] = []
-    loss = torch.zeros((), dtype=torch.float64)
-    for rank in range(RANKS):
-        stats.append([])
-        for number in range(MICRO_BATCHES):
-            logits, ref_logits, layers, tokens = [], [], [], []
-            for pair in pairs_of(rank, number):
-                for response in (pair.chosen_ids, pair.rejected_ids):
-                    ids = torch.tensor([[*pair.prompt_ids, *response]])
-                    predicting = slice(len(pair.prompt_ids) - 1, -1)
-                    logits.append(model(ids).logits[0, predicting])
-                    with torch.no_grad():
-                        out = reference(ids, output_hidden_states=True)
-                    ref_logits.append(out.logits[0, predicting])
-                    layers.append(torch.cat(out.hidden_states[1:])[:, predicting])
-                    tokens.extend(response)
-            none = torch.empty(0)
-            numbers = token_numbers(Response(torch.cat(logits), torch.cat(ref_logits), tokens, none, none))
-            logp, ref_logp, reverse_kl, forward_kl = numbers
-            v = reverse_kl if setting.divergence == "policy" else -forward_kl
-            if masks_seen:
-                m_u, m_d = (mask.double() for mask in masks_seen[rank][number])
-            elif mask_leaves:
-                m_u, m_d = (plain_mask(p, mask_leaves, torch.cat(layers, 1)) for p in ("reward", "divergence"))
-            else:
-                m_u = m_d = fixed_mask(rank, number, len(tokens)).double()
-            factors = token_factors(rank, number, len(tokens))
-            loss = loss + (factors * (m_u * (logp - ref_logp) + m_d * v)).sum() / RANKS
-            found = {
-                "policy_logp": logp, "reference_logp": ref_logp, "divergence": v, "m_u": m_u, "m_d": m_d,
-                "policy_top": torch.cat(logits).abs().amax(-1), "reference_top": torch.cat(ref_logits).abs().amax(-1),
-            }  # fmt: skip
-            stats[-1].append({name: values.detach() for name, values in found.items()})
-    names = [name for name, _ in model.named_parameters()]
-    grads = torch.autograd.grad(loss, [*model.parameters(), *mask_leaves.values()])
-    of_weights = dict(zip(names, grads, strict=False))
-    gradients = dict(zip(mask_leaves, grads[len(names) :], strict=True))
-    if not case.lora:
-        return Plain(stats, gradients | {f"model.{name}": grad for name, grad in of_weights.items()})
-    for name, (a, b) in adapters.items():
-        grad, module = of_weights[name] * (LORA_ALPHA / LORA_RANK), "model." + name.removesuffix(".weight")
-        gradients[f"{module}.lora_A.default.weight"] = b.T @ grad
-        gradients[f"{module}.lora_B.default.weight"] = grad @ a.T
-    return Plain(stats, gradients)
 
 
 def product(rows: Tensor, head: Sequence[Tensor | None]) -> Tensor:
@@ -408,5 +303,5 @@ def test_cases_take_several_tiles_and_keep_none_some_or_all(launched: Launched, 
     for setting, got, _ in launched.micro_batches(name):
         logits = 2 * int(got["active"].sum()) * VOCABULARY * got["hidden"].element_size()
         if logits:
-            assert 2 * setting.chunk_bytes < logits
-            assert setting.keep_bytes in (0, ALL) or setting.chunk_bytes < setting.keep_bytes < logits
+            assert 2 * setting.tile_bytes < logits
+            assert setting.keep_bytes in (0, ALL) or setting.tile_bytes < setting.keep_bytes < logits

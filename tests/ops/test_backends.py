@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from sparsepo_dist.doctor import diagnose
+from sparsepo_dist import doctor
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.ops import OpsConfig, backend, compiled, token_stats
 from tests.support.head import backend_config, has_instruction_set, inputs
@@ -26,10 +27,11 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ 
 def fresh_choice(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """As in a process that has not looked for kernels yet, on a machine that has none built."""
     monkeypatch.setattr(compiled, "_built_library", lambda *_: None)
-    for function in (backend.choose_backend, compiled.load_cpp):
+    cached = (backend.choose_backend, backend._warn, compiled.load_cpp)
+    for function in cached:
         function.cache_clear()
     yield monkeypatch
-    for function in (backend.choose_backend, compiled.load_cpp):
+    for function in cached:
         function.cache_clear()
 
 
@@ -37,13 +39,40 @@ def test_without_a_compiler_auto_warns_once_and_runs_eagerly(
     fresh_choice: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fresh_choice.setenv("CXX", "no-such-compiler")
-    x = inputs(torch.float32)
     with caplog.at_level(logging.WARNING):
-        for _ in range(2):
-            stats = token_stats(**x, divergence="policy")
+        for dtype in (torch.float32, torch.bfloat16, torch.float32):
+            stats = token_stats(**inputs(dtype), divergence="policy")
     assert stats.divergence.isfinite().all()
     assert [r.message for r in caplog.records if "plain PyTorch" in r.message] == [caplog.records[0].message]
     assert "no-such-compiler" in caplog.records[0].message
+
+
+def test_a_library_that_does_not_load_is_replaced_or_named(fresh_choice: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.so"
+    damaged.write_bytes(b"half a file")
+    fresh_choice.setattr(compiled, "_built_library", lambda *_: damaged)
+    fresh_choice.setenv("CXX", "no-such-compiler -m64")
+    with pytest.raises(UserError, match=r"damaged\.so of the installation does not load .*no-such-compiler"):
+        token_stats(**inputs(torch.float32), divergence="policy", config=OpsConfig("cpp"))
+
+
+@pytest.mark.slow
+def test_any_installation_brings_the_sources_for_a_build_at_first_use(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", ".", "--no-build-isolation", "--no-deps", "--wheel-dir", tmp_path]
+    subprocess.run(
+        [*map(str, command)], cwd=ROOT, env={**os.environ, "CXX": "no-such-compiler"}, check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {Path(name).name for name in zipfile.ZipFile(wheel).namelist() if "share/sparsepo_dist/csrc/" in name}
+    assert held == {path.name for path in (ROOT / "csrc").iterdir()}
+
+
+def test_installation_and_first_use_compile_alike() -> None:
+    setup = (ROOT / "setup.py").read_text()
+    for flag in compiled.CPU_FLAGS:
+        assert f'"{flag}"' in setup, flag
+    for source in compiled.CPU_SOURCES:
+        assert f'"csrc/{source}"' in setup, source
 
 
 def test_without_a_compiler_a_named_backend_is_refused_with_the_reason(fresh_choice: pytest.MonkeyPatch) -> None:
@@ -85,13 +114,20 @@ def test_kernels_run_on_as_many_threads_as_torch() -> None:
 
 def test_doctor_names_backend_instruction_set_and_reason() -> None:
     for dtype in ("float32", "bfloat16"):
-        finding = diagnose()[f"token_stats {dtype}"]
+        finding = doctor.diagnose()[f"token_stats {dtype}"]
         assert finding.startswith("cpp (built at ") and "threads" in finding, finding
 
 
 def test_doctor_says_why_the_compiled_kernels_are_not_used(fresh_choice: pytest.MonkeyPatch) -> None:
     fresh_choice.setenv("CXX", "no-such-compiler")
-    assert diagnose()["token_stats float32"].startswith("eager (not built at installation, and there is no compiler")
+    assert doctor.diagnose()["token_stats float32"].startswith(
+        "eager (not built at installation, and there is no compiler"
+    )
+
+
+def test_doctor_reports_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
+    assert doctor.diagnose()["no-such-package"] == "not installed"
 
 
 @needs_compiler
@@ -130,4 +166,4 @@ def test_kernels_are_clean_under_address_and_undefined_behaviour_sanitizers(tmp_
     assert built.returncode == 0, built.stderr
     done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "portable: largest error" in done.stdout
+    assert "portable, bfloat16: largest error" in done.stdout

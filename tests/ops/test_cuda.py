@@ -32,7 +32,7 @@ def test_statistics_and_gradients_agree_with_plain_pytorch(
     for backend in ("cuda", "eager"):
         h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
         reference = (ref_hidden, Head(ref_weight)) if form else (None, None)
-        config = OpsConfig(backend, chunk_bytes=2**26, keep_bytes=2**27)
+        config = OpsConfig(backend, tile_bytes=2**26, keep_bytes=2**27)
         stats = token_stats(h, Head(w), labels, *reference, divergence=form, config=config)
         loss = (factors[0] * stats.policy_logp).sum()
         if form:

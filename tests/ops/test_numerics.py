@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsepo_dist.ops import Head, token_stats
+from sparsepo_dist.ops import Head, tiles, token_stats
 from tests.support.head import AVAILABLE, BACKENDS, N, backend_config, inputs
 
 
@@ -140,38 +141,42 @@ def test_gradient_of_a_confident_label_keeps_its_digits(backend: str) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    rows=st.integers(0, 9), vocabulary=st.integers(1, 70), chunk=st.integers(1, 4000), keep=st.integers(0, 4000),
+    rows=st.integers(0, 9), vocabulary=st.integers(1, 70), tile=st.integers(1, 4000), keep=st.integers(0, 4000),
     seed=st.integers(0, 2**20), form=st.sampled_from(["policy", "reference"]), backend=st.sampled_from(AVAILABLE),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]), dropped=st.floats(0, 1),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]), dropped=st.floats(0, 1), band=st.integers(1, 9),
+    has_bias=st.booleans(),
 )  # fmt: skip
-def test_any_shape_dtype_mask_and_chunk_agrees_with_float64(
-    rows: int, vocabulary: int, chunk: int, keep: int, seed: int, form: str, backend: str, dtype: torch.dtype,
-    dropped: float,
+def test_any_shape_dtype_mask_and_cut_agrees_with_float64(
+    rows: int, vocabulary: int, tile: int, keep: int, seed: int, form: str, backend: str, dtype: torch.dtype,
+    dropped: float, band: int, has_bias: bool,
 ) -> None:  # fmt: skip
     g = torch.Generator().manual_seed(seed)
     hidden, weight, other = (torch.randn(n, 3, generator=g).to(dtype) for n in (rows, vocabulary, vocabulary))
+    bias = torch.randn(vocabulary, generator=g).to(dtype) if has_bias else None
     labels = torch.randint(vocabulary, (rows,), generator=g)
     active = torch.rand(rows, generator=g) >= dropped
     # Logits are rounded to the dtype by the head product; everything after that is float32.
-    logits, ref_logits = ((hidden @ w.T).double() for w in (weight, other))
-    hidden.requires_grad_()
-    stats = token_stats(
-        hidden, Head(weight), labels, hidden.detach(), Head(other), divergence=form, active=active,
-        config=backend_config(backend, chunk, keep),
-    )  # fmt: skip
-    leaf = logits.clone().requires_grad_()
-    log_p, log_r = leaf.log_softmax(-1), ref_logits.log_softmax(-1)
+    logits, ref_logits = hidden @ weight.T if bias is None else torch.addmm(bias, hidden, weight.T), hidden @ other.T
+    leaves = [t for t in (hidden, weight, bias) if t is not None]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    with mock.patch.object(tiles, "MOST_ROWS", band):
+        stats = token_stats(
+            hidden, Head(weight, bias), labels, hidden.detach(), Head(other), divergence=form, active=active,
+            config=backend_config(backend, tile, keep),
+        )  # fmt: skip
+        (stats.policy_logp.sum() - 2 * stats.divergence.sum()).backward()
+    z = logits.detach().double().requires_grad_()
+    log_p, log_r = z.log_softmax(-1), ref_logits.double().log_softmax(-1)
     want_v = ((log_p if form == "policy" else log_r).exp() * (log_p - log_r)).sum(-1)
     want_logp = log_p.gather(-1, labels[:, None]).squeeze(-1)
-    torch.testing.assert_close(stats.divergence.double(), want_v.detach() * active, rtol=1e-5, atol=2e-5)
-    torch.testing.assert_close(stats.policy_logp.double(), want_logp.detach() * active, rtol=1e-5, atol=2e-5)
-    kl = stats.divergence if form == "policy" else -stats.divergence
-    assert (kl >= -1e-5).all()
-    (stats.policy_logp.sum() - 2 * stats.divergence.sum()).backward()
+    torch.testing.assert_close(stats.divergence.double(), want_v.detach() * active, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(stats.policy_logp.double(), want_logp.detach() * active, rtol=1e-5, atol=2e-6)
     ((want_logp - 2 * want_v) * active).sum().backward()
-    bound = 2e-5 if dtype == torch.float32 else 0.05
-    error = (hidden.grad.double() - leaf.grad @ weight.double()).norm()
-    assert error <= bound * (1 + (leaf.grad @ weight.double()).norm())
+    wanted = (z.grad @ weight.detach().double(), z.grad.T @ hidden.detach().double(), z.grad.sum(0))
+    bound = 1e-5 if dtype == torch.float32 else 0.05
+    for leaf, want in zip(leaves, wanted, strict=False):
+        assert (leaf.grad.double() - want).norm() <= bound * (1 + want.norm())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -199,10 +204,10 @@ def test_an_entry_masked_by_a_large_finite_value_costs_no_digits(backend: str, f
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("chunk_bytes", [1, 10**6])
+@pytest.mark.parametrize("tile_bytes", [1, 10**6])
 @pytest.mark.parametrize("where", ["policy", "reference"])
-def test_a_nan_among_masked_entries_is_seen(backend: str, chunk_bytes: int, where: str) -> None:
-    bias = torch.zeros(3000 if chunk_bytes > 1 else 3)
+def test_a_nan_among_masked_entries_is_seen(backend: str, tile_bytes: int, where: str) -> None:
+    bias = torch.zeros(3000 if tile_bytes > 1 else 3)
     bias[: len(bias) * 2 // 3] = -math.inf
     bias[0] = math.nan
     heads = {name: Head(torch.zeros(len(bias), 1), torch.zeros(len(bias))) for name in ("policy", "reference")}
@@ -210,7 +215,7 @@ def test_a_nan_among_masked_entries_is_seen(backend: str, chunk_bytes: int, wher
     zero, label = torch.zeros(1, 1), torch.tensor([len(bias) - 1])
     stats = token_stats(
         zero, heads["policy"], label, zero, heads["reference"], divergence="policy",
-        config=backend_config(backend, chunk_bytes),
+        config=backend_config(backend, tile_bytes),
     )  # fmt: skip
     assert (stats.policy_logp if where == "policy" else stats.reference_logp).isnan().all()
     assert stats.divergence.isnan().all()

@@ -29,11 +29,11 @@ def expected(x: dict, form: str) -> TokenStats:
 
 @pytest.mark.parametrize("form", ["policy", "reference"])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("chunk_bytes", [1, 2 * 3 * V * 8, 10**6])
-def test_values_equal_full_logits(form: str, bias: bool, chunk_bytes: int, keep_bytes: int = 0) -> None:
+@pytest.mark.parametrize("tile_bytes", [1, 2 * 3 * V * 8, 10**6])
+def test_values_equal_full_logits(form: str, bias: bool, tile_bytes: int) -> None:
     x = inputs(bias=bias)
     got, want = (
-        token_stats(**x, divergence=form, config=OpsConfig(chunk_bytes=chunk_bytes, keep_bytes=keep_bytes)),
+        token_stats(**x, divergence=form, config=OpsConfig(tile_bytes=tile_bytes, keep_bytes=0)),
         expected(x, form),
     )
     for name in ("policy_logp", "reference_logp", "divergence"):
@@ -49,7 +49,7 @@ def test_gradcheck_of_hidden_weight_and_bias(form: str, keep_bytes: int) -> None
     def run(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         stats = token_stats(
             hidden, Head(weight, bias), x["labels"], x["reference_hidden"], x["reference_head"],
-            divergence=form, config=OpsConfig(chunk_bytes=2 * 3 * V * 8, keep_bytes=keep_bytes),
+            divergence=form, config=OpsConfig(tile_bytes=2 * 3 * V * 8, keep_bytes=keep_bytes),
         )  # fmt: skip
         return stats.policy_logp, stats.divergence
 
@@ -132,11 +132,12 @@ def test_strided_input_gives_what_contiguous_input_gives(backend: str) -> None:
 
 
 @pytest.mark.parametrize("form", [0, 1, 2])
-def test_operator_passes_opcheck(form: int) -> None:
+@pytest.mark.parametrize("backend", ["eager", "cpp"])
+def test_operator_passes_opcheck(form: int, backend: str) -> None:
     x = inputs(torch.float32)
     arguments = (
         x["hidden"].requires_grad_(), x["head"].weight.requires_grad_(), x["head"].bias.requires_grad_(), x["labels"],
-        x["reference_hidden"], *x["reference_head"], form, "eager", 3, 4,
+        x["reference_hidden"], *x["reference_head"], form, backend, 300, 400,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.sparsepo.token_stats, arguments)
 
@@ -154,9 +155,9 @@ def test_compiled_graphs_refuse_labels_outside_the_vocabulary_too() -> None:
     ("config", "message"),
     [
         (OpsConfig("CPP"), "'CPP' is not one of auto, eager, cpp, cuda"),
-        (OpsConfig(chunk_bytes=0), "chunk_bytes: 0"),
+        (OpsConfig(tile_bytes=0), "tile_bytes: 0"),
         (OpsConfig(keep_bytes=-1), "keep_bytes: -1"),
-        (OpsConfig(chunk_bytes=1e6), "chunk_bytes: 1000000.0"),
+        (OpsConfig(tile_bytes=1e6), "tile_bytes: 1000000.0"),
     ],
 )
 def test_wrong_configuration_is_refused_with_its_field(config: OpsConfig, message: str) -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sparsepo_dist.ops import Head, OpsConfig, token_stats
+from sparsepo_dist.ops import Head, OpsConfig, tiles, token_stats
 from sparsepo_dist.ops.tiles import MOST_ROWS, plan_tiles
 from tests.support.head import BACKENDS, D_REF, D, N, V, backend_config, count_products, inputs
 
@@ -45,7 +45,7 @@ def test_rows_without_upstream_gradient_cost_no_product(
 
     got = gradients(grad_logp, grad_v)
     # Four rows have a gradient, two of them one of the divergence, which alone needs the reference's logits.
-    assert set(products) == (set() if keep_bytes else {(4, D), (2, D_REF)})
+    assert products == ([] if keep_bytes else 2 * [(4, D), (2, D_REF)])
     # A weight of 1e-30 is a gradient of nothing, but it is not 0: no row is left out.
     want = gradients(grad_logp + 1e-30, grad_v + 1e-30)
     for a, b in zip(got, want, strict=True):
@@ -55,7 +55,8 @@ def test_rows_without_upstream_gradient_cost_no_product(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_memory_grows_with_a_tile_and_not_with_rows_times_vocabulary(backend: str) -> None:
+@pytest.mark.parametrize("form", [None, "policy"])
+def test_memory_grows_with_a_tile_and_not_with_rows_times_vocabulary(backend: str, form: str | None) -> None:
     rows, vocabulary = 1024, 4096
     hidden = torch.randn(rows, 8, requires_grad=True)
     weight = torch.randn(vocabulary, 8, requires_grad=True)
@@ -64,9 +65,9 @@ def test_memory_grows_with_a_tile_and_not_with_rows_times_vocabulary(backend: st
     with torch.profiler.profile(profile_memory=True) as profile:
         stats = token_stats(
             hidden, Head(weight), torch.zeros(rows, dtype=torch.int64), hidden.detach(), Head(weight.detach()),
-            divergence="policy", config=config,
+            divergence=form, config=config,
         )  # fmt: skip
-        (stats.policy_logp.sum() + stats.divergence.sum()).backward()
+        sum(s.sum() for s in (stats.policy_logp, stats.divergence) if s is not None).backward()
     largest = max(event.self_cpu_memory_usage for event in profile.events())
     # Eager arithmetic makes float64 and bool copies of a tile on the way.
     assert tile / 2 <= largest <= (4 if backend == "eager" else 1) * tile
@@ -108,7 +109,9 @@ def test_tiles_cover_the_logits_once_within_the_budget(
     rows: int, vocabulary: int, models: int, element: int, chunk: int, keep: int
 ) -> None:
     assume(chunk >= 2**16 or vocabulary < 2000)  # else: a million tiles to count
-    plan = plan_tiles(rows, vocabulary, models=models, element_size=element, chunk_bytes=chunk, keep_bytes=keep)
+    plan = plan_tiles(
+        rows, vocabulary, models=models, kept_models=models, element_size=element, tile_bytes=chunk, keep_bytes=keep
+    )
     places = []
     for band in range(plan.bands):
         edge = 0
@@ -122,3 +125,59 @@ def test_tiles_cover_the_logits_once_within_the_budget(
     tile_bytes = plan.tile_size * models * element
     assert tile_bytes <= chunk or plan.width == 1
     assert places == list(range(plan.kept)) and plan.kept * tile_bytes <= keep
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("trainable", [True, False])
+@pytest.mark.parametrize("keep_bytes", [0, 10**6])
+def test_products_are_six_at_most_and_two_less_for_kept_logits_and_one_for_a_frozen_head(
+    backend: str, trainable: bool, keep_bytes: int
+) -> None:
+    x = inputs(torch.float32, bias=False)
+    x["hidden"].requires_grad_()
+    x["head"].weight.requires_grad_(trainable)
+    config = backend_config(backend, 2 * N * 4 * 4, keep_bytes)
+    tiles = plan_tiles(
+        N, V, models=2, kept_models=2, element_size=4, tile_bytes=config.tile_bytes, keep_bytes=0
+    ).columns
+    with torch.profiler.profile() as profile:
+        stats = token_stats(**x, divergence="policy", config=config)
+        (stats.policy_logp + stats.divergence).sum().backward()
+    products = [event.name for event in profile.events() if event.name in ("aten::mm", "aten::addmm", "aten::addmm_")]
+    each = 2 + (0 if keep_bytes else 2) + 1 + trainable
+    assert tiles > 1 and len(products) == tiles * each
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_heads_gradient_is_summed_in_float32_over_bands(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two hundred bands that each add 1/256 of the first one's part, which a bfloat16 sum would round away."""
+    monkeypatch.setattr(tiles, "MOST_ROWS", 1)
+    rows = 257
+    hidden = torch.full((rows, 1), 2.0**-8, dtype=torch.bfloat16)
+    hidden[0] = 1
+    weight = torch.zeros(4, 1, dtype=torch.bfloat16, requires_grad=True)
+    stats = token_stats(
+        hidden, Head(weight), torch.zeros(rows, dtype=torch.int64), config=backend_config(backend, 10**6)
+    )
+    stats.policy_logp.sum().backward()
+    # Every row has p = 1/4: (1 - 1/4) for the label, -1/4 for the others, times the sum of hidden rows, which is 2.
+    torch.testing.assert_close(weight.grad.squeeze(), torch.tensor([1.5, -0.5, -0.5, -0.5], dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize(("rows", "vocabulary"), [(10**6, 9), (3, 262144)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_million_rows_and_a_quarter_of_a_million_entries(rows: int, vocabulary: int, dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(0)
+    hidden, ref_hidden = (torch.randn(rows, 1, generator=g).to(dtype) for _ in range(2))
+    weight, ref_weight = (torch.randn(vocabulary, 1, generator=g).to(dtype) for _ in range(2))
+    labels = torch.randint(vocabulary, (rows,), generator=g)
+    hidden.requires_grad_()
+    stats = token_stats(hidden, Head(weight), labels, ref_hidden, Head(ref_weight), divergence="policy")
+    stats.divergence.sum().backward()
+    leaf = (hidden.detach() @ weight.T).double().requires_grad_()
+    log_p, log_r = leaf.log_softmax(-1), (ref_hidden @ ref_weight.T).double().log_softmax(-1)
+    v = (log_p.exp() * (log_p - log_r)).sum(-1)
+    v.sum().backward()
+    torch.testing.assert_close(stats.divergence.double(), v.detach(), rtol=1e-5, atol=2e-6)
+    want = leaf.grad @ weight.double()
+    assert (hidden.grad.double() - want).norm() <= (1e-5 if dtype == torch.float32 else 2**-6) * want.norm()

