@@ -40,30 +40,32 @@ class Model(NamedTuple):
 class BandWork(NamedTuple):
     """Which rows of a band have an upstream gradient; those with one of the divergence come first."""
 
-    rows: slice | Tensor
-    """Of the whole batch; a slice where no row is left out."""
+    band: slice
+    order: Tensor | None
+    """Places within the band; None where no row is left out or moved."""
     size: int
     with_divergence: int
-    first: int
-    """Of the whole band's rows."""
-    band_size: int
 
-    def of_kept(self, kept: Tensor) -> Tensor:
-        """Kept logits of the band, in the order of `rows`."""
-        return kept if isinstance(self.rows, slice) else kept[self.rows - self.first]
+    @property
+    def rows(self) -> slice | Tensor:
+        """Rows of the whole batch."""
+        return self.band if self.order is None else self.order + self.band.start
+
+    def of_kept(self, kept: Tensor, count: int) -> Tensor:
+        """The first `count` of these rows of kept logits of the band."""
+        return kept[:count] if self.order is None else kept[self.order[:count]]
 
 
 def band_work(band: slice, grad_logp: Tensor, grad_divergence: Tensor | None) -> BandWork:
     """Sort the rows of a band by what their upstream gradients need. On a GPU this waits for the two counts."""
-    band_size = band.stop - band.start
     needed = grad_logp[band] != 0
     with_v = torch.zeros_like(needed) if grad_divergence is None else grad_divergence[band] != 0
     needed = needed | with_v
     size, with_divergence = torch.stack((needed.sum(), with_v.sum())).tolist()
-    rows: slice | Tensor = band
-    if size < band_size or 0 < with_divergence < size:
-        rows = (needed.to(torch.int8) + with_v.to(torch.int8)).argsort(descending=True, stable=True)[:size] + band.start
-    return BandWork(rows, size, with_divergence, band.start, band_size)
+    order = None
+    if size < len(needed) or 0 < with_divergence < size:
+        order = (needed.to(torch.int8) + with_v.to(torch.int8)).argsort(descending=True, stable=True)[:size]
+    return BandWork(band, order, size, with_divergence)
 
 
 class Gradients:

@@ -35,7 +35,7 @@ def token_stats_op(
     What an input leaves undefined is empty: the reference's parts without a reference, the divergence without a form.
     """
     kernels = choose_backend(backend, hidden.device.type, hidden.dtype).kernels
-    _check_labels(labels, len(weight))
+    check_labels(labels, len(weight))
     policy = Model(hidden, weight, bias)
     reference = None if ref_hidden is None or ref_weight is None else Model(ref_hidden, ref_weight, ref_bias)
     plan = _plan(labels, weight, ref_hidden, form, tile_bytes, keep_bytes)
@@ -98,31 +98,32 @@ def token_stats_backward_op(
     scratch, ref_scratch = _scratch(hidden, plan), _scratch(hidden, plan, grad_divergence is not None)
     for band in range(plan.bands):
         work = band_work(plan.band(band), grad_logp, grad_divergence)
-        size, split = work.size, work.with_divergence
-        band_policy, band_labels, band_state = policy.of_rows(work.rows), labels[work.rows], state[work.rows]
-        band_logp, band_v = grad_logp[work.rows], None
+        band_size, size, split = work.band.stop - work.band.start, work.size, work.with_divergence
+        rows = work.rows
+        band_policy, band_labels, band_state = policy.of_rows(rows), labels[rows], state[rows]
+        band_logp, band_v = grad_logp[rows], None
         band_reference = None
         if split and reference is not None and grad_divergence is not None:
-            band_reference, band_v = reference.of_rows(work.rows), grad_divergence[work.rows][:split]
+            band_reference, band_v = reference.of_rows(rows), grad_divergence[rows][:split]
         for entries, place in plan.tiles(band):
             grad = view(scratch, 0, plan, size, entries)
             if place is None:
                 logits = band_policy.logits(slice(size), entries, grad)
             else:
-                logits = work.of_kept(view(kept, place, plan, work.band_size, entries))
+                logits = work.of_kept(view(kept, place, plan, band_size, entries), size)
             if band_reference is not None:
                 if place is None:
                     target = view(ref_scratch, 0, plan, split, entries)
                     ref_logits = band_reference.logits(slice(split), entries, target)
                 else:
-                    ref_logits = work.of_kept(view(ref_kept, place, plan, work.band_size, entries))[:split]
+                    ref_logits = work.of_kept(view(ref_kept, place, plan, band_size, entries), split)
                 tile = Tile(logits[:split], ref_logits, band_labels[:split], entries.start)
                 kernels.backward(tile, FORMS[form], band_state[:split], band_logp[:split], band_v, grad[:split])
             if split < size:
                 tile = Tile(logits[split:], None, band_labels[split:], entries.start)
                 kernels.backward(tile, None, band_state[split:], band_logp[split:], None, grad[split:])
             grads.add(band_policy, grad, entries)
-        grads.end_band(work.rows)
+        grads.end_band(rows)
     return grads.result()
 
 
@@ -159,8 +160,12 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]
 token_stats_op.register_autograd(_backward, setup_context=_setup_context)
 
 
-def _check_labels(labels: Tensor, vocabulary: int) -> None:
-    """Here and not before the operator, so that compiled graphs check them too."""
+def check_labels(labels: Tensor, vocabulary: int) -> None:
+    """Refuse labels outside the vocabulary; within the operator, so that compiled graphs check them too.
+
+    Raises:
+        ValueError: there are some.
+    """
     if labels.numel():
         low, high = torch.stack(labels.aminmax()).tolist()
         if low < 0 or high >= vocabulary:

@@ -14,7 +14,7 @@ from torch import Tensor
 from sparsepo_dist.contracts import TokenStats
 from sparsepo_dist.ops.config import OpsConfig
 from sparsepo_dist.ops.kernels import FORMS, DivergenceForm
-from sparsepo_dist.ops.operator import token_stats_op
+from sparsepo_dist.ops.operator import check_labels, token_stats_op
 
 _DEFAULTS = OpsConfig()
 
@@ -60,19 +60,11 @@ def token_stats(
     """
     config.validate()
     _check(hidden, head, labels, reference_hidden, reference_head, divergence)
-    if active is not None:
-        if active.shape != labels.shape or active.dtype != torch.bool or active.device != labels.device:
-            raise ValueError(
-                f"token_stats: active must be bool [{len(labels)}] on {labels.device}, "
-                f"got {active.dtype} {tuple(active.shape)} on {active.device}"
-            )
-        rows = active.nonzero().squeeze(-1)
-        if len(rows) < len(labels):
-            picked = None if reference_hidden is None else reference_hidden[rows]
-            stats = token_stats(
-                hidden[rows], head, labels[rows], picked, reference_head, divergence=divergence, config=config
-            )
-            return _spread(stats, rows, len(labels))
+    tokens = len(labels)
+    rows = None if active is None else _active_rows(active, labels, head)
+    if rows is not None:
+        hidden, labels = hidden[rows], labels[rows]
+        reference_hidden = None if reference_hidden is None else reference_hidden[rows]
     ref_weight, ref_bias = reference_head if reference_head is not None else (None, None)
     keep_bytes = config.keep_bytes if torch.is_grad_enabled() else 0
     logp, ref_logp, v, *_ = token_stats_op(
@@ -80,7 +72,22 @@ def token_stats(
         None if reference_hidden is None else reference_hidden.contiguous(), ref_weight, ref_bias,
         FORMS.index(divergence), config.backend, config.tile_bytes, keep_bytes,
     )  # fmt: skip
-    return TokenStats(logp, ref_logp if reference_hidden is not None else None, v if divergence is not None else None)
+    stats = TokenStats(logp, None if reference_hidden is None else ref_logp, None if divergence is None else v)
+    return stats if rows is None else _spread(stats, rows, tokens)
+
+
+def _active_rows(active: Tensor, labels: Tensor, head: Head) -> Tensor | None:
+    """The rows that are active; None if all of them are."""
+    if active.shape != labels.shape or active.dtype != torch.bool or active.device != labels.device:
+        raise ValueError(
+            f"token_stats: active must be bool [{len(labels)}] on {labels.device}, "
+            f"got {active.dtype} {tuple(active.shape)} on {active.device}"
+        )
+    rows = active.nonzero().squeeze(-1)
+    if len(rows) == len(labels):
+        return None
+    check_labels(labels, head.weight.shape[0])  # the operator sees those of active rows only
+    return rows
 
 
 def _spread(stats: TokenStats, rows: Tensor, tokens: int) -> TokenStats:

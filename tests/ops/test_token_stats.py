@@ -205,6 +205,7 @@ def test_torch_compile_gives_the_same() -> None:
         ({"active": torch.ones(N + 1, dtype=torch.bool)}, r"active must be bool \[7\]"),
         ({"active": torch.tensor([0, 2, 4])}, r"active must be bool \[7\].*int64 \(3,\)"),
         ({"active": torch.ones(N)}, "active must be bool"),
+        ({"active": torch.arange(N) > 0, "labels": torch.tensor([V, 0, 0, 0, 0, 0, 0])}, "labels span 0..11"),
         ({"reference_hidden": torch.zeros(N, D_REF), "reference_head": Head(torch.zeros(V, D_REF))}, "cast one"),
         ({"head": Head(torch.zeros(V, D, dtype=torch.float64), torch.zeros(V))}, "its bias torch.float32"),
         ({"head": Head(torch.zeros(V, D, dtype=torch.float64), torch.zeros(V, device="meta").double())}, "meta"),
