@@ -75,6 +75,7 @@ setup(
             "ruff>=0.17",
             "mypy>=2.4",
             "pre-commit>=4",
+            "trl>=1.16",
             "types-PyYAML",
             "types-tqdm",
         ],

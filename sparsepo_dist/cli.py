@@ -74,9 +74,14 @@ def main() -> None:
     demo.add_argument("--output_dir", type=Path, help="folder of the run (default: runs/demo-DATE-TIME)")
     report = commands.add_parser("report", help="draw the figures and pages of a run again")
     report.add_argument("run", type=Path, help="folder of the run")
+    merge = commands.add_parser("merge", help="write an adapter and its model as one full model")
+    merge.add_argument("adapter", type=Path, help="folder of the adapter: a run's final/")
+    merge.add_argument("output", type=Path, help="folder to write")
+    merge.add_argument("--base", help="the model it belongs on (default: the one that the adapter names)")
     commands.add_parser("doctor", help="say what this machine can run, and why")
     arguments = parser.parse_args()
-    sys.exit(guarded({"demo": _demo, "report": _report, "doctor": _doctor}[arguments.command], arguments))
+    actions = {"demo": _demo, "report": _report, "merge": _merge, "doctor": _doctor}
+    sys.exit(guarded(actions[arguments.command], arguments))
 
 
 def _demo(arguments: argparse.Namespace) -> None:
@@ -88,6 +93,12 @@ def _demo(arguments: argparse.Namespace) -> None:
 def _report(arguments: argparse.Namespace) -> None:
     for path in build_report(arguments.run):
         say(str(path))
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from sparsepo_dist.engines.merging import merge_adapter
+
+    say(f"The merged model is in {merge_adapter(arguments.adapter, arguments.output, arguments.base)}")
 
 
 def _doctor(_: argparse.Namespace) -> None:

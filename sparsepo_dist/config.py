@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.engines.config import ModelConfig, ReferenceConfig
+from sparsepo_dist.engines.config import LoraSettings, ModelConfig, Models, OracleConfig, ReferenceConfig
 from sparsepo_dist.masks.config import MaskConfig
 from sparsepo_dist.objectives.base import ObjectiveConfig
 from sparsepo_dist.ops.config import OpsConfig
@@ -22,8 +22,12 @@ class RunConfig:
     """Folder of the run; runs/OBJECTIVE-DATE-TIME where not given. It must not hold another run."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The policy."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """Its adapter, where it has one."""
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     """The frozen reference."""
+    oracle: OracleConfig = field(default_factory=OracleConfig)
+    """The model whose reward selects tokens in sepo."""
     data: DataConfig = field(default_factory=DataConfig)
     """Preference pairs."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -34,6 +38,11 @@ class RunConfig:
     """Optimisation."""
     ops: OpsConfig = field(default_factory=OpsConfig)
     """The fused operation."""
+
+    @property
+    def models(self) -> Models:
+        """The models, for what they must agree on."""
+        return Models(self.model, self.lora, self.reference, self.oracle)
 
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""

@@ -40,6 +40,8 @@ class TokenizedPair:
     """At least one id; ends with EOS unless truncated."""
     rejected_ids: tuple[int, ...]
     """At least one id; ends with EOS unless truncated."""
+    scores: tuple[float, float] | None = None
+    """Rewards of the chosen and of the rejected response, where the data has both."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,22 @@ class AttentionBlocks:
     """[T] int64: the flat block slot (b * S + s) that holds each packed token's attention output."""
     mask: Tensor | None
     """[B, 1, S, S] bool, true where a query (row) sees a key (column). None: causal within each block."""
+
+
+@dataclass(frozen=True)
+class Responses:
+    """Whose token is whose, and what an objective may know of the pairs besides."""
+
+    sequence_id: Tensor
+    """[N] int64: 2 * pair + 0 for chosen, 1 for rejected."""
+    pairs: int
+    """P."""
+    scores: Tensor | None = None
+    """[P, 2] float32: rewards of chosen and rejected responses."""
+    global_means: Tensor | None = None
+    """[K]: means over the global batch of what the objective's `batch_values` returned, for objectives that ask."""
+    history: Tensor | None = None
+    """[K]: moving average of the global means of earlier training steps; None in the first step and in evaluation."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,10 @@ class PackedBatch:
     """[N] int64: the response tokens."""
     sequence_id: Tensor
     """[N] int64: 2 * pair + 0 for chosen, 1 for rejected."""
+    pair_index: Tensor
+    """[P] int64: each pair's place in its data set, whatever batch it is in."""
+    scores: Tensor | None
+    """[P, 2] float32: rewards of chosen and rejected responses; None unless every pair has them."""
     pair_weight: Tensor
     """[P] float32: each pair's share of the global batch's mean loss; 0 for a pair that only fills an empty rank."""
     rows: int
@@ -84,17 +106,26 @@ class PackedBatch:
         """Number of pairs P."""
         return self.pair_weight.numel()
 
+    @property
+    def responses(self) -> Responses:
+        """What an objective may know of the batch."""
+        return Responses(self.sequence_id, self.pairs, self.scores)
+
 
 @dataclass(frozen=True)
 class ReferenceOutputs:
     """What the frozen reference says of a batch: never logits, rows of response tokens only."""
 
-    final_hidden: Tensor
+    final_hidden: Tensor | None = None
     """[N, D]: hidden states after the final norm, which the head turns into logits."""
+    logps: Tensor | None = None
+    """[N]: log pi_ref(y_t) in nats, for objectives without a divergence."""
     layer_hidden: Tensor | None = None
     """[L, N, D]: outputs of the blocks (the last one after the final norm), for learned masks."""
     site_means: Tensor | None = None
     """[sites, N] float32: mean over features of each hooked activation, for activation masks."""
+    oracle_logps: Tensor | None = None
+    """[N]: log-probabilities under the oracle, for masks that select tokens by its reward."""
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,18 @@ PROMPT, CHOSEN, REJECTED = 0, 1, 2
 
 
 def pack(
-    pairs: Sequence[TokenizedPair], weights: Sequence[float], layout: Layout, device: torch.device | None = None
+    pairs: Sequence[TokenizedPair],
+    weights: Sequence[float],
+    layout: Layout,
+    device: torch.device | None = None,
+    indices: Sequence[int] | None = None,
 ) -> PackedBatch:
-    """A micro-batch of pairs on a device (the CPU by default); `weights` [P] are their shares of the global mean loss.
+    """A micro-batch of pairs on a device (the CPU by default).
 
-    A pair without rejected ids (supervised fine-tuning) contributes its chosen response only.
+    `weights` [P] are their shares of the global mean loss, `indices` [P] their places in the data set (0, 1, ... where
+    not given). A pair without rejected ids (supervised fine-tuning) contributes its chosen response only.
     """
-    batch = _pack_flat(pairs, weights, share_prompt=layout == "prefix_shared")
+    batch = _pack_flat(pairs, weights, indices or range(len(pairs)), share_prompt=layout == "prefix_shared")
     if layout == "padded":
         batch = _pad(batch)
     return batch if device is None or device.type == "cpu" else _to_device(batch, device)
@@ -60,7 +65,9 @@ class _Builder:
         self.sequence_id.extend([2 * pair + (branch == REJECTED)] * len(ids))
 
 
-def _pack_flat(pairs: Sequence[TokenizedPair], weights: Sequence[float], *, share_prompt: bool) -> PackedBatch:
+def _pack_flat(
+    pairs: Sequence[TokenizedPair], weights: Sequence[float], indices: Sequence[int], *, share_prompt: bool
+) -> PackedBatch:
     out = _Builder()
     for number, pair in enumerate(pairs):
         responses = [(CHOSEN, pair.chosen_ids), (REJECTED, pair.rejected_ids)]
@@ -74,7 +81,15 @@ def _pack_flat(pairs: Sequence[TokenizedPair], weights: Sequence[float], *, shar
             out.add_response(ids, prompt_start, len(pair.prompt_ids), number, branch)
     columns = {name: torch.tensor(getattr(out, name), dtype=torch.int64) for name in _COLUMNS}
     blocks = attention_blocks(out.block_starts, columns["branch"], shared=share_prompt)
-    return PackedBatch(**columns, pair_weight=torch.tensor(weights, dtype=torch.float32), rows=1, attention=blocks)
+    scores = [pair.scores for pair in pairs]
+    return PackedBatch(
+        **columns,
+        pair_index=torch.tensor(indices, dtype=torch.int64),
+        scores=None if None in scores else torch.tensor(scores, dtype=torch.float32),
+        pair_weight=torch.tensor(weights, dtype=torch.float32),
+        rows=1,
+        attention=blocks,
+    )
 
 
 _COLUMNS = ("input_ids", "position_ids", "pair_id", "branch", "predict_index", "labels", "sequence_id")
@@ -114,6 +129,8 @@ def _pad(packed: PackedBatch) -> PackedBatch:
         predict_index=scatter[packed.predict_index],
         labels=packed.labels,
         sequence_id=packed.sequence_id,
+        pair_index=packed.pair_index,
+        scores=packed.scores,
         pair_weight=packed.pair_weight,
         rows=rows,
         attention=None,

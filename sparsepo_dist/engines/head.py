@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import deepspeed
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from sparsepo_dist.ops import DivergenceForm, Head, OpsConfig, token_stats
 
 
 class HeadStats(nn.Module):
-    """token_stats over the policy's own head and a frozen copy of the reference's.
+    """token_stats over a model's own head and, for a divergence, the reference's: a frozen copy, or the same one.
 
     The copy lives here, inside the policy's engine, because the divergence needs both heads in the forward and in
     the backward pass. The policy's head belongs to its model (it may be tied to the embedding): under ZeRO-3 it is
@@ -20,12 +20,17 @@ class HeadStats(nn.Module):
     """
 
     def __init__(
-        self, lm_head: nn.Module, reference: Head | None, divergence: DivergenceForm | None, ops: OpsConfig
+        self,
+        lm_head: nn.Module,
+        reference: Head | Literal["own"] | None,
+        divergence: DivergenceForm | None,
+        ops: OpsConfig,
     ) -> None:
         super().__init__()
+        self.own = reference == "own"
         self._lm_head = (lm_head,)  # a tuple, so that its parameters are not registered twice
         self.reference_weight = self.reference_bias = None
-        if reference is not None:
+        if isinstance(reference, Head):
             self.reference_weight = nn.Parameter(reference.weight, requires_grad=False)
             if reference.bias is not None:
                 self.reference_bias = nn.Parameter(reference.bias, requires_grad=False)
@@ -42,15 +47,16 @@ class HeadStats(nn.Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """(policy_logp, reference_logp, divergence), [N] each; the latter two None where not asked for."""
         lm_head: Any = self._lm_head[0]
-        reference_head = None
+        head = Head(lm_head.weight, lm_head.bias)
+        reference_head = head if self.own else None
         if self.reference_weight is not None:
             reference_head = Head(self.reference_weight, self.reference_bias)
         stats = token_stats(
             hidden,
-            Head(lm_head.weight, lm_head.bias),
+            head,
             labels,
             reference_hidden,
-            reference_head,
+            None if reference_hidden is None else reference_head,
             divergence=self.divergence,
             active=active,
             config=self.ops,

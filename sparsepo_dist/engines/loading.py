@@ -22,6 +22,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from sparsepo_dist.data.config import Layout
+from sparsepo_dist.engines.adapters import keep_packed, quantisation
 from sparsepo_dist.engines.attention import attention_implementation
 from sparsepo_dist.errors import UserError
 
@@ -68,19 +69,26 @@ def load_model(
     dtype: torch.dtype,
     layout: Layout,
     zero3: dict[str, Any] | None,
+    quantised: bool = False,
     disable_dropout: bool = True,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """A causal language model; with `zero3`, a ds_config of stage 3, each rank keeps its shard from the start."""
+    """A causal language model; with `zero3`, a ds_config of stage 3, each rank keeps its shard from the start.
+
+    `quantised` matrices (4 bits) cannot be sharded while they load: each rank reads all of them first.
+    """
     model_class = _model_class(config) or AutoModelForCausalLM
-    with _sharded(zero3):
+    extra: dict[str, Any] = {"quantization_config": quantisation(dtype)} if quantised else {}
+    with _sharded(None if quantised else zero3):
         model = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
             dtype=dtype,
             attn_implementation=attention_implementation(model_class, layout),
             trust_remote_code=trust_remote_code,
+            **extra,
         )
+    keep_packed(model)
     if disable_dropout:
         _zero_dropout(model)
     return model

@@ -1,9 +1,10 @@
-"""The policy engine: model, mask heads and fused head in one module, sharded and stepped by DeepSpeed."""
+"""The policy engine: model, masks and fused head in one module, sharded and stepped by DeepSpeed."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import deepspeed
 import torch
@@ -11,63 +12,90 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
+from sparsepo_dist.engines.adapters import as_reference
 from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.ds_config import zero_stage
 from sparsepo_dist.engines.head import HeadStats
-from sparsepo_dist.masks import MaskConfig, MaskHeads, activation_masks
+from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.ops import Head, OpsConfig
 
-PARAMETER_GROUPS = ("decay", "no_decay", "masks")
+
+class OwnReference(NamedTuple):
+    """The reference inside the policy's model (placement `adapter`)."""
+
+    adapter: str | None
+    """Name of its adapter; None where it is the model with adapters off."""
+    readings: ReferenceReadings
+    """What masks read off it."""
 
 
 class PolicyModel(nn.Module):
-    """Everything that is trained, and the reference's frozen head, which the divergence needs beside it."""
+    """Everything that is trained, and what of the frozen reference has to be beside it.
+
+    Args:
+        model: the policy.
+        requirements: of the objective.
+        masker: makes the token masks; None for objectives without.
+        reference: its head, where it has an engine of its own and the objective a divergence; or the reference inside
+            the policy; or None.
+        ops: the fused operation's settings.
+    """
 
     def __init__(
         self,
         model: PreTrainedModel,
         requirements: Requirements,
-        mask_heads: MaskHeads | None,
-        reference_head: Head | None,
+        masker: TokenMasker | None,
+        reference: Head | OwnReference | None,
         ops: OpsConfig,
     ) -> None:
         super().__init__()
         self.model: PreTrainedModel = model
-        self.mask_heads = mask_heads
-        self.head_stats = HeadStats(model.get_output_embeddings(), reference_head, requirements.divergence, ops)
+        self.masker = masker
+        self.divergence = requirements.divergence
+        self.own_reference = reference if isinstance(reference, OwnReference) else None
+        head: Head | Literal["own"] | None = reference if isinstance(reference, Head) else None
+        if self.own_reference is not None and self.divergence is not None:
+            head = "own"
+        self.head_stats = HeadStats(model.get_output_embeddings(), head, self.divergence, ops)
 
     def forward(
-        self,
-        batch: PackedBatch,
-        final_hidden: Tensor | None,
-        layer_hidden: Tensor | None,
-        mask: Tensor | None,
-        all_tokens: bool,
+        self, batch: PackedBatch, reference: ReferenceOutputs | None, all_tokens: bool, step: int
     ) -> tuple[Tensor | None, ...]:
         """(policy_logp, reference_logp, divergence, reward mask, divergence mask), [N] each or None.
 
-        `mask` is an activation mask; learned masks are computed here. Without `all_tokens`, tokens whose masks are
-        both 0 get statistics of 0 and cost no head product. A plain tuple comes back: ZeRO-3's backward hooks do not
-        look inside dataclasses.
+        Without `all_tokens`, tokens whose masks are both 0 get statistics of 0 and cost no head product. A plain tuple
+        comes back: ZeRO-3's backward hooks do not look inside dataclasses.
         """
-        masks = (mask, mask) if self.mask_heads is None else self.mask_heads(layer_hidden)
-        active = None if all_tokens or masks[0] is None else (masks[0] != 0) | (masks[1] != 0)
+        if self.own_reference is not None:
+            reference = self._score_own(self.own_reference, batch, reference)
+        masks = None
+        if self.masker is not None:
+            assert reference is not None
+            masks = self.masker(reference, batch, step)
+        active = None if all_tokens or masks is None else (masks[0] != 0) | (masks[1] != 0)
+        rows = None if reference is None or self.divergence is None else reference.final_hidden
         hidden = hidden_at(backbone(self.model), batch)
-        return (*self.head_stats(hidden, batch.labels, final_hidden, active), *masks)
+        logp, reference_logp, divergence = self.head_stats(hidden, batch.labels, rows, active)
+        if reference is not None and reference_logp is None:
+            reference_logp = reference.logps
+        return (logp, reference_logp, divergence, *(masks or (None, None)))
+
+    @torch.no_grad()
+    def _score_own(self, own: OwnReference, batch: PackedBatch, given: ReferenceOutputs | None) -> ReferenceOutputs:
+        """In the engine's own forward: a second call of the engine would make ZeRO-3 trace its modules anew."""
+        with as_reference(self.model, own.adapter), own.readings.collect(batch.predict_index) as collected:
+            final = hidden_at(backbone(self.model), batch)
+        logps = self.head_stats(final, batch.labels, None, None)[0] if self.divergence is None else None
+        oracle_logps = None if given is None else given.oracle_logps
+        return dataclasses.replace(collected.outputs(final, logps), oracle_logps=oracle_logps)
 
 
 class PolicyEngine:
     """The DeepSpeed engine around a PolicyModel: statistics and masks in, gradients and steps out."""
 
-    def __init__(
-        self,
-        module: PolicyModel,
-        groups: Sequence[dict[str, Any]],
-        ds_config: dict[str, Any],
-        mask_config: MaskConfig,
-        site_types: Sequence[str],
-    ) -> None:
+    def __init__(self, module: PolicyModel, groups: Sequence[dict[str, Any]], ds_config: dict[str, Any]) -> None:
         own = None if "optimizer" in ds_config else torch.optim.AdamW(list(groups))
         # With an optimizer section DeepSpeed builds it over our groups, which carry their own settings.
         self.engine, _, _, _ = deepspeed.initialize(
@@ -80,7 +108,6 @@ class PolicyEngine:
         if self.zero_stage == 3:
             module.head_stats.gather_with_zero3()
         self.module = module
-        self._mask_config, self._site_types = mask_config, site_types
 
     def stats(
         self, batch: PackedBatch, reference: ReferenceOutputs | None, *, all_tokens: bool = True
@@ -89,18 +116,10 @@ class PolicyEngine:
 
         Without `all_tokens`, tokens whose masks are both 0 are skipped: they add neither loss nor gradient.
         """
-        final_hidden = layer_hidden = mask = None
-        if reference is not None:
-            final_hidden, layer_hidden = reference.final_hidden, reference.layer_hidden
-            if reference.site_means is not None:
-                mask = activation_masks(
-                    reference.site_means, self._site_types, batch.sequence_id, batch.pairs, self._mask_config
-                )
-        logp, ref_logp, v, reward, divergence = self.engine(batch, final_hidden, layer_hidden, mask, all_tokens)
+        logp, ref_logp, v, reward, divergence = self.engine(batch, reference, all_tokens, self.engine.global_steps)
         stats = TokenStats(logp, ref_logp, v, complete=all_tokens or reward is None)
-        if reward is None:
-            return stats, None
-        return stats, TokenMasks(reward, divergence, common=mask is not None or self._mask_config.sharing == "common")
+        masker = self.module.masker
+        return stats, None if masker is None else TokenMasks(reward, divergence, common=masker.common)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add a micro-batch's gradient to the step's; `last` ends the step's accumulation."""
@@ -111,9 +130,12 @@ class PolicyEngine:
         """Update the parameters; the gradient norm before clipping."""
         for group in self.engine.optimizer.param_groups:
             group["lr"] = group["base_lr"] * learning_rate_factor
+        # A plain optimizer under ZeRO-0 leaves no norm behind; its gradients are whole, and gone after the step.
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        own_norm = torch.nn.utils.get_total_norm(gradients if self.zero_stage == 0 else [])
         self.engine.step()
-        norm = self.engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        norm: Any = self.engine.get_global_grad_norm()
+        return float(own_norm if norm is None else norm)
 
     def settle(self) -> None:
         """Finish prefetches that ZeRO-3 has under way; parameters cannot be gathered by hand before."""
@@ -140,13 +162,13 @@ def parameter_groups(
     """
     # Under ZeRO-3 a parameter's own shape is empty until gathered; ds_shape is the whole one.
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    model = [(len(getattr(p, "ds_shape", p.shape)), p) for name, p in named if not name.startswith("mask_heads.")]
+    model = [(len(getattr(p, "ds_shape", p.shape)), p) for name, p in named if not name.startswith("masker.")]
     mask_lr = learning_rate if masks.learning_rate is None else masks.learning_rate
     groups = [
         {"name": "decay", "params": [p for dims, p in model if dims > 1], "lr": learning_rate,
          "weight_decay": weight_decay},
         {"name": "no_decay", "params": [p for dims, p in model if dims <= 1], "lr": learning_rate, "weight_decay": 0.0},
-        {"name": "masks", "params": [p for name, p in named if name.startswith("mask_heads.")], "lr": mask_lr,
+        {"name": "masks", "params": [p for name, p in named if name.startswith("masker.")], "lr": mask_lr,
          "weight_decay": masks.weight_decay},
     ]  # fmt: skip
     return [{**g, "base_lr": g["lr"], "betas": tuple(betas), "eps": eps} for g in groups if g["params"]]

@@ -1,4 +1,4 @@
-"""The co-located inference engine: a frozen reference that scores batches, wherever its parameters rest."""
+"""The co-located inference engine: a frozen model that scores batches, wherever its parameters rest."""
 
 from __future__ import annotations
 
@@ -12,30 +12,34 @@ from transformers import PreTrainedModel
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
 from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.config import Placement
-from sparsepo_dist.masks import MaskConfig
-from sparsepo_dist.masks.hooks import hidden_rows, site_means
-from sparsepo_dist.masks.sites import activation_sites, decoder_blocks
-from sparsepo_dist.objectives import Requirements
-from sparsepo_dist.ops import Head
+from sparsepo_dist.engines.head import HeadStats
+from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings
+from sparsepo_dist.ops import Head, OpsConfig
 
 
-class _Backbone(nn.Module):
-    """The reference without its head: nothing but hidden rows leaves it."""
+class _Scorer(nn.Module):
+    """Hidden rows of a decoder and, with its head, log-probabilities."""
 
-    def __init__(self, base: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, ops: OpsConfig | None) -> None:
         super().__init__()
-        self.base = base
+        self.base = backbone(model)
+        self.lm_head = None if ops is None else model.get_output_embeddings()
+        self.head_stats = None if ops is None else HeadStats(model.get_output_embeddings(), None, None, ops)
 
-    def forward(self, batch: PackedBatch) -> Tensor:
-        return hidden_at(self.base, batch)
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
+        hidden = hidden_at(self.base, batch)
+        return hidden, None if self.head_stats is None else self.head_stats(hidden, batch.labels, None, None)[0]
 
 
 class ReferenceEngine:
-    """Scores batches with frozen parameters: hidden rows and what the masks in use need, never logits.
+    """Scores batches with frozen parameters: hidden rows, log-probabilities, what masks read; never logits.
 
     Args:
-        model: the reference, loaded under zero.Init where it is sharded.
+        model: the reference, or an oracle; loaded under zero.Init where it is sharded.
         ds_config: ZeRO-3 without optimizer; None for `replicated`.
+        kind: what masks are made from, None for no masks.
+        head_leaves: whether the head goes to the policy's engine (`take_head`), for a divergence; otherwise it stays
+            here and gives log-probabilities.
     """
 
     def __init__(
@@ -43,50 +47,38 @@ class ReferenceEngine:
         model: PreTrainedModel,
         placement: Placement,
         ds_config: dict[str, Any] | None,
-        requirements: Requirements,
+        *,
+        kind: MaskKind | None,
         masks: MaskConfig,
+        head_leaves: bool,
+        ops: OpsConfig,
         device: torch.device,
     ) -> None:
         model.requires_grad_(False)
-        self._head: Head | None = _frozen_head(model)
-        base = backbone(model)
-        self.width: int = base.get_input_embeddings().embedding_dim
-        self.layers: int = base.config.num_hidden_layers
-        self._sites = activation_sites(base, self.layers) if requirements.masks == "activation" else []
-        self._blocks = []
-        if requirements.masks == "learned":
-            # The last layer's states are taken after the final norm, as transformers' hidden_states[1:] has them.
-            self._blocks = list(decoder_blocks(base, self.layers))[:-1] if masks.layers == "all" else []
-        self._learned = requirements.masks == "learned"
-        self._module: Any = _Backbone(base).eval()
+        self.readings = ReferenceReadings(backbone(model), model.get_output_embeddings(), kind, masks)
+        self._head: Head | None = _frozen_head(model) if head_leaves else None
+        scorer = _Scorer(model, None if head_leaves else ops).eval()
+        self._module: Any = scorer
         if placement == "replicated":
-            self._module.to(device)
-        else:
-            self._module = deepspeed.initialize(model=self._module, config=ds_config)[0]
-            self._module.eval()
+            scorer.to(device)
+            return
+        self._module = deepspeed.initialize(model=scorer, config=ds_config)[0]
+        self._module.eval()
+        if scorer.head_stats is not None:
+            scorer.head_stats.gather_with_zero3()
 
-    def take_head(self) -> Head:
-        """The whole head, once: the policy's engine shards it, which a copy kept here would make pointless."""
+    def take_head(self) -> Head | None:
+        """The whole head, once, if it leaves: the policy's engine shards it, which a copy kept here would make
+        pointless."""
         head, self._head = self._head, None
-        assert head is not None, "the reference's head was taken before"
         return head
-
-    @property
-    def site_types(self) -> list[str]:
-        """Type of each hooked site, in the order of ReferenceOutputs.site_means."""
-        return [site.kind for site in self._sites]
 
     @torch.no_grad()
     def score(self, batch: PackedBatch) -> ReferenceOutputs:
-        """Hidden rows of a batch; hooks are on the model only while this runs."""
-        with (
-            hidden_rows(self._blocks, batch.predict_index) as rows,
-            site_means([site.module for site in self._sites], batch.predict_index) as means,
-        ):
-            final = self._module(batch)
-        layers = torch.stack([*(rows[i] for i in range(len(self._blocks))), final]) if self._learned else None
-        sites = torch.stack([means[i] for i in range(len(self._sites))]) if self._sites else None
-        return ReferenceOutputs(final, layers, sites)
+        """Hidden rows and log-probabilities of a batch; hooks are on the model only while this runs."""
+        with self.readings.collect(batch.predict_index) as collected:
+            final, logps = self._module(batch)
+        return collected.outputs(final, logps)
 
 
 @torch.no_grad()

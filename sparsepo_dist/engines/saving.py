@@ -10,41 +10,51 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from sparsepo_dist.engines.adapters import has_adapters, save_adapter
 from sparsepo_dist.engines.distributed import rank
 from sparsepo_dist.engines.policy import PolicyEngine
 
+MASKS = "masks.safetensors"
+
 
 @torch.no_grad()
-def gathered_state(module: nn.Module) -> dict[str, Tensor]:
+def gathered_state(module: nn.Module, *, trained_only: bool = False) -> dict[str, Tensor]:
     """Parameters and persistent buffers on the CPU of rank 0, gathered one by one; empty on other ranks.
 
-    Every rank must call this.
+    With `trained_only`, nothing but the parameters that are trained. Every rank must call this.
     """
     state: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
+        if trained_only and not parameter.requires_grad:
+            continue
         with deepspeed.zero.GatheredParameters([parameter]):
             if rank() == 0:
                 state[name] = parameter.detach().to("cpu", copy=True).contiguous()
-    if rank() == 0:
+    if rank() == 0 and not trained_only:
         names = module.state_dict(keep_vars=True).keys()
         state |= {name: value.cpu().clone() for name, value in module.named_buffers() if name in names}
     return state
 
 
 def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """final/: config, safetensors, tokenizer; masks.safetensors where masks were learned. Every rank must call this.
+    """final/: the model, or its adapter in peft's format; tokenizer; learned masks. Every rank must call this.
 
-    Learned masks are used in training only: the model in the folder generates without them.
+    Frozen weights under an adapter are not written: `sparsepo merge` puts both together. Learned masks are used in
+    training only: the model in the folder generates without them.
     """
     module = policy.module
     policy.settle()
-    state = gathered_state(module.model)
+    adapted = has_adapters(module.model)
+    state = gathered_state(module.model, trained_only=adapted)
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        module.model.save_pretrained(folder, state_dict=state)
+        if adapted:
+            save_adapter(module.model, state, folder)
+        else:
+            module.model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
     del state
-    if module.mask_heads is not None:
-        masks = gathered_state(module.mask_heads)
+    if module.masker is not None and module.masker.heads is not None:
+        masks = gathered_state(module.masker.heads)
         if rank() == 0:
-            save_file(masks, folder / "masks.safetensors", metadata={"format": "pt"})
+            save_file(masks, folder / MASKS, metadata={"format": "pt"})

@@ -1,7 +1,19 @@
-"""Token masks: learned from the reference's hidden states, or read off its activations."""
+"""Token masks: learned from the reference's hidden states, read off its activations, selected by an oracle, random."""
 
 from sparsepo_dist.masks.activation import activation_masks
-from sparsepo_dist.masks.config import MaskConfig
+from sparsepo_dist.masks.config import MaskConfig, MaskKind, resolve_kind, unused_options
 from sparsepo_dist.masks.learned import MaskHeads
+from sparsepo_dist.masks.masker import MaskPair, TokenMasker
+from sparsepo_dist.masks.readings import ReferenceReadings
 
-__all__ = ["MaskConfig", "MaskHeads", "activation_masks"]
+__all__ = [
+    "MaskConfig",
+    "MaskHeads",
+    "MaskKind",
+    "MaskPair",
+    "ReferenceReadings",
+    "TokenMasker",
+    "activation_masks",
+    "resolve_kind",
+    "unused_options",
+]

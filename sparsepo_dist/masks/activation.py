@@ -19,17 +19,19 @@ def activation_masks(
     """[N] float32: the mask that serves as m_u and as m_d.
 
     Each site's means [N] are standardised over the tokens of their response (mean 0, population standard
-    deviation 1; all 0 where the response is constant or one token long). Paper: the mean over all sites. Released
-    ("zn_rescale"): each site is then rescaled to [0, 1] by its minimum and maximum over the response (all 0 where
-    they are equal), averaged within each site type, then over the types.
+    deviation 1; all 0 where the response is constant or one token long). Paper: the mean over all sites, negative or
+    not unless clipped. Released ("zn_rescale"): each site is then rescaled to [0, 1] by its minimum and maximum over
+    the response (all 0 where they are equal), averaged within each site type, then over the types.
     """
-    standardised = _standardise(site_means.float(), sequence_id, 2 * pairs)
+    # In float64 the mean of equal float32 numbers is exactly that number, so that a constant response is seen as one.
+    standardised = _standardise(site_means.double(), sequence_id, 2 * pairs)
     if config.normalisation == "standardise":
-        return standardised.mean(0)
+        mask = standardised.mean(0).float()
+        return mask.clamp(min=0) if config.clip else mask
     rescaled = _rescale(standardised, sequence_id, 2 * pairs)
     kinds = sorted(set(site_types))
     members = [[i for i, kind in enumerate(site_types) if kind == wanted] for wanted in kinds]
-    return torch.stack([rescaled[rows].mean(0) for rows in members]).mean(0)
+    return torch.stack([rescaled[rows].mean(0) for rows in members]).mean(0).float()
 
 
 def _standardise(values: Tensor, sequence_id: Tensor, sequences: int) -> Tensor:

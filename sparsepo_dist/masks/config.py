@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import re
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sparsepo_dist.errors import UserError
 
+MaskKind = Literal["learned", "activation", "random", "ones", "oracle"]
+SITE_TYPES = ("mlp", "attention", "residual", "logits")
+
 
 @dataclass
 class MaskConfig:
-    """Token masks of sparsepo (learned) and mapo (activations); other objectives have none."""
+    """Token masks of sparsepo (learned), mapo (activations) and sepo (an oracle's choice); others have none."""
 
+    kind: Literal["auto", "learned", "activation", "random", "ones"] = "auto"
+    """What masks are made from; `auto` is the objective's own kind. `random` (uniform in [0, 1)) and `ones` are for
+    comparison, with sparsepo."""
+    on: Literal["both", "reward", "divergence"] = "both"
+    """Learned, random: which of the two masks there is; the other is 1 everywhere."""
     sharing: Literal["common", "independent"] = "independent"
-    """Learned: `common` uses one mask for reward and divergence, `independent` learns two."""
+    """Learned, random: `common` uses one mask for reward and divergence, `independent` has two."""
     layers: Literal["all", "last"] = "all"
     """Learned: hidden states of which layers of the reference; the embedding output is not a layer."""
+    linears: Literal[1, 2] = 1
+    """Learned: linear maps per layer. With 2, a ReLU and a width of 200 lie between them."""
     layer_norm: bool = False
     """Learned: one LayerNorm shared by all layers before the per-layer linear (released implementation)."""
     dropout: float = 0.0
     """Learned: dropout after each ReLU (released implementation: 0.01)."""
+    binary: Literal["none", "released", "straight_through"] = "none"
+    """Learned: masks of 0 and 1, the sign of the final ReLU. As `released` no gradient passes it, so the masks stay as
+    they were initialised; `straight_through` takes the sign's derivative as 1."""
     learning_rate: float | None = None
     """Learned: learning rate of the mask parameters; the policy's where not given."""
     weight_decay: float = 0.01
     """Learned: weight decay of the mask parameters."""
+    random: Literal["fixed", "fresh"] = "fixed"
+    """Random: `fixed` gives a token the same number whenever it is seen, `fresh` another one in every step."""
+    sites: Literal["paper", "released"] = "paper"
+    """Activation: what is read. `paper`: outputs of attention, feed-forward and block in every layer. `released`: the
+    released implementation's longer list (docs/objectives.md); its masks are this with normalisation `rescale`."""
+    site_types: list[str] | None = None
+    """Activation: only these types of site, of mlp, attention, residual and (released only) logits."""
+    site_patterns: dict[str, str] = field(default_factory=dict)
+    """Activation: type to regular expression, for decoders whose parts are not recognised. Sites of that type are then
+    the outputs of the modules whose whole name in the decoder it matches (`layers\\.\\d+\\.mlp`)."""
     normalisation: Literal["standardise", "rescale"] = "standardise"
-    """Activation: `standardise` averages standardised activations (the paper; may be negative); `rescale` maps
-    each to [0, 1] over its response and averages within site types first (released implementation)."""
+    """Activation: `standardise` averages standardised activations (the paper; about half of the weights are negative,
+    see `clip`); `rescale` maps each to [0, 1] over its response and averages within site types first (released)."""
+    clip: bool = False
+    """Activation: negative weights of a standardised mask become 0. Unclipped, as in the paper's text, a token with a
+    negative weight counts the other way round: its likelihood is pushed down in the chosen response and up in the
+    rejected one."""
+    selected_share: float = 0.3
+    """Oracle: share of each response's tokens that is selected."""
 
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
@@ -35,3 +66,77 @@ class MaskConfig:
         for name in ("learning_rate", "weight_decay"):
             if (getattr(self, name) or 0) < 0:
                 raise UserError(f"masks.{name}: {getattr(self, name)} must not be negative")
+        if not 0 < self.selected_share <= 1:
+            raise UserError(f"masks.selected_share: {self.selected_share} must be in (0, 1]")
+        if self.sharing == "common" and self.on != "both":
+            raise UserError(
+                f"masks.sharing: a common mask is for both, but masks.on is {self.on}; leave out one of them"
+            )
+        if self.clip and self.normalisation == "rescale":
+            raise UserError("masks.clip: with masks.normalisation rescale no weight is negative; leave out clip")
+        self._validate_sites()
+
+    @property
+    def read_types(self) -> tuple[str, ...]:
+        """Types of the sites that activation masks read."""
+        if self.site_types is not None:
+            return tuple(self.site_types)
+        return SITE_TYPES if self.sites == "released" else SITE_TYPES[:3]
+
+    def _validate_sites(self) -> None:
+        known = SITE_TYPES if self.sites == "released" else SITE_TYPES[:3]
+        if self.site_types is not None:
+            wrong = [name for name in self.site_types if name not in known]
+            if wrong or not self.site_types or len(set(self.site_types)) < len(self.site_types):
+                raise UserError(
+                    f"masks.site_types: {self.site_types} must be some of {', '.join(known)}, each once "
+                    f"(masks.sites is {self.sites})"
+                )
+        for name, pattern in self.site_patterns.items():
+            if name == "logits" or name not in self.read_types:
+                raise UserError(
+                    f"masks.site_patterns: {name!r} is none of the types that are read off modules here: "
+                    f"{', '.join(kind for kind in self.read_types if kind != 'logits') or 'there are none'}"
+                )
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(f"masks.site_patterns: {pattern!r} is no regular expression: {error}") from None
+
+
+_ONLY_FOR: dict[str, tuple[MaskKind, ...]] = {
+    "on": ("learned", "random"),
+    "sharing": ("learned", "random"),
+    **dict.fromkeys(
+        ("layers", "linears", "layer_norm", "dropout", "binary", "learning_rate", "weight_decay"), ("learned",)
+    ),
+    "random": ("random",),
+    **dict.fromkeys(("sites", "site_types", "site_patterns", "normalisation", "clip"), ("activation",)),
+    "selected_share": ("oracle",),
+}
+
+
+def unused_options(kind: MaskKind | None, config: MaskConfig) -> list[str]:
+    """A sentence for each option that is given and that masks of this kind ignore."""
+    plain, unused = MaskConfig(), []
+    for name in (entry.name for entry in dataclasses.fields(config)):
+        kinds = _ONLY_FOR.get(name)
+        value = getattr(config, name)
+        if kinds is not None and kind not in kinds and value != getattr(plain, name):
+            here = f"masks are of kind {kind}" if kind else "objective has no masks"
+            unused.append(f"masks.{name}: {value} is for {' and '.join(kinds)} masks, but this run's {here}")
+    return unused
+
+
+def resolve_kind(objective: str, needed: str | None, config: MaskConfig) -> MaskKind | None:
+    """What the masks of an objective are made from: its own kind unless the recipe names another.
+
+    Raises:
+        UserError: the objective is not defined with such masks.
+    """
+    own: MaskKind | None = needed  # type: ignore[assignment]
+    kind = own if config.kind == "auto" else config.kind
+    if kind != own and objective != "sparsepo":
+        has = f"is defined with {own} masks" if own else "has no masks"
+        raise UserError(f"masks.kind: {config.kind!r} does not go with objective {objective}, which {has}")
+    return kind

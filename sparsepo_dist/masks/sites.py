@@ -1,80 +1,121 @@
-"""Where activations are read: modules of any transformers decoder, found by structure rather than by name."""
+"""Which activations of a reference are read for activation masks. Site types: mlp, attention, residual (and logits)."""
 
 from __future__ import annotations
 
-from collections import deque
-from typing import NamedTuple
+import re
+from collections.abc import Callable
+from typing import Any
 
 from torch import nn
-from transformers.activations import ACT2CLS, ACT2FN
 
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.masks.config import MaskConfig
+from sparsepo_dist.masks.decoder import (
+    attention_of,
+    decoder_blocks,
+    feed_forward_of,
+    has_rotary,
+    norms_of,
+    output_projection,
+    query_key_value,
+)
+from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, Site
+
+_Finder = Callable[[str, nn.Module, Any], list[Site]]
 
 
-class Site(NamedTuple):
-    """A hooked module and the type of its activation: attention, mlp or residual."""
+def activation_sites(model: nn.Module, config: MaskConfig) -> list[Site]:
+    """Sites inside a decoder, by type in the order of `MaskConfig.read_types`.
 
-    kind: str
-    module: nn.Module
-
-
-def decoder_blocks(model: nn.Module, layers: int) -> nn.ModuleList:
-    """The decoder's blocks: the shallowest ModuleList of `layers` modules of one type.
-
-    Raises:
-        UserError: there is none; the message lists the module lists that were found.
-    """
-    queue: deque[nn.Module] = deque([model])
-    found = []
-    while queue:
-        for name, child in queue.popleft().named_children():
-            if isinstance(child, nn.ModuleList):
-                if len(child) == layers and len({type(block) for block in child}) == 1:
-                    return child
-                found.append(f"{name} ({len(child)} modules)")
-            queue.append(child)
-    raise UserError(
-        f"masks: {type(model).__name__} has no list of {layers} like blocks to read hidden states from; "
-        f"found {', '.join(found) or 'no ModuleList'}"
-    )
-
-
-def activation_sites(model: nn.Module, layers: int) -> list[Site]:
-    """The paper's sites of every layer: attention output, feed-forward output, residual stream (block output).
+    The final norm's output and the logits, which `released` has besides, are no sites of a module's.
 
     Raises:
-        UserError: a block without a recognisable attention or feed-forward module; its children are listed.
+        UserError: a part is not recognised, or a pattern matches no module; the modules are listed.
     """
     sites = []
-    for block in decoder_blocks(model, layers):
-        attention = _attention(block)
-        feed_forward = _feed_forward(block, attention)
-        sites += [Site("attention", attention), Site("mlp", feed_forward), Site("residual", block)]
+    for kind in config.read_types:
+        if kind in config.site_patterns:
+            sites += _matching(model, kind, config.site_patterns[kind])
+        elif kind != "logits":
+            blocks = decoder_blocks(model)
+            if (config.sites, kind) == ("released", "residual"):
+                sites.append(Site(kind, "embedding", blocks[0], "input"))
+            finder = _FINDERS[config.sites, kind]
+            for number, block in enumerate(blocks):
+                sites += finder(f"block {number}: ", block, model)
     return sites
 
 
-def _attention(block: nn.Module) -> nn.Module:
-    for child in block.children():
-        if "attention" in type(child).__name__.lower():
-            return child
-    raise _not_found(block, "attention")
+def _matching(model: nn.Module, kind: str, pattern: str) -> list[Site]:
+    named = {name: module for name, module in model.named_modules() if name}
+    sites = [Site(kind, name, module, "output") for name, module in named.items() if re.fullmatch(pattern, name)]
+    if not sites:
+        names = dict.fromkeys(re.sub(r"\d+", "N", name) for name in named)
+        raise UserError(f"masks.site_patterns: {pattern!r} matches no module of the decoder: {', '.join(names)}")
+    return sites
 
 
-_ACTIVATIONS: tuple[type, ...] = tuple(
-    {type(ACT2FN[name]) for name in ("gelu", "gelu_new", "relu", "silu", "gelu_fast", "gelu_pytorch_tanh")}
-    | {entry if isinstance(entry, type) else entry[0] for entry in ACT2CLS.values()}
-)
+def _attention_output(name: str, block: nn.Module, _: Any) -> list[Site]:
+    return [Site("attention", f"{name}attention", attention_of(block), "output")]
 
 
-def _feed_forward(block: nn.Module, attention: nn.Module) -> nn.Module:
-    """The block's child that holds an activation function outside attention."""
-    for child in block.children():
-        holds = any(isinstance(module, _ACTIVATIONS) for module in child.modules() if module is not child)
-        if child is not attention and holds:
-            return child
-    raise _not_found(block, "feed-forward")
+def _feed_forward_output(name: str, block: nn.Module, _: Any) -> list[Site]:
+    return [Site("mlp", f"{name}feed-forward", feed_forward_of(block), "output")]
 
 
-def _not_found(block: nn.Module, what: str) -> UserError:
-    children = ", ".join(f"{name}: {type(child).__name__}" for name, child in block.named_children())
-    return UserError(f"masks: no {what} module was recognised in {type(block).__name__} (its modules: {children})")
+def _block_output(name: str, block: nn.Module, _: Any) -> list[Site]:
+    return [Site("residual", f"{name}output", block, "output")]
+
+
+def _after_activation_function(name: str, block: nn.Module, model: Any) -> list[Site]:
+    """What the feed-forward's last linear reads: the activated values, times `up` where the feed-forward is gated."""
+    down = output_projection(feed_forward_of(block), model.config.hidden_size)
+    return [Site("mlp", f"{name}feed-forward, activated", down, "input")]
+
+
+def _attention_inside(name: str, block: nn.Module, model: Any) -> list[Site]:
+    """Query, key, value; query and key after rotary, if there is any; attention's output before its projection."""
+    attention = attention_of(block)
+    sites = [
+        Site("attention", f"{name}{part}", module, "output", split, 1 if split is None else 3)
+        for part, module, split in query_key_value(attention)
+    ]
+    if has_rotary(model, attention):
+        implementation = model.config._attn_implementation
+        if implementation not in RECORDED_ATTENTIONS and not hasattr(attention, "_attn"):
+            raise UserError(
+                "masks.sites: released reads queries and keys after rotary, which attention "
+                f"{implementation!r} does not show; set data.layout to prefix_shared or packed, or leave attention "
+                "out of masks.site_types"
+            )
+        sites.append(Site("attention", f"{name}query and key after rotary", attention, "query_key", parts=2))
+    projection = output_projection(attention, model.config.hidden_size)
+    return [*sites, Site("attention", f"{name}attention before its projection", projection, "input")]
+
+
+def _residual_stream(name: str, block: nn.Module, _: Any) -> list[Site]:
+    """Block input, which the attention norm reads; outputs of the norms, as attention and feed-forward read them;
+    what attention and feed-forward add; block output."""
+    attention, feed_forward = attention_of(block), feed_forward_of(block)
+    sites = [
+        Site("residual", f"{name}input", block, "input"),
+        Site("residual", f"{name}attention's norm", attention, "input"),
+        Site("residual", f"{name}attention", attention, "output"),
+    ]
+    if norms_of(block) > 1:
+        sites.append(Site("residual", f"{name}feed-forward's norm", feed_forward, "input"))
+    return [
+        *sites,
+        Site("residual", f"{name}feed-forward", feed_forward, "output"),
+        Site("residual", f"{name}output", block, "output"),
+    ]
+
+
+_FINDERS: dict[tuple[str, str], _Finder] = {
+    ("paper", "mlp"): _feed_forward_output,
+    ("paper", "attention"): _attention_output,
+    ("paper", "residual"): _block_output,
+    ("released", "mlp"): _after_activation_function,
+    ("released", "attention"): _attention_inside,
+    ("released", "residual"): _residual_stream,
+}

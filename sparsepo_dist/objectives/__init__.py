@@ -1,6 +1,15 @@
 """Losses of preference optimisation as pure functions of per-token statistics and masks."""
 
-from sparsepo_dist.objectives.base import Objective, ObjectiveConfig, ObjectiveOutput, Requirements
-from sparsepo_dist.objectives.registry import build_objective, objective_names
+from sparsepo_dist.objectives.base import BatchObjective, Objective, ObjectiveConfig, ObjectiveOutput, Requirements
+from sparsepo_dist.objectives.registry import build_objective, objective_names, unused_fields
 
-__all__ = ["Objective", "ObjectiveConfig", "ObjectiveOutput", "Requirements", "build_objective", "objective_names"]
+__all__ = [
+    "BatchObjective",
+    "Objective",
+    "ObjectiveConfig",
+    "ObjectiveOutput",
+    "Requirements",
+    "build_objective",
+    "objective_names",
+    "unused_fields",
+]

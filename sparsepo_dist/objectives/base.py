@@ -3,31 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
-from sparsepo_dist.contracts import TokenMasks, TokenStats
+from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.ops import DivergenceForm
+
+PreferenceForm = Literal["sigmoid", "hinge", "ipo", "robust"]
 
 
 @dataclass
 class ObjectiveConfig:
-    """Which loss is minimised, and its constants. Formulas: docs/objectives.md."""
+    """Which loss is minimised, and its constants. Formulas, and which field is for which loss: docs/objectives.md."""
 
     name: str = "sparsepo"
-    """sparsepo, mapo, tdpo1, tdpo2, dpo or sft."""
-    beta: float = 0.1
-    """Strength of the pull towards the reference; the paper's beta."""
+    """sparsepo, mapo, tdpo1, tdpo2, sepo, dpo, dpop, odpo, beta_dpo, kto, simpo, orpo or sft."""
+    beta: float | None = None
+    """Strength of the pull towards the reference, the papers' beta; the scale of the reward in simpo, the weight of the
+    odds ratio in orpo. Where not given, 2.5 in simpo and 0.1 elsewhere."""
     divergence: DivergenceForm = "policy"
     """Token divergence of sparsepo and mapo: `policy` is KL(pi || pi_ref) as in the paper's Eq. 6-8,
     `reference` is -KL(pi_ref || pi) as in the released implementation."""
-    alpha: float = 0.5
-    """Weight of the divergence in tdpo2 (the paper: 0.7 for sentiment, 0.5 elsewhere)."""
+    form: PreferenceForm = "sigmoid"
+    """Loss of dpo as a function of the margin: `sigmoid` is DPO itself, `hinge` as in SLiC, `ipo` squared and averaged
+    over tokens, `robust` unbiased under flipped labels."""
+    label_smoothing: float = 0.0
+    """Share of labels taken to be wrong, in dpo with form sigmoid (conservative DPO) or robust; below 0.5."""
+    alpha: float | None = None
+    """Weight of the divergence in tdpo2 (0.5 where not given; the paper: 0.7 for sentiment, 0.5 elsewhere), of the
+    offset in odpo (1.0), of the batch's margin in beta_dpo (0.6)."""
+    gamma: float = 0.3
+    """Margin that simpo asks for between the rewards (the paper: 0.3 for dialogue, 0.3 and 1 for sentiment)."""
+    penalty: float = 50.0
+    """Weight of dpop's penalty on a chosen response that loses likelihood; its paper's lambda."""
+    desirable_weight: float = 1.0
+    """Weight of the chosen responses in kto."""
+    undesirable_weight: float = 1.0
+    """Weight of the rejected responses in kto."""
     l1_reward: float = 0.0
-    """L1 penalty on the learned reward mask, per response token (the paper: 0.001 for dialogue)."""
+    """L1 penalty on sparsepo's learned reward mask, per response token (the paper: 0.001 for dialogue)."""
     l1_divergence: float = 0.0
-    """L1 penalty on the learned divergence mask."""
+    """L1 penalty on sparsepo's learned divergence mask."""
 
 
 class Requirements(NamedTuple):
@@ -38,9 +55,15 @@ class Requirements(NamedTuple):
     divergence: DivergenceForm | None
     """Which expected log-ratio, if any."""
     masks: str | None
-    """"learned", "activation" or None: the kind of token mask the loss is defined with."""
-    rejected: bool
+    """"learned", "activation", "oracle" or None: the kind of token mask the loss is defined with."""
+    rejected: bool = True
     """Whether rejected responses are used."""
+    scores: bool = False
+    """Whether every pair must have a chosen_score above its rejected_score."""
+    global_means: bool = False
+    """Whether the loss needs means over the global batch: the objective is then a BatchObjective."""
+    momentum: float = 0.0
+    """Of the moving average of those means over training steps: history <- momentum history + (1 - momentum) means."""
 
 
 class ObjectiveOutput(NamedTuple):
@@ -60,8 +83,16 @@ class Objective(Protocol):
         """What must be in the statistics."""
         ...
 
-    def __call__(self, stats: TokenStats, masks: TokenMasks | None, sequence_id: Tensor, pairs: int) -> ObjectiveOutput:
-        """Losses of `pairs` pairs from N response tokens; `sequence_id` [N] is 2 * pair + (0 chosen | 1 rejected)."""
+    def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
+        """Losses of P pairs from N response tokens."""
+        ...
+
+
+class BatchObjective(Objective, Protocol):
+    """An objective whose loss of one pair depends on means over the whole global batch."""
+
+    def batch_values(self, stats: TokenStats, responses: Responses) -> Tensor:
+        """[P, K] values, without gradient, whose means over the global batch come back as responses.global_means."""
         ...
 
 
@@ -71,22 +102,28 @@ class BranchSums(NamedTuple):
     chosen: Tensor
     rejected: Tensor
 
+    @property
+    def margin(self) -> Tensor:
+        """[P]: chosen minus rejected."""
+        return self.chosen - self.rejected
+
 
 @dataclass(frozen=True)
 class Sums:
     """Sums per response: S_c and S_r of FACTS.md."""
 
-    sequence_id: Tensor
-    pairs: int
+    responses: Responses
     lengths: BranchSums = field(init=False)
     """Number of response tokens."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lengths", self(self.sequence_id.new_ones(len(self.sequence_id))))
+        ids = self.responses.sequence_id
+        object.__setattr__(self, "lengths", self(ids.new_ones(len(ids))))
 
     def __call__(self, values: Tensor) -> BranchSums:
         """Sum `values` [N] per response."""
-        sums = values.new_zeros(2 * self.pairs).index_add(0, self.sequence_id, values).view(self.pairs, 2)
+        pairs = self.responses.pairs
+        sums = values.new_zeros(2 * pairs).index_add(0, self.responses.sequence_id, values).view(pairs, 2)
         return BranchSums(sums[:, 0], sums[:, 1])
 
     def mean(self, values: Tensor) -> BranchSums:

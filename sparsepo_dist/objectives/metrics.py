@@ -7,6 +7,7 @@ from torch import Tensor
 
 from sparsepo_dist.contracts import TokenMasks, TokenStats
 from sparsepo_dist.objectives.base import BranchSums, Sums
+from sparsepo_dist.objectives.margins import log_ratios
 
 
 @torch.no_grad()
@@ -19,31 +20,45 @@ def preference_metrics(stats: TokenStats, masks: TokenMasks | None, sums: Sums, 
     """
     metrics: dict[str, Tensor] = {}
     if stats.complete:
-        _by_branch(metrics, "logps", sums(stats.policy_logp))
-    if stats.reference_logp is None:
-        return metrics
-    token_reward = stats.policy_logp - stats.reference_logp
+        by_branch(metrics, "logps", sums(stats.policy_logp))
+    token_reward = log_ratios(stats)
     if masks is not None:
         token_reward = masks.reward * token_reward
+        _mask_metrics(metrics, "reward_mask", masks.reward, sums)
     if stats.divergence is not None:
         masked = stats.divergence if masks is None else masks.divergence * stats.divergence
         token_reward = token_reward + masked
         if stats.complete:
-            _by_branch(metrics, "kl", sums(stats.divergence.abs()))
-            _by_branch(metrics, "token_kl", sums.mean(stats.divergence.abs()))
+            by_branch(metrics, "kl", sums(stats.divergence.abs()))
+            by_branch(metrics, "token_kl", sums.mean(stats.divergence.abs()))
         if masks is not None:
-            _by_branch(metrics, "masked_kl", sums(masks.divergence * stats.divergence.abs()))
-    rewards = sums(beta * token_reward)
-    _by_branch(metrics, "rewards", rewards)
-    metrics["rewards/accuracies"] = (rewards.chosen > rewards.rejected).float()
-    metrics["rewards/margins"] = rewards.chosen - rewards.rejected
-    if masks is not None:
-        for name, mask in (("reward_mask", masks.reward), ("divergence_mask", masks.divergence)):
-            _by_branch(metrics, f"sparsity/{name}", sums.mean((mask == 0).float()))
-            norms = sums(mask.abs())
-            metrics[f"l1/{name}"] = norms.chosen + norms.rejected
+            by_branch(metrics, "masked_kl", sums(masks.divergence * stats.divergence.abs()))
+            _mask_metrics(metrics, "divergence_mask", masks.divergence, sums)
+    _reward_metrics(metrics, sums(beta * token_reward))
     return metrics
 
 
-def _by_branch(metrics: dict[str, Tensor], name: str, values: BranchSums) -> None:
+@torch.no_grad()
+def reference_free_metrics(stats: TokenStats, sums: Sums, beta: float) -> dict[str, Tensor]:
+    """Name to [P] values of objectives without a reference: rewards are beta S[logp] / len, as TRL has them."""
+    metrics: dict[str, Tensor] = {}
+    by_branch(metrics, "logps", sums(stats.policy_logp))
+    _reward_metrics(metrics, sums.mean(beta * stats.policy_logp))
+    return metrics
+
+
+def by_branch(metrics: dict[str, Tensor], name: str, values: BranchSums) -> None:
+    """Add NAME/chosen and NAME/rejected."""
     metrics[f"{name}/chosen"], metrics[f"{name}/rejected"] = values
+
+
+def _reward_metrics(metrics: dict[str, Tensor], rewards: BranchSums) -> None:
+    by_branch(metrics, "rewards", rewards)
+    metrics["rewards/accuracies"] = (rewards.chosen > rewards.rejected).float()
+    metrics["rewards/margins"] = rewards.margin
+
+
+def _mask_metrics(metrics: dict[str, Tensor], name: str, mask: Tensor, sums: Sums) -> None:
+    by_branch(metrics, f"sparsity/{name}", sums.mean((mask == 0).float()))
+    norms = sums(mask.abs())
+    metrics[f"l1/{name}"] = norms.chosen + norms.rejected

@@ -1,42 +1,78 @@
-"""Maps an objective's name to its construction."""
+"""Maps an objective's name to its construction, and to the configuration fields it uses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
-from sparsepo_dist.errors import UserError
 from sparsepo_dist.objectives.base import Objective, ObjectiveConfig
+from sparsepo_dist.objectives.beta_dpo import BetaDPO
+from sparsepo_dist.objectives.checks import check_combinations, check_name, check_values, describe_unused
 from sparsepo_dist.objectives.dpo import DPO
+from sparsepo_dist.objectives.dpop import DPOP
+from sparsepo_dist.objectives.kto import KTO
+from sparsepo_dist.objectives.odpo import ODPO
+from sparsepo_dist.objectives.orpo import ORPO
+from sparsepo_dist.objectives.sepo import SePO
+from sparsepo_dist.objectives.simpo import SimPO
 from sparsepo_dist.objectives.sparsepo import SparsePO
 from sparsepo_dist.objectives.supervised import SFT
 from sparsepo_dist.objectives.tdpo import TDPO
 
-_BUILDERS: dict[str, Callable[[ObjectiveConfig], Objective]] = {
-    "sparsepo": lambda c: SparsePO(c.beta, c.divergence, "learned", c.l1_reward, c.l1_divergence),
-    "mapo": lambda c: SparsePO(c.beta, c.divergence, "activation"),
-    "tdpo1": lambda c: TDPO(c.beta),
-    "tdpo2": lambda c: TDPO(c.beta, c.alpha),
-    "dpo": lambda c: DPO(c.beta),
-    "sft": lambda c: SFT(),
+
+class _Entry(NamedTuple):
+    """One objective: called with the fields it uses, by name."""
+
+    build: Callable[..., Objective]
+    uses: tuple[str, ...] = ()
+    alpha: float | None = None
+    """What `alpha` means where the recipe is silent."""
+    beta: float = 0.1
+    """The same of `beta`."""
+
+
+_ENTRIES = {
+    "sparsepo": _Entry(partial(SparsePO, masks="learned"), ("beta", "divergence", "l1_reward", "l1_divergence")),
+    "mapo": _Entry(partial(SparsePO, masks="activation"), ("beta", "divergence")),
+    "tdpo1": _Entry(TDPO, ("beta",)),
+    "tdpo2": _Entry(TDPO, ("beta", "alpha"), alpha=0.5),
+    "sepo": _Entry(SePO, ("beta",)),
+    "dpo": _Entry(DPO, ("beta", "form", "label_smoothing")),
+    "dpop": _Entry(DPOP, ("beta", "penalty")),
+    "odpo": _Entry(ODPO, ("beta", "alpha"), alpha=1.0),
+    "beta_dpo": _Entry(BetaDPO, ("beta", "alpha"), alpha=0.6),
+    "kto": _Entry(KTO, ("beta", "desirable_weight", "undesirable_weight")),
+    "simpo": _Entry(SimPO, ("beta", "gamma"), beta=2.5),
+    "orpo": _Entry(ORPO, ("beta",)),
+    "sft": _Entry(SFT),
 }
 
 
 def objective_names() -> list[str]:
     """Every registered name."""
-    return list(_BUILDERS)
+    return list(_ENTRIES)
+
+
+def unused_fields(config: ObjectiveConfig) -> list[str]:
+    """A sentence for each field that is given and that the objective ignores: one recipe serves several objectives."""
+    return describe_unused(config, {name: entry.uses for name, entry in _ENTRIES.items()})
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:
     """The objective a configuration names.
 
+    What it uses and `config` leaves open is filled in there, so that what is recorded of a run says what was used.
+
     Raises:
         UserError: the name is unknown, or a constant is out of range.
     """
-    if config.name not in _BUILDERS:
-        raise UserError(f"objective.name: {config.name!r} is not one of {', '.join(_BUILDERS)}")
-    if config.beta <= 0:
-        raise UserError(f"objective.beta: {config.beta} must be greater than 0")
-    for name in ("alpha", "l1_reward", "l1_divergence"):
-        if getattr(config, name) < 0:
-            raise UserError(f"objective.{name}: {getattr(config, name)} must not be negative")
-    return _BUILDERS[config.name](config)
+    check_name(config.name, _ENTRIES)
+    entry = _ENTRIES[config.name]
+    if "beta" in entry.uses and config.beta is None:
+        config.beta = entry.beta
+    if "alpha" in entry.uses and config.alpha is None:
+        config.alpha = entry.alpha
+    check_values(config)
+    check_combinations(config)
+    return entry.build(**{name: getattr(config, name) for name in entry.uses})

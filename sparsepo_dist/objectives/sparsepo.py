@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
-from torch import Tensor
-
-from sparsepo_dist.contracts import TokenMasks, TokenStats
+from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.objectives.base import ObjectiveOutput, Requirements, Sums
+from sparsepo_dist.objectives.margins import log_ratios, logistic_loss
 from sparsepo_dist.objectives.metrics import preference_metrics
 from sparsepo_dist.ops import DivergenceForm
 
@@ -29,14 +27,13 @@ class SparsePO:
 
     @property
     def requirements(self) -> Requirements:
-        return Requirements(reference=True, divergence=self.divergence, masks=self.masks, rejected=True)
+        return Requirements(reference=True, divergence=self.divergence, masks=self.masks)
 
-    def __call__(self, stats: TokenStats, masks: TokenMasks | None, sequence_id: Tensor, pairs: int) -> ObjectiveOutput:
-        assert stats.reference_logp is not None and stats.divergence is not None and masks is not None
-        sums = Sums(sequence_id, pairs)
-        log_ratio = masks.reward * (stats.policy_logp - stats.reference_logp)
-        preference = sums(log_ratio - masks.divergence * stats.divergence)
-        losses = -F.logsigmoid(self.beta * (preference.chosen - preference.rejected))
+    def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
+        assert stats.divergence is not None and masks is not None
+        sums = Sums(responses)
+        preference = sums(masks.reward * log_ratios(stats) - masks.divergence * stats.divergence)
+        losses = logistic_loss(self.beta * preference.margin)
         if self.l1_reward or self.l1_divergence:
             share = 0.5 if masks.common else 1.0
             norms = sums(share * (self.l1_reward * masks.reward.abs() + self.l1_divergence * masks.divergence.abs()))

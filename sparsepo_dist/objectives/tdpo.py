@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
-from torch import Tensor
-
-from sparsepo_dist.contracts import TokenMasks, TokenStats
+from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.objectives.base import ObjectiveOutput, Requirements, Sums
+from sparsepo_dist.objectives.margins import log_ratios, logistic_loss
 from sparsepo_dist.objectives.metrics import preference_metrics
 
 
@@ -24,17 +22,16 @@ class TDPO:
 
     @property
     def requirements(self) -> Requirements:
-        return Requirements(reference=True, divergence="reference", masks=None, rejected=True)
+        return Requirements(reference=True, divergence="reference", masks=None)
 
-    def __call__(self, stats: TokenStats, masks: TokenMasks | None, sequence_id: Tensor, pairs: int) -> ObjectiveOutput:
-        assert stats.reference_logp is not None and stats.divergence is not None
-        sums = Sums(sequence_id, pairs)
-        log_ratio = sums(stats.policy_logp - stats.reference_logp)
+    def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
+        assert stats.divergence is not None
+        sums = Sums(responses)
+        u = sums(log_ratios(stats)).margin
         kl = sums(-stats.divergence)
-        u = log_ratio.chosen - log_ratio.rejected
         if self.alpha is None:
             logits = u - (kl.rejected - kl.chosen)
         else:
             logits = u - self.alpha * (kl.rejected - kl.chosen.detach())
-        losses = -F.logsigmoid(self.beta * logits)
+        losses = logistic_loss(self.beta * logits)
         return ObjectiveOutput(losses, preference_metrics(stats, None, sums, self.beta))

@@ -7,7 +7,7 @@ from typing import Any
 from sparsepo_dist.report.reading import RunFiles
 
 _CARD = """---
-library_name: transformers
+library_name: {library}
 pipeline_tag: text-generation
 base_model: {base}
 tags: [sparsepo_dist, preference-optimization, {objective}]
@@ -28,7 +28,7 @@ inputs = tokenizer("Honestly, the film was", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40, do_sample=True)[0]))
 ```
 
-{masks}## Training
+{adapter}{masks}## Training
 
 {training}
 
@@ -41,6 +41,11 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40, do_sample=Tru
 SparsePO: Controlling Preference Alignment of LLMs via Sparse Token Masks, arXiv:2410.05102.
 """
 
+_ADAPTER = """The folder holds a LoRA adapter in peft's format; transformers loads it onto {base} by itself where
+peft is installed. `sparsepo merge FOLDER OUTPUT` writes both as one full model.
+
+"""
+
 _MASKS = """`masks.safetensors` holds the learned token masks. They weight the training loss only; the model
 generates without them.
 
@@ -50,9 +55,10 @@ generates without them.
 def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool) -> str:
     """Markdown with the hub's front matter; `config` is the resolved configuration."""
     training = config["training"]
+    adapted = config["model"].get("adapter", "none") != "none"
     lines = {
         "Data": config["data"]["train"],
-        "Objective": f"{config['objective']['name']}, beta {config['objective']['beta']}",
+        "Objective": _objective(config["objective"]),
         "Steps": f"{run.last('train').get('step', 0)} of {training['pairs_per_step']} pairs",
         "Learning rate": f"{training['learning_rate']}, {training['schedule']} schedule",
         "Precision": training["precision"],
@@ -62,10 +68,17 @@ def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool) -> str
         base=config["model"]["path"],
         objective=config["objective"]["name"],
         name=run.folder.name,
+        library="peft" if adapted else "transformers",
+        adapter=_ADAPTER.format(base=config["model"]["path"]) if adapted else "",
         masks=_MASKS if has_masks else "",
         training="\n".join(f"- {name}: {value}" for name, value in lines.items()),
         results=_results(run),
     )
+
+
+def _objective(objective: dict[str, Any]) -> str:
+    beta = objective["beta"]
+    return objective["name"] if beta is None else f"{objective['name']}, beta {beta}"
 
 
 def _results(run: RunFiles) -> str:

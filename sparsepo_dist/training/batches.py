@@ -31,7 +31,7 @@ class MicroBatches:
         for plan in plans[rank()]:
             weight = 0.0 if plan.filler else 1 / len(indices)
             members = [self.pairs[i] for i in plan.indices]
-            yield pack(members, [weight] * len(members), self.config.layout, self.device)
+            yield pack(members, [weight] * len(members), self.config.layout, self.device, plan.indices)
 
     def tokens(self, indices: Sequence[int]) -> int:
         """Packed tokens of a global batch, over all ranks."""

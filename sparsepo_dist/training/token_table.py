@@ -22,7 +22,7 @@ DECIMALS = 6
 @torch.no_grad()
 def write_token_table(
     trainer: Trainer, pairs: Sequence[TokenizedPair], tokenizer: PreTrainedTokenizerBase, config: DataConfig,
-    beta: float, path: Path,
+    beta: float | None, path: Path,
 ) -> None:  # fmt: skip
     """One row per response of `pairs`: tokens, reward (beta m_u rho), KL, both masks, log-ratio. All ranks call it."""
     trainer.policy.train(False)
@@ -32,7 +32,7 @@ def write_token_table(
         batch = pack([pair], [1.0], config.layout, device)
         stats, masks = trainer.statistics(batch)
         for branch, (name, ids) in enumerate((("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids))):
-            if not ids or stats.reference_logp is None:
+            if not ids or stats.reference_logp is None or beta is None:
                 continue
             rows.append(
                 {

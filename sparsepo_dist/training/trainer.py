@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,23 +13,29 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sparsepo_dist.contracts import PackedBatch, TokenMasks, TokenStats
+from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
 from sparsepo_dist.engines.distributed import rank, world_size
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.reference import ReferenceEngine
 from sparsepo_dist.objectives import Objective
 from sparsepo_dist.training.batches import MicroBatches, sample_order
 from sparsepo_dist.training.config import TrainingConfig
+from sparsepo_dist.training.global_means import GlobalMeans
 from sparsepo_dist.training.metrics import MetricSums, MetricsWriter
 from sparsepo_dist.training.schedule import learning_rate_factor
 
 
 @dataclass
 class Trainer:
-    """Trains a policy on pairs; all state lives in the engine, so that any step can be computed from its number."""
+    """Trains a policy on pairs.
+
+    All state lives in the engine and, for objectives that compare steps, in `global_means`, so that any step can be
+    computed from its number.
+    """
 
     policy: PolicyEngine
     reference: ReferenceEngine | None
+    oracle: ReferenceEngine | None
     objective: Objective
     train_batches: MicroBatches
     heldout_batches: MicroBatches | None
@@ -36,6 +44,7 @@ class Trainer:
     run: Path
 
     def __post_init__(self) -> None:
+        self.global_means = GlobalMeans.for_objective(self.objective)
         self.order = sample_order(self.train_batches.pairs, self.pairs_per_step, self.config.seed)
         steps = math.ceil(self.config.epochs * self.order.steps_per_epoch)
         self.total_steps = min(steps, self.config.max_steps or steps)
@@ -65,12 +74,15 @@ class Trainer:
         sums = MetricSums()
         indices = self.order.step(step)
         batches = list(self.train_batches.of(indices))
+        self._begin(batches)
         for number, batch in enumerate(batches, start=1):
             losses = self._losses(batch, sums, all_tokens=step % self.config.full_metrics_every == 0)
             # DeepSpeed averages over ranks; the weights already average over the whole global batch.
             self.policy.backward((losses * batch.pair_weight).sum() * world_size(), last=number == len(batches))
         factor = learning_rate_factor(step, self.total_steps, self.config.schedule, self.config.warmup_ratio)
         grad_norm = self.policy.step(factor)
+        if self.global_means is not None:
+            self.global_means.remember()
         seconds = time.perf_counter() - started
         return {
             **sums.reduce(),
@@ -88,18 +100,38 @@ class Trainer:
         self.policy.train(False)
         sums = MetricSums()
         for indices in self.heldout_batches.steps(self.pairs_per_step):
-            for batch in self.heldout_batches.of(indices):
-                self._losses(batch, sums, share=len(indices) / len(self.heldout_batches.pairs))
+            batches = list(self.heldout_batches.of(indices))
+            self._begin(batches)
+            for batch in batches:
+                self._losses(batch, sums, share=len(indices) / len(self.heldout_batches.pairs), training=False)
         return sums.reduce()
 
     def statistics(self, batch: PackedBatch, *, all_tokens: bool = True) -> tuple[TokenStats, TokenMasks | None]:
         """Per-token statistics and masks of a micro-batch. Every rank must call this."""
         reference = self.reference.score(batch) if self.reference is not None else None
+        if self.oracle is not None:
+            oracle_logps = self.oracle.score(batch).logps
+            reference = dataclasses.replace(reference or ReferenceOutputs(), oracle_logps=oracle_logps)
         return self.policy.stats(batch, reference, all_tokens=all_tokens)
 
-    def _losses(self, batch: PackedBatch, sums: MetricSums, *, share: float = 1.0, all_tokens: bool = True) -> Tensor:
+    def _begin(self, batches: Sequence[PackedBatch]) -> None:
+        """Before a global batch: what one pair must know of the others takes a pass over all of them."""
+        if self.global_means is None:
+            return
+        self.global_means.forget()
+        if len(batches) > 1:  # with one micro-batch, the pass that gives its loss gives the means too
+            with torch.no_grad():
+                self.global_means.reduce((self.statistics(batch)[0], batch) for batch in batches)
+
+    def _losses(
+        self, batch: PackedBatch, sums: MetricSums, *, share: float = 1.0, all_tokens: bool = True,
+        training: bool = True,
+    ) -> Tensor:  # fmt: skip
         stats, masks = self.statistics(batch, all_tokens=all_tokens)
-        losses, metrics = self.objective(stats, masks, batch.sequence_id, batch.pairs)
+        responses = batch.responses
+        if self.global_means is not None:
+            responses = self.global_means.inform(stats, batch, training=training)
+        losses, metrics = self.objective(stats, masks, responses)
         sums.add({"loss": losses.detach(), **metrics}, batch.pair_weight * share)
         return losses
 

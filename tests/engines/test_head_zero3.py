@@ -151,7 +151,7 @@ def relative_error(got: Tensor, want: Tensor) -> float:
 def gradient_errors(launched: Launched, name: str, setting: Setting, record: dict[str, Any]) -> dict[str, float]:
     want = launched.plain(name, setting).gradients
     masks_too = not launched.cases[name].bf16
-    got = {key: grad for key, grad in record["gradients"].items() if masks_too or not key.startswith("mask_heads.")}
+    got = {key: grad for key, grad in record["gradients"].items() if masks_too or not key.startswith("masker.heads.")}
     assert got.keys() == want.keys()
     return {key: relative_error(grad, want[key]) for key, grad in got.items()}
 
@@ -216,7 +216,7 @@ def test_lora_leaves_the_head_without_gradient_and_unchanged(launched: Launched,
     for _, records in launched.settings(name):
         for record in records:
             assert record["frozen_with_gradient"] == []
-            assert all("lora_" in key or key.startswith("mask_heads.") for key in record["gradients"])
+            assert all("lora_" in key or key.startswith("masker.heads.") for key in record["gradients"])
             assert sum("lora_A" in key for key in record["gradients"]) >= 6
     for rank in launched.ranks:
         assert all(torch.equal(value, rank[name]["after"][head]) for head, value in rank[name]["before"].items())

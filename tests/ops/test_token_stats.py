@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsepo_dist.contracts import TokenMasks, TokenStats
+from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.objectives.sparsepo import SparsePO
 from sparsepo_dist.ops import Head, OpsConfig, token_stats
@@ -78,7 +78,7 @@ def test_gradcheck_through_the_masked_sums(divergence: str) -> None:
             hidden, Head(weight, bias), x["labels"], x["reference_hidden"], x["reference_head"],
             divergence=divergence, active=(reward != 0) | (kl != 0), config=OpsConfig("eager", 2 * N * 4 * 8, 500),
         )  # fmt: skip
-        return objective(stats, TokenMasks(reward, kl), sequence_id, 1).losses
+        return objective(stats, TokenMasks(reward, kl), Responses(sequence_id, 1)).losses
 
     wanted = [t.requires_grad_() for t in (x["hidden"], *x["head"], reward, kl)]
     assert torch.autograd.gradcheck(run, wanted)

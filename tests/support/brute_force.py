@@ -1,14 +1,19 @@
-"""FACTS.md's formulas in float64 over full logits, pair by pair and token by token: slow, plain and independent.
+"""Formulas of docs/objectives.md in float64 over full logits, pair by pair and token by token: slow and plain.
 
 Nothing here imports the package: a mistake there cannot hide here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+Constants = dict[str, Any]
+"""beta, alpha, gamma, penalty, smoothing, desirable, undesirable, l1_u, l1_d, history."""
 
 
 @dataclass
@@ -20,10 +25,30 @@ class Response:
     tokens: list[int]
     m_u: Tensor
     m_d: Tensor
+    score: float = 0.0
 
 
-def _log_sigmoid(x: Tensor) -> Tensor:
-    return -torch.log1p(torch.exp(-x))
+@dataclass
+class Pair:
+    """Per-token numbers of both responses, each [n]: log pi, rho, R, F, and masks; and their scores."""
+
+    logp_c: Tensor
+    logp_r: Tensor
+    rho_c: Tensor
+    rho_r: Tensor
+    reverse_c: Tensor
+    reverse_r: Tensor
+    forward_c: Tensor
+    forward_r: Tensor
+    u_c: Tensor
+    u_r: Tensor
+    d_c: Tensor
+    d_r: Tensor
+    scores: tuple[float, float]
+
+    @property
+    def margin(self) -> Tensor:
+        return self.rho_c.sum() - self.rho_r.sum()
 
 
 def token_numbers(response: Response) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -40,29 +65,131 @@ def token_numbers(response: Response) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.stack(rows).unbind(-1)
 
 
-def pair_loss(name: str, chosen: Response, rejected: Response, c: dict[str, float]) -> Tensor:
-    """The loss of one pair by FACTS.md's table; `c` holds beta, alpha, l1_u, l1_d."""
-    logp_c, ref_c, kl_r_c, kl_f_c = token_numbers(chosen)
-    logp_r, ref_r, kl_r_r, kl_f_r = token_numbers(rejected)
-    rho_c, rho_r = logp_c - ref_c, logp_r - ref_r
+def batch_losses(name: str, pairs: list[tuple[Response, Response]], c: Constants) -> Tensor:
+    """[P]: the loss of each pair, where the pairs given are the whole global batch."""
+    numbers = [_numbers(chosen, rejected) for chosen, rejected in pairs]
+    if name in _BATCH:
+        return torch.stack(_BATCH[name](numbers, c))
+    return torch.stack([_PAIR[name](pair, c) for pair in numbers])
+
+
+def _numbers(chosen: Response, rejected: Response) -> Pair:
+    logp_c, ref_c, reverse_c, forward_c = token_numbers(chosen)
+    logp_r, ref_r, reverse_r, forward_r = token_numbers(rejected)
+    return Pair(
+        logp_c, logp_r, logp_c - ref_c, logp_r - ref_r, reverse_c, reverse_r, forward_c, forward_r,
+        chosen.m_u, rejected.m_u, chosen.m_d, rejected.m_d, (chosen.score, rejected.score),
+    )  # fmt: skip
+
+
+def _log_sigmoid(x: Tensor) -> Tensor:
+    return -torch.log1p(torch.exp(-x))
+
+
+def _sft(p: Pair, c: Constants) -> Tensor:
+    return -p.logp_c.mean()
+
+
+def _dpo(p: Pair, c: Constants) -> Tensor:
+    return -_log_sigmoid(c["beta"] * p.margin)
+
+
+def _smoothed(p: Pair, c: Constants) -> Tensor:
+    e = c["smoothing"]
+    return -(1 - e) * _log_sigmoid(c["beta"] * p.margin) - e * _log_sigmoid(-c["beta"] * p.margin)
+
+
+def _robust(p: Pair, c: Constants) -> Tensor:
+    e = c["smoothing"]
+    right, wrong = -_log_sigmoid(c["beta"] * p.margin), -_log_sigmoid(-c["beta"] * p.margin)
+    return ((1 - e) * right - e * wrong) / (1 - 2 * e)
+
+
+def _hinge(p: Pair, c: Constants) -> Tensor:
+    return torch.maximum(torch.zeros(()).double(), 1 - c["beta"] * p.margin)
+
+
+def _ipo(p: Pair, c: Constants) -> Tensor:
+    return (p.rho_c.mean() - p.rho_r.mean() - 1 / (2 * c["beta"])) ** 2
+
+
+def _dpop(p: Pair, c: Constants) -> Tensor:
+    loss_of_likelihood = torch.maximum(torch.zeros(()).double(), -p.rho_c.sum())
+    return -_log_sigmoid(c["beta"] * (p.margin - c["penalty"] * loss_of_likelihood))
+
+
+def _odpo(p: Pair, c: Constants) -> Tensor:
+    offset = c["alpha"] * torch.tensor(p.scores[0] - p.scores[1]).double().log()
+    return -_log_sigmoid(c["beta"] * p.margin - offset)
+
+
+def _tdpo1(p: Pair, c: Constants) -> Tensor:
+    return -_log_sigmoid(c["beta"] * (p.margin - (p.forward_r.sum() - p.forward_c.sum())))
+
+
+def _tdpo2(p: Pair, c: Constants) -> Tensor:
+    kl = p.forward_r.sum() - p.forward_c.sum().detach()
+    return -_log_sigmoid(c["beta"] * (p.margin - c["alpha"] * kl))
+
+
+def _masked(p: Pair, c: Constants, v_c: Tensor, v_r: Tensor) -> Tensor:
+    u = (p.u_c * p.rho_c).sum() - (p.u_r * p.rho_r).sum()
+    delta = (p.d_c * v_c).sum() - (p.d_r * v_r).sum()
+    return -_log_sigmoid(c["beta"] * (u - delta))
+
+
+def _l1(p: Pair, c: Constants) -> Tensor:
+    return c["l1_u"] * (p.u_c.abs().sum() + p.u_r.abs().sum()) + c["l1_d"] * (p.d_c.abs().sum() + p.d_r.abs().sum())
+
+
+def _sparsepo(p: Pair, c: Constants) -> Tensor:
+    return _masked(p, c, p.reverse_c, p.reverse_r) + _l1(p, c)
+
+
+def _sparsepo_released(p: Pair, c: Constants) -> Tensor:
+    return _masked(p, c, -p.forward_c, -p.forward_r) + _l1(p, c)
+
+
+def _mapo(p: Pair, c: Constants) -> Tensor:
+    return _masked(p, c, p.reverse_c, p.reverse_r)
+
+
+def _sepo(p: Pair, c: Constants) -> Tensor:
+    return -_log_sigmoid(c["beta"] * ((p.u_c * p.rho_c).sum() - (p.u_r * p.rho_r).sum()))
+
+
+def _simpo(p: Pair, c: Constants) -> Tensor:
+    return -_log_sigmoid(c["beta"] * p.logp_c.mean() - c["beta"] * p.logp_r.mean() - c["gamma"])
+
+
+def _orpo(p: Pair, c: Constants) -> Tensor:
+    odds = [mean.exp() / (1 - mean.exp()) for mean in (p.logp_c.mean(), p.logp_r.mean())]
+    return -p.logp_c.mean() - c["beta"] * _log_sigmoid((odds[0] / odds[1]).log())
+
+
+def _kto(pairs: list[Pair], c: Constants) -> list[Tensor]:
+    kl_of_rejected = max(0.0, sum(p.rho_r.sum().item() for p in pairs) / len(pairs))
+    kl_of_chosen = max(0.0, sum(p.rho_c.sum().item() for p in pairs) / len(pairs))
+    losses = []
+    for p in pairs:
+        chosen = 1 - torch.sigmoid(c["beta"] * (p.rho_c.sum() - kl_of_rejected))
+        rejected = 1 - torch.sigmoid(c["beta"] * (kl_of_chosen - p.rho_r.sum()))
+        losses.append((c["desirable"] * chosen + c["undesirable"] * rejected) / 2)
+    return losses
+
+
+def _beta_dpo(pairs: list[Pair], c: Constants) -> list[Tensor]:
     beta = c["beta"]
-    if name == "sft":
-        return -logp_c.mean()
-    if name == "dpo":
-        return -_log_sigmoid(beta * (rho_c.sum() - rho_r.sum()))
-    if name == "tdpo1":
-        return -_log_sigmoid(beta * (rho_c.sum() - rho_r.sum() - (kl_f_r.sum() - kl_f_c.sum())))
-    if name == "tdpo2":
-        kl = kl_f_r.sum() - kl_f_c.sum().detach()
-        return -_log_sigmoid(beta * (rho_c.sum() - rho_r.sum() - c["alpha"] * kl))
-    u = (chosen.m_u * rho_c).sum() - (rejected.m_u * rho_r).sum()
-    if name == "sparsepo_paper":
-        delta = (chosen.m_d * kl_r_c).sum() - (rejected.m_d * kl_r_r).sum()
-        logits = u - delta
-    else:
-        assert name == "sparsepo_released"
-        logits = u + (chosen.m_d * kl_f_c).sum() - (rejected.m_d * kl_f_r).sum()
-    penalty = c["l1_u"] * (chosen.m_u.abs().sum() + rejected.m_u.abs().sum()) + c["l1_d"] * (
-        chosen.m_d.abs().sum() + rejected.m_d.abs().sum()
-    )
-    return -_log_sigmoid(beta * logits) + penalty
+    if c["history"] is not None:
+        mean = sum(beta * p.margin.item() for p in pairs) / len(pairs)
+        beta = max(0.001, beta * (1 + c["alpha"] * (mean - c["history"])))
+    return [-_log_sigmoid(beta * p.margin) for p in pairs]
+
+
+_PAIR: dict[str, Callable[[Pair, Constants], Tensor]] = {
+    "sft": _sft, "dpo": _dpo, "dpo_smoothed": _smoothed, "dpo_robust": _robust, "dpo_hinge": _hinge, "dpo_ipo": _ipo,
+    "dpop": _dpop, "odpo": _odpo, "tdpo1": _tdpo1, "tdpo2": _tdpo2, "sparsepo": _sparsepo,
+    "sparsepo_released": _sparsepo_released, "mapo": _mapo, "sepo": _sepo, "simpo": _simpo, "orpo": _orpo,
+}  # fmt: skip
+_BATCH: dict[str, Callable[[list[Pair], Constants], list[Tensor]]] = {"kto": _kto, "beta_dpo": _beta_dpo}
+NAMES = [*_PAIR, *_BATCH]

@@ -59,7 +59,7 @@ def add_adapters(model: nn.Module, given: dict[str, Tensor]) -> dict[str, tuple[
 
 def plain_mask(prefix: str, masks: dict[str, Tensor], layers: Tensor) -> Tensor:
     """ReLU(w_o . ReLU(w^l . H^l + b^l)) of reference states [L, N, D]."""
-    weight, bias, out = (masks[f"mask_heads.{prefix}.{part}"] for part in ("weight", "bias", "out"))
+    weight, bias, out = (masks[f"masker.heads.{prefix}.{part}"] for part in ("weight", "bias", "out"))
     return torch.relu(out @ torch.relu((layers * weight[:, None]).sum(-1) + bias[:, None]))
 
 
@@ -78,7 +78,7 @@ def plain_pass(
     model, reference = plain_model(case.policy, case.bf16), plain_model(case.reference, case.bf16)
     given = {name: (value.bfloat16() if case.bf16 else value).double() for name, value in given.items()}
     adapters = add_adapters(model, given)
-    mask_leaves = {n: v.requires_grad_() for n, v in given.items() if n.startswith("mask_heads.") and not masks_seen}
+    mask_leaves = {n: v.requires_grad_() for n, v in given.items() if n.startswith("masker.heads.") and not masks_seen}
     stats: list[list[dict[str, Tensor]]] = []
     loss = torch.zeros((), dtype=torch.float64)
     for rank in range(ranks):

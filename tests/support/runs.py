@@ -5,6 +5,7 @@ One launch can hold several runs: importing DeepSpeed costs more than training a
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -86,6 +87,7 @@ def main() -> None:
     """The worker: every run of the plan in turn, in this process."""
     from sparsepo_dist.run import run
 
+    gc.freeze()  # DeepSpeed collects garbage several times a run, most of the time over imported objects
     for arguments in json.loads(Path(sys.argv[1]).read_text()).values():
         run(parse_train(arguments))
 

@@ -27,7 +27,7 @@ from sparsepo_dist.engines.ds_config import engine_config, reference_config
 from sparsepo_dist.engines.loading import load_config, load_model
 from sparsepo_dist.engines.policy import PolicyEngine, PolicyModel, parameter_groups
 from sparsepo_dist.engines.reference import ReferenceEngine
-from sparsepo_dist.masks import MaskConfig, MaskHeads
+from sparsepo_dist.masks import MaskConfig, TokenMasker
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.ops import OpsConfig
 from tests.support.runs import ZERO
@@ -101,19 +101,30 @@ def add_lora(model: nn.Module, family: str) -> None:
                 parameter.copy_(torch.randn(parameter.shape, generator=g) * 0.1)
 
 
-def mask_heads(reference: ReferenceEngine) -> MaskHeads:
+class FixedMask(nn.Module):
+    """A masker that is told its mask."""
+
+    mask: Tensor
+    common = True
+
+    def forward(self, *_: Any) -> tuple[Tensor, Tensor]:
+        return self.mask, self.mask
+
+
+def learned_masker(reference: ReferenceEngine) -> TokenMasker:
     """Learned masks that are 0 for about half of the tokens, the two for different ones."""
-    heads = MaskHeads(reference.layers, reference.width, MaskConfig())
+    masker = TokenMasker("learned", MaskConfig(), reference.readings, seed=0)
+    assert masker.heads is not None
     g = torch.Generator().manual_seed(252)
     with torch.no_grad():
-        for name, parameter in heads.named_parameters():
+        for name, parameter in masker.heads.named_parameters():
             values = torch.randn(parameter.shape, generator=g) * 0.5
             if name.endswith("out"):
                 values.abs_()
             elif name.endswith("bias"):
                 values.sub_(1)
             parameter.copy_(values)
-    return heads
+    return masker
 
 
 def tensors_equal_to(value: Tensor) -> list[Tensor]:
@@ -133,25 +144,26 @@ class ShardedCase:
         needs = Requirements(True, "policy", "learned" if case.masks == "learned" else None, True)
         ref_ds_config = reference_config(ds_config, "sharded")
         reference = load(case.reference, load_config(case.reference), zero3=ref_ds_config)
-        self.reference = ReferenceEngine(reference, "sharded", ref_ds_config, needs, MaskConfig(), torch.device("cpu"))
-        heads = None
-        if case.masks == "learned":
-            heads = mask_heads(self.reference).to(dtype)
+        self.reference = ReferenceEngine(
+            reference, "sharded", ref_ds_config, kind="learned" if case.masks == "learned" else None,
+            masks=MaskConfig(), head_leaves=True, ops=OpsConfig(), device=torch.device("cpu"),
+        )  # fmt: skip
+        masker: nn.Module = learned_masker(self.reference).to(dtype) if case.masks == "learned" else FixedMask()
         model = load(case.policy, load_config(case.policy), zero3=ds_config)
         if case.lora:
             add_lora(model, case.family)
         if case.checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        module = PolicyModel(model, needs, heads, self.reference.take_head(), OpsConfig())
+        module = PolicyModel(model, needs, masker, self.reference.take_head(), OpsConfig())
         self.given = {
             name: p.detach().clone()
             for name, p in module.named_parameters()
-            if name.startswith("mask_heads.") or "lora_" in name
+            if name.startswith("masker.") or "lora_" in name
         }
         groups = parameter_groups(
             module, learning_rate=1e-2, weight_decay=0.0, betas=(0.9, 0.95), eps=1e-8, masks=MaskConfig()
         )
-        self.policy = PolicyEngine(module, groups, ds_config, MaskConfig(), [])
+        self.policy = PolicyEngine(module, groups, ds_config)
         self.policy.train()
         lm_head = module.model.get_output_embeddings()
         stats = module.head_stats
@@ -210,11 +222,11 @@ class ShardedCase:
 
     def _forward(self, batch: PackedBatch, number: int) -> tuple[Tensor, ...]:
         reference = self.reference.score(batch)
-        if self.case.masks == "learned":
-            stats, masks = self.policy.stats(batch, reference, all_tokens=False)
-            return stats.policy_logp, stats.reference_logp, stats.divergence, masks.reward, masks.divergence
-        mask = fixed_mask(self.rank, number, len(batch.labels))
-        return self.policy.engine(batch, reference.final_hidden, None, mask, False)
+        masker: Any = self.policy.module.masker
+        if isinstance(masker, FixedMask):
+            masker.mask = fixed_mask(self.rank, number, len(batch.labels))
+        stats, masks = self.policy.stats(batch, reference, all_tokens=False)
+        return stats.policy_logp, stats.reference_logp, stats.divergence, masks.reward, masks.divergence
 
     def _placement(self) -> dict[str, tuple[str, int]]:
         """ds_status and number of elements here of every head parameter."""

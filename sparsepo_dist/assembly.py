@@ -1,0 +1,133 @@
+"""Engines and trainer from checked inputs: what is loaded where, and what each is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from sparsepo_dist.engines.adapters import add_adapters, add_frozen_adapter
+from sparsepo_dist.engines.backbone import backbone
+from sparsepo_dist.engines.ds_config import engine_config, most_pairs_per_micro_batch, reference_config, zero_stage
+from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel, parameter_groups
+from sparsepo_dist.engines.reference import ReferenceEngine
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.inputs import Inputs
+from sparsepo_dist.masks import ReferenceReadings, TokenMasker
+from sparsepo_dist.ops import Head
+from sparsepo_dist.training.batches import MicroBatches
+from sparsepo_dist.training.trainer import Trainer
+
+
+def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
+    """Reference, oracle and policy engines, and the trainer. Every rank must call this."""
+    config, needs = inputs.config, inputs.objective.requirements
+    engine = engine_config(
+        inputs.ds_config, inputs.agreed, inputs.dtype, inputs.model_config.hidden_size, folder / "monitor"
+    )
+    reference = oracle = None
+    if needs.reference and config.models.placement() != "adapter":
+        reference = _build_reference(inputs, engine)
+    if config.oracle.path is not None:
+        oracle = _build_oracle(inputs, engine)
+    module = _build_policy(inputs, engine, reference)
+    groups = parameter_groups(
+        module,
+        learning_rate=inputs.agreed["training.learning_rate"],
+        weight_decay=inputs.agreed["training.weight_decay"],
+        betas=inputs.agreed["training.betas"],
+        eps=inputs.agreed["training.eps"],
+        masks=config.masks,
+    )
+    policy = PolicyEngine(module, groups, engine)
+    limit = most_pairs_per_micro_batch(inputs.ds_config)
+    batches = MicroBatches(inputs.train, config.data, inputs.device, limit)
+    heldout = dataclasses.replace(batches, pairs=inputs.heldout) if inputs.heldout else None
+    return Trainer(
+        policy, reference, oracle, inputs.objective, batches, heldout, config.training,
+        inputs.agreed["training.pairs_per_step"], folder,
+    )  # fmt: skip
+
+
+def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: ReferenceEngine | None) -> PolicyModel:
+    config, needs = inputs.config, inputs.objective.requirements
+    model = load_model(
+        config.model.path,
+        inputs.model_config,
+        dtype=inputs.dtype,
+        layout=config.data.layout,
+        zero3=engine if zero_stage(engine) == 3 else None,
+        quantised=config.model.adapter == "qlora",
+        disable_dropout=config.model.disable_dropout,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    beside: Head | OwnReference | None = None if reference is None else reference.take_head()
+    readings = None if reference is None else reference.readings
+    if config.model.adapter != "none":
+        torch.manual_seed(
+            config.training.seed
+        )  # before each part that is drawn: what comes first differs between set-ups
+        adapter = add_adapters(
+            model, config.lora, inputs.dtype, base=config.model.path, start=config.model.adapter_path,
+            reference=config.reference.adapter_path if reference is None else None,
+        )  # fmt: skip
+        if needs.reference and reference is None:
+            readings = ReferenceReadings(backbone(model), model.get_output_embeddings(), inputs.mask_kind, config.masks)
+            beside = OwnReference(adapter, readings)
+    if config.model.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    masker = None
+    if inputs.mask_kind is not None:
+        assert readings is not None
+        torch.manual_seed(config.training.seed)
+        masker = TokenMasker(inputs.mask_kind, config.masks, readings, config.training.seed).to(inputs.dtype)
+    return PolicyModel(model, needs, masker, beside, config.ops)
+
+
+def _build_reference(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
+    config = inputs.config
+    path = config.reference.path or config.model.path
+    return _frozen_engine(inputs, engine, "reference", path, config.models.placement(), config.reference.adapter_path)
+
+
+def _build_oracle(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
+    oracle = inputs.config.oracle
+    assert oracle.path is not None
+    return _frozen_engine(inputs, engine, "oracle", oracle.path, oracle.placement, None)
+
+
+def _frozen_engine(
+    inputs: Inputs, engine: dict[str, Any], role: str, path: str, placement: Any, adapter: str | None
+) -> ReferenceEngine:
+    config, is_reference = inputs.config, role == "reference"
+    ds_config = None if placement == "replicated" else reference_config(engine, placement)
+    model_config = load_config(path, trust_remote_code=config.model.trust_remote_code)
+    if model_config.vocab_size != inputs.model_config.vocab_size:
+        raise UserError(
+            f"{role}.path {path} has a vocabulary of {model_config.vocab_size}, the policy "
+            f"{config.model.path} one of {inputs.model_config.vocab_size}; they must be the same"
+        )
+    model: PreTrainedModel = load_model(
+        path,
+        model_config,
+        dtype=inputs.dtype,
+        layout=config.data.layout,
+        zero3=ds_config,
+        trust_remote_code=config.model.trust_remote_code,
+    )
+    if adapter is not None:
+        add_frozen_adapter(model, adapter, inputs.dtype)
+    return ReferenceEngine(
+        model,
+        placement,
+        ds_config,
+        kind=inputs.mask_kind if is_reference else None,
+        masks=config.masks,
+        head_leaves=is_reference and inputs.objective.requirements.divergence is not None,
+        ops=config.ops,
+        device=inputs.device,
+    )

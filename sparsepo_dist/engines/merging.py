@@ -1,0 +1,39 @@
+"""An adapter and its model as one full model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from sparsepo_dist.engines.adapters import adapter_settings
+from sparsepo_dist.engines.loading import load_config, load_tokenizer
+from sparsepo_dist.errors import UserError
+
+
+def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> Path:
+    """Write base + adapter to a folder, in the base's own dtype and unquantised; on one CPU, without DeepSpeed.
+
+    Args:
+        adapter: folder of a peft adapter, such as a run's final/.
+        output: folder to write; must be empty or absent.
+        base: the model it belongs on, where it is no longer where the adapter says.
+
+    Raises:
+        UserError: one of them cannot be read, they do not fit, or the output holds something.
+    """
+    settings = adapter_settings(str(adapter), "adapter")
+    path = base or settings.base_model_name_or_path
+    if not path:
+        raise UserError(f"{adapter}: does not say which model it belongs on; name it with --base")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} is not empty; name another folder")
+    model = AutoModelForCausalLM.from_pretrained(path, config=load_config(path), dtype="auto")
+    try:
+        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{adapter} cannot be merged into {path}: {str(error).splitlines()[-1].strip()}") from None
+    merged.save_pretrained(output)
+    load_tokenizer(str(adapter)).save_pretrained(output)
+    return output

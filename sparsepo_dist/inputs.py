@@ -1,0 +1,126 @@
+"""What a run needs that every rank can check by itself, before any of them waits for another."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from sparsepo_dist.config import RunConfig
+from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.tokenize import load_tokenized
+from sparsepo_dist.engines import distributed
+from sparsepo_dist.engines.adapters import adapter_settings, is_adapter_folder
+from sparsepo_dist.engines.ds_config import agree, load_ds_config, precision
+from sparsepo_dist.engines.loading import check_window, load_config, load_tokenizer
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.masks import MaskKind, resolve_kind, unused_options
+from sparsepo_dist.objectives import Objective, build_objective, unused_fields
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Inputs:
+    """A run's configuration, checked and resolved, and its data."""
+
+    config: RunConfig
+    objective: Objective
+    mask_kind: MaskKind | None
+    model_config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    train: Sequence[TokenizedPair]
+    heldout: Sequence[TokenizedPair]
+    ds_config: dict[str, Any]
+    agreed: dict[str, Any]
+    """One value for each field that recipe and ds_config share."""
+    dtype: torch.dtype
+    device: torch.device
+
+
+def load_inputs(config: RunConfig) -> Inputs:
+    """Validate the configuration, read the data and the ds_config; nothing here talks to other ranks.
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    config.validate()
+    objective = build_objective(config.objective)
+    needs = objective.requirements
+    mask_kind = resolve_kind(config.objective.name, needs.masks, config.masks)
+    if distributed.rank() == 0:
+        for sentence in unused_fields(config.objective) + unused_options(mask_kind, config.masks):
+            log.warning("ignored: %s", sentence)
+    config.models.check(
+        objective=config.objective.name, needs_reference=needs.reference, needs_oracle=needs.masks == "oracle"
+    )
+    _check_adapter_folders(config)
+    config = resolve_builtin(config)
+    device = torch.device("cuda", distributed.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    ds_config = load_ds_config(config.ds_config)
+    agreed = agree(ds_config, config.training.shared(), config.training.DEFAULTS)
+    dtype = precision(ds_config, config.training.precision, device)
+    model_config = load_config(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    check_window(model_config, config.data.max_length)
+    tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    train, heldout = _load_pairs(config, tokenizer, scored=needs.scores)
+    if not needs.rejected:
+        train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))
+    return Inputs(
+        config, objective, mask_kind, model_config, tokenizer, train, heldout, ds_config, agreed, dtype, device
+    )  # fmt: skip
+
+
+def resolve_builtin(config: RunConfig) -> RunConfig:
+    """Replace `builtin:` names by files, making those that are missing; other ranks of the machine wait for them."""
+    model, data = config.model, config.data
+    if not (model.path.startswith("builtin:") or data.train.startswith("builtin:")):
+        return config
+    from sparsepo_dist.sentiment.pairs import sentiment_files
+
+    files = sentiment_files()
+    names = {"builtin:smollm2-135m-instruct": str(files.model), "builtin:sentiment": str(files.train)}
+    for field, value in (("model.path", model.path), ("data.train", data.train)):
+        if value.startswith("builtin:") and value not in names:
+            raise UserError(f"{field}: {value} is not built in; there are {', '.join(names)}")
+    heldout = data.heldout
+    if data.train == "builtin:sentiment" and heldout is None and not data.heldout_pairs:
+        heldout = str(files.heldout)
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(model, path=names.get(model.path, model.path)),
+        data=dataclasses.replace(data, train=names.get(data.train, data.train), heldout=heldout),
+    )
+
+
+def _check_adapter_folders(config: RunConfig) -> None:
+    for field, path in (("model.path", config.model.path), ("reference.path", config.reference.path)):
+        if path is not None and is_adapter_folder(path):
+            part = field.removesuffix(".path")
+            raise UserError(
+                f"{field}: {path} holds an adapter, not a model; name the model it belongs to with --{field} and the "
+                f"adapter with --{part}.adapter_path {path}"
+            )
+    for field, path in (
+        ("model.adapter_path", config.model.adapter_path), ("reference.adapter_path", config.reference.adapter_path)
+    ):  # fmt: skip
+        if path is not None:
+            adapter_settings(path, field)
+
+
+def _load_pairs(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, *, scored: bool
+) -> tuple[list[TokenizedPair], list[TokenizedPair]]:
+    data, progress = config.data, distributed.rank() == 0
+    train = load_tokenized(data.train, tokenizer, data, scored=scored, progress=progress)
+    if data.heldout is not None:
+        return train, load_tokenized(data.heldout, tokenizer, data, scored=scored, progress=progress)
+    if data.heldout_pairs >= len(train):
+        raise UserError(f"data.heldout_pairs: {data.heldout_pairs} leaves no training pair of {len(train)}")
+    cut = len(train) - data.heldout_pairs
+    return train[:cut], train[cut:]

@@ -1,0 +1,67 @@
+"""What a configuration of an objective must satisfy. Checks raise UserError and name the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.objectives.base import ObjectiveConfig, PreferenceForm
+from sparsepo_dist.objectives.beta_dpo import LEAST_BETA
+from sparsepo_dist.ops import DivergenceForm
+
+_CHOICES = {"divergence": get_args(DivergenceForm), "form": get_args(PreferenceForm)}
+_NOT_NEGATIVE = ("alpha", "gamma", "penalty", "desirable_weight", "undesirable_weight", "l1_reward", "l1_divergence")
+_SMOOTHED = ("sigmoid", "robust")
+
+
+def check_name(name: str, known: Iterable[str]) -> None:
+    """The objective exists."""
+    names = list(known)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"objective.name: {name!r} is not one of {', '.join(names)}{hint}")
+
+
+def describe_unused(config: ObjectiveConfig, uses: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is given and will be ignored; `uses` holds the fields that each objective uses."""
+    plain, unused = ObjectiveConfig(), []
+    for field in (entry.name for entry in dataclasses.fields(config) if entry.name != "name"):
+        value = getattr(config, field)
+        if field not in uses[config.name] and value != getattr(plain, field):
+            users = ", ".join(name for name, fields in uses.items() if field in fields)
+            unused.append(f"objective.{field}: {value} is for {users}; {config.name} does not use it")
+    return unused
+
+
+def check_values(config: ObjectiveConfig) -> None:
+    """Every constant is a finite number in its range, every choice one of those there are."""
+    for field, choices in _CHOICES.items():
+        value = getattr(config, field)
+        if value not in choices:
+            raise UserError(f"objective.{field}: {value!r} is not one of {', '.join(choices)}")
+    for field in ("beta", "label_smoothing", *_NOT_NEGATIVE):
+        value = getattr(config, field)
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"objective.{field}: {value} is not a finite number")
+        if field in _NOT_NEGATIVE and value is not None and value < 0:
+            raise UserError(f"objective.{field}: {value} must not be negative")
+    if config.beta is not None and config.beta <= 0:
+        raise UserError(f"objective.beta: {config.beta} must be greater than 0")
+    if not 0 <= config.label_smoothing < 0.5:
+        raise UserError(f"objective.label_smoothing: {config.label_smoothing} must be in [0, 0.5)")
+
+
+def check_combinations(config: ObjectiveConfig) -> None:
+    """What is right by itself is right together."""
+    if config.label_smoothing and config.form not in _SMOOTHED:
+        raise UserError(
+            f"objective.label_smoothing: {config.label_smoothing} is for form {' and '.join(_SMOOTHED)}, "
+            f"not for {config.form}; leave it out"
+        )
+    if config.name == "beta_dpo" and config.beta is not None and config.beta < LEAST_BETA:
+        raise UserError(f"objective.beta: {config.beta} is below {LEAST_BETA}, the floor of beta_dpo's dynamic beta")

@@ -1,0 +1,19 @@
+"""What preference losses are made of: the log-ratio of a token, and the logistic loss of a margin."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparsepo_dist.contracts import TokenStats
+
+
+def log_ratios(stats: TokenStats) -> Tensor:
+    """[N]: rho = log pi - log pi_ref of each response token."""
+    assert stats.reference_logp is not None
+    return stats.policy_logp - stats.reference_logp
+
+
+def logistic_loss(margin: Tensor) -> Tensor:
+    """-log sigmoid(margin), of the margin's shape: 0 far above 0, -margin far below."""
+    return -F.logsigmoid(margin)

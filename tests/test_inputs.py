@@ -1,0 +1,87 @@
+"""What every rank refuses by itself, before it joins the others: parts of a recipe that do not go together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparsepo_dist.cli import parse_train
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.inputs import Inputs, load_inputs
+from tests.support.runs import ZERO
+from tests.support.tiny import save_tiny_model, write_pairs
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    save_tiny_model(folder / "model")
+    write_pairs(folder / "pairs.jsonl", 4)
+    (folder / "ds.json").write_text(json.dumps(ZERO[2]))
+    (folder / "sft").mkdir()
+    (folder / "sft" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    (folder / "sft" / "adapter_model.safetensors").write_bytes(b"")
+    return folder
+
+
+def load(base: Path, **fields: Any) -> Inputs:
+    given = {
+        "model.path": base / "model", "data.train": base / "pairs.jsonl", "ds_config": base / "ds.json",
+        "data.max_length": 100, **fields,
+    }  # fmt: skip
+    return load_inputs(parse_train([f"--{name}={value}" for name, value in given.items()]))
+
+
+def test_good_inputs_are_loaded(base: Path) -> None:
+    inputs = load(base)
+    assert len(inputs.train) == 4 and inputs.mask_kind == "learned"
+    assert load(base, **{"masks.kind": "random"}).mask_kind == "random"
+    assert load(base, **{"objective.name": "dpo"}).mask_kind is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model.adapter": "lora", "model.adapter_path": "{base}/sft"}, "--reference.adapter_path {base}/sft"),
+        ({"model.path": "{base}/sft"}, "--model.adapter_path {base}/sft"),
+        ({"reference.path": "{base}/sft"}, "--reference.adapter_path {base}/sft"),
+        ({"model.adapter": "qlora", "reference.placement": "replicated"}, "unquantised"),
+        ({"lora.rank": 8}, "model.adapter is none"),
+        ({"objective.name": "sepo"}, "name the oracle's folder"),
+        ({"objective.name": "simpo", "reference.path": "{base}/model"}, "objective simpo has no reference"),
+        ({"objective.name": "mapo", "masks.kind": "learned"}, "masks.kind: 'learned' does not go with objective mapo"),
+    ],
+)
+def test_contradictions_name_the_remedy(base: Path, fields: dict[str, Any], message: str) -> None:
+    filled = {name: value.format(base=base) if isinstance(value, str) else value for name, value in fields.items()}
+    with pytest.raises(UserError) as refused:
+        load(base, **filled)
+    assert message.format(base=base) in str(refused.value)
+
+
+def test_what_a_shared_recipe_says_for_other_objectives_is_ignored_aloud(
+    base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"objective.name": "dpo", "objective.l1_reward": 0.1, "masks.layer_norm": True}
+    load(base, **given)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ignored: objective.l1_reward: 0.1 is for sparsepo; dpo does not use it",
+        "ignored: masks.layer_norm: True is for learned masks, but this run's objective has no masks",
+    ]
+
+
+def test_odpo_needs_scores_in_order(base: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (base / "pairs.jsonl").read_text().splitlines()]
+    assert load(base, **{"objective.name": "odpo"}).train[0].scores == (1.5, 0.5)
+    for change, message in (
+        ({"chosen_score": None}, "field 'chosen_score' is missing"),
+        ({"chosen_score": 0.5}, "chosen_score 0.5 is not above rejected_score 0.5"),
+    ):
+        bad = tmp_path / "bad.jsonl"
+        bad.write_text("".join(json.dumps(row) + "\n" for row in (rows[0], {**rows[1], **change})))
+        with pytest.raises(UserError, match=rf"bad.jsonl.*2.*{message}"):
+            load(base, **{"objective.name": "odpo", "data.train": bad})
+        load(base, **{"data.train": bad})  # others do not mind
