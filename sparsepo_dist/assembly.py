@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from sparsepo_dist.engines import distributed
 from sparsepo_dist.engines.adapters import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.backbone import backbone
 from sparsepo_dist.engines.ds_config import engine_config, most_pairs_per_micro_batch, reference_config, zero_stage
 from sparsepo_dist.engines.loading import load_config, load_model
 from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel, parameter_groups
 from sparsepo_dist.engines.reference import ReferenceEngine
-from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import Inputs
 from sparsepo_dist.masks import ReferenceReadings, TokenMasker
 from sparsepo_dist.ops import Head
@@ -44,6 +44,8 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
         masks=config.masks,
     )
     policy = PolicyEngine(module, groups, engine)
+    # All ranks drew the same until here; noise that they share would not average out.
+    torch.manual_seed(config.training.seed + 1 + distributed.rank())
     limit = most_pairs_per_micro_batch(inputs.ds_config)
     batches = MicroBatches(inputs.train, config.data, inputs.device, limit)
     heldout = dataclasses.replace(batches, pairs=inputs.heldout) if inputs.heldout else None
@@ -105,12 +107,7 @@ def _frozen_engine(
 ) -> ReferenceEngine:
     config, is_reference = inputs.config, role == "reference"
     ds_config = None if placement == "replicated" else reference_config(engine, placement)
-    model_config = load_config(path, trust_remote_code=config.model.trust_remote_code)
-    if model_config.vocab_size != inputs.model_config.vocab_size:
-        raise UserError(
-            f"{role}.path {path} has a vocabulary of {model_config.vocab_size}, the policy "
-            f"{config.model.path} one of {inputs.model_config.vocab_size}; they must be the same"
-        )
+    model_config = load_config(path, field=f"{role}.path", trust_remote_code=config.model.trust_remote_code)
     model: PreTrainedModel = load_model(
         path,
         model_config,

@@ -15,12 +15,12 @@ from sparsepo_dist.config import RunConfig
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.tokenize import load_tokenized
 from sparsepo_dist.engines import distributed
-from sparsepo_dist.engines.adapters import adapter_settings, is_adapter_folder
+from sparsepo_dist.engines.adapter_files import adapter_settings, adapter_weights, is_adapter_folder
 from sparsepo_dist.engines.ds_config import agree, load_ds_config, precision
 from sparsepo_dist.engines.loading import check_window, load_config, load_tokenizer
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, resolve_kind, unused_options
-from sparsepo_dist.objectives import Objective, build_objective, unused_fields
+from sparsepo_dist.objectives import Objective, ObjectiveConfig, build_objective, unused_fields
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +53,13 @@ def load_inputs(config: RunConfig) -> Inputs:
     objective = build_objective(config.objective)
     needs = objective.requirements
     mask_kind = resolve_kind(config.objective.name, needs.masks, config.masks)
+    idle = _idle_penalties(config, mask_kind)
+    if idle:
+        without = dataclasses.asdict(config.objective) | dict.fromkeys(idle, 0.0)
+        objective = build_objective(ObjectiveConfig(**without))
     if distributed.rank() == 0:
-        for sentence in unused_fields(config.objective) + unused_options(mask_kind, config.masks):
+        unused = unused_fields(config.objective) + unused_options(mask_kind, config.masks)
+        for sentence in [*unused, *(f"objective.{name}: that mask is not learned" for name in idle)]:
             log.warning("ignored: %s", sentence)
     config.models.check(
         objective=config.objective.name, needs_reference=needs.reference, needs_oracle=needs.masks == "oracle"
@@ -68,6 +73,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     model_config = load_config(config.model.path, trust_remote_code=config.model.trust_remote_code)
     check_window(model_config, config.data.max_length)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    _check_frozen_models(config, model_config, tokenizer, divergence=needs.divergence is not None)
     train, heldout = _load_pairs(config, tokenizer, scored=needs.scores)
     if not needs.rejected:
         train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))
@@ -98,19 +104,57 @@ def resolve_builtin(config: RunConfig) -> RunConfig:
     )
 
 
-def _check_adapter_folders(config: RunConfig) -> None:
-    for field, path in (("model.path", config.model.path), ("reference.path", config.reference.path)):
-        if path is not None and is_adapter_folder(path):
-            part = field.removesuffix(".path")
+def _idle_penalties(config: RunConfig, mask_kind: MaskKind | None) -> list[str]:
+    """L1 penalties that no parameter would feel; they would only shift the loss."""
+    objective, on = config.objective, config.masks.on
+    if objective.name != "sparsepo":
+        return []
+    idle = {
+        "l1_reward": mask_kind != "learned" or on == "divergence",
+        "l1_divergence": mask_kind != "learned" or on == "reward",
+    }
+    return [name for name, is_idle in idle.items() if is_idle and getattr(objective, name)]
+
+
+def _check_frozen_models(
+    config: RunConfig, policy: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, *, divergence: bool
+) -> None:
+    """A reference or oracle of its own path must read the policy's tokens, as far and, for a divergence, as wide."""
+    trust = config.model.trust_remote_code
+    for role, path in (("reference", config.reference.path), ("oracle", config.oracle.path)):
+        if path is None:
+            continue
+        field = f"{role}.path"
+        frozen = load_config(path, field=field, trust_remote_code=trust)
+        check_window(frozen, config.data.max_length, field)
+        if load_tokenizer(path, field=field, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
             raise UserError(
-                f"{field}: {path} holds an adapter, not a model; name the model it belongs to with --{field} and the "
-                f"adapter with --{part}.adapter_path {path}"
+                f"{field} {path} has another tokenizer than the policy {config.model.path}; both must read "
+                "the same tokens"
             )
+        if role == "reference" and divergence and frozen.vocab_size != policy.vocab_size:
+            raise UserError(
+                f"{field} {path} has a vocabulary of {frozen.vocab_size}, the policy {config.model.path} one of "
+                f"{policy.vocab_size}; a divergence needs the same"
+            )
+
+
+def _check_adapter_folders(config: RunConfig) -> None:
+    for part in ("model", "reference", "oracle"):
+        field, path = f"{part}.path", getattr(config, part).path
+        if path is not None and is_adapter_folder(path):
+            remedy = f"sparsepo merge {path} OUTPUT makes a model of both"
+            if part != "oracle":
+                remedy = (
+                    f"name the model it belongs to with --{field} and the adapter with --{part}.adapter_path {path}"
+                )
+            raise UserError(f"{field}: {path} holds an adapter, not a model; {remedy}")
     for field, path in (
         ("model.adapter_path", config.model.adapter_path), ("reference.adapter_path", config.reference.adapter_path)
     ):  # fmt: skip
         if path is not None:
             adapter_settings(path, field)
+            adapter_weights(path, field)
 
 
 def _load_pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def run(config: RunConfig) -> Path:
     distributed.initialise()
     folder = create_run_folder(inputs)
     trainer = build_trainer(inputs, folder)
+    write_config(inputs, folder)
     trainer.fit()
     save_final(trainer.policy, inputs.tokenizer, folder / "final")
     shown = (inputs.heldout or inputs.train)[:SHOWN_PAIRS]
@@ -45,7 +47,7 @@ def run(config: RunConfig) -> Path:
 
 
 def create_run_folder(inputs: Inputs) -> Path:
-    """Rank 0 makes the folder and writes the resolved configuration; every rank learns its name.
+    """Rank 0 makes the folder; every rank learns its name.
 
     Raises:
         UserError: the folder holds something already (on every rank).
@@ -59,13 +61,8 @@ def create_run_folder(inputs: Inputs) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
                 raise UserError(f"output_dir: {folder} is not empty; name another folder")
-            resolved = dataclasses.asdict(config) | {"output_dir": str(folder)}
-            for name, value in inputs.agreed.items():
-                resolved["training"][name.removeprefix("training.")] = list(value) if "betas" in name else value
-            resolved["training"]["precision"] = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(
-                inputs.dtype, "fp32"
-            )
-            (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+            if not os.access(folder, os.W_OK):
+                raise UserError(f"output_dir: {folder} cannot be written")
         except UserError as error:
             told[1] = str(error)
         except OSError as error:
@@ -75,3 +72,14 @@ def create_run_folder(inputs: Inputs) -> Path:
     if told[1] is not None:
         raise UserError(told[1])
     return Path(told[0])
+
+
+def write_config(inputs: Inputs, folder: Path) -> None:
+    """config.yaml, from rank 0: as resolved, once nothing of it was refused."""
+    if distributed.rank() != 0:
+        return
+    resolved = dataclasses.asdict(inputs.config) | {"output_dir": str(folder)}
+    for name, value in inputs.agreed.items():
+        resolved["training"][name.removeprefix("training.")] = list(value) if "betas" in name else value
+    resolved["training"]["precision"] = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(inputs.dtype, "fp32")
+    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")

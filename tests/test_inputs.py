@@ -62,6 +62,33 @@ def test_contradictions_name_the_remedy(base: Path, fields: dict[str, Any], mess
     assert message.format(base=base) in str(refused.value)
 
 
+def test_frozen_models_must_read_the_same_tokens(base: Path, tmp_path: Path) -> None:
+    other = save_tiny_model(tmp_path / "other", positions=64)
+    for role, needed in (("reference", {}), ("oracle", {"objective.name": "sepo"})):
+        with pytest.raises(UserError, match=rf"position range of 64 \({role}.path\)"):
+            load(base, **{f"{role}.path": other, **needed})
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["!"], vocabulary["?"] = vocabulary["?"], vocabulary["!"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="reference.path .* has another tokenizer than the policy"):
+        load(base, **{"reference.path": other, "data.max_length": 60})
+    with pytest.raises(UserError, match="^oracle.path nowhere: "):
+        load(base, **{"oracle.path": "nowhere", "objective.name": "sepo"})
+
+
+def test_penalties_on_masks_that_do_not_learn_are_ignored_aloud(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = {"objective.l1_reward": 0.1, "objective.l1_divergence": 0.2}
+    assert load(base, **given, **{"masks.kind": "random"}).objective.l1_reward == 0
+    only = load(base, **given, **{"masks.on": "reward"}).objective
+    assert (only.l1_reward, only.l1_divergence) == (0.1, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ignored: objective.l1_reward: that mask is not learned",
+        "ignored: objective.l1_divergence: that mask is not learned",
+        "ignored: objective.l1_divergence: that mask is not learned",
+    ]
+
+
 def test_what_a_shared_recipe_says_for_other_objectives_is_ignored_aloud(
     base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from sparsepo_dist.errors import UserError
 
+ALL_LINEAR = "all-linear"
 Placement = Literal["adapter", "sharded", "replicated", "offload"]
 
 
@@ -40,9 +41,9 @@ class LoraSettings:
     """The adapter's output is scaled by alpha / rank; 16 where not given."""
     dropout: float = 0.0
     """Dropout before the adapter, in training (the paper: 0.05)."""
-    targets: str | list[str] = "all-linear"
-    """Modules that are adapted: `all-linear` is every matrix but the LM head; else names or their ends, as peft has
-    them (`[q_proj, v_proj]`)."""
+    targets: str | list[str] = ALL_LINEAR
+    """Modules that are adapted: `all-linear` is every matrix but the LM head; else names or their ends
+    (`[q_proj, v_proj]`)."""
 
     DEFAULTS = {"rank": 16, "alpha": 16.0}  # noqa: RUF012  (not a field)
 
@@ -54,7 +55,7 @@ class LoraSettings:
                 raise UserError(f"lora.{name}: {value} must be greater than 0")
         if not 0 <= self.dropout < 1:
             raise UserError(f"lora.dropout: {self.dropout} must be in [0, 1)")
-        if not self.targets:
+        if not self.targets or not all(self.targets):
             raise UserError("lora.targets: names no module; `all-linear` takes every matrix")
 
 
@@ -109,6 +110,10 @@ class Models:
             )
         if self.model.adapter == "none":
             self._check_without_adapter()
+        elif self.model.adapter_path is not None and self.lora.targets != ALL_LINEAR:
+            raise UserError(
+                f"lora.targets: the adapter {self.model.adapter_path} has modules of its own; leave the targets out"
+            )
         if needs_reference:
             self._check_reference()
         elif (self.reference.path, self.reference.adapter_path) != (None, None):

@@ -57,7 +57,7 @@ class HeadStats(nn.Module):
             labels,
             reference_hidden,
             None if reference_hidden is None else reference_head,
-            divergence=self.divergence,
+            divergence=None if reference_hidden is None else self.divergence,
             active=active,
             config=self.ops,
         )

@@ -27,8 +27,8 @@ from sparsepo_dist.engines.attention import attention_implementation
 from sparsepo_dist.errors import UserError
 
 
-def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConfig:
-    """A model's configuration, checked for what the fused head and the layouts rely on.
+def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool = False) -> PretrainedConfig:
+    """A model's configuration, checked for what the fused head and the layouts rely on; `field` names it in messages.
 
     Raises:
         UserError: it cannot be found, is no decoder, or changes logits after the head.
@@ -37,19 +37,19 @@ def load_config(path: str, *, trust_remote_code: bool = False) -> PretrainedConf
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         here = "the folder holds no model" if Path(path).is_dir() else "neither a folder here nor found on a hub"
-        raise UserError(f"model.path {path}: {here} ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{field} {path}: {here} ({str(error).splitlines()[0]})") from None
     model_class = _model_class(config)
     if model_class is None and not (trust_remote_code and getattr(config, "auto_map", None)):
-        raise UserError(f"model.path {path}: a {config.model_type} model is not a causal language model")
+        raise UserError(f"{field} {path}: a {config.model_type} model is not a causal language model")
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(config, name, None) not in (None, 1, 1.0):
-            raise UserError(f"model.path {path}: {name} changes the logits after the head, which is not supported yet")
+            raise UserError(f"{field} {path}: {name} changes the logits after the head, which is not supported yet")
     if model_class is not None and "position_ids" not in inspect.signature(model_class.forward).parameters:
-        raise UserError(f"model.path {path}: {config.model_type} takes no position_ids, which packing needs")
+        raise UserError(f"{field} {path}: {config.model_type} takes no position_ids, which packing needs")
     return config
 
 
-def check_window(config: PretrainedConfig, max_length: int) -> None:
+def check_window(config: PretrainedConfig, max_length: int, field: str = "model.path") -> None:
     """Refuse lengths that a model's own window or position table could not hold.
 
     Raises:
@@ -59,7 +59,7 @@ def check_window(config: PretrainedConfig, max_length: int) -> None:
     table = getattr(config, "max_position_embeddings", None)
     for name, limit in (("attention window", window), ("position range", table)):
         if limit and max_length > limit:
-            raise UserError(f"data.max_length {max_length} exceeds the model's {name} of {limit}; lower it")
+            raise UserError(f"data.max_length {max_length} exceeds the model's {name} of {limit} ({field}); lower it")
 
 
 def load_model(
@@ -94,7 +94,7 @@ def load_model(
     return model
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, *, field: str = "model.path", trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer beside a model.
 
     Raises:
@@ -103,7 +103,7 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False) -> PreTrainedT
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path {path}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{field} {path}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from None
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from sparsepo_dist.engines.adapters import adapter_settings
+from sparsepo_dist.engines.adapter_files import adapter_settings
 from sparsepo_dist.engines.loading import load_config, load_tokenizer
 from sparsepo_dist.errors import UserError
 
@@ -29,11 +29,17 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> Path:
         raise UserError(f"{adapter}: does not say which model it belongs on; name it with --base")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is not empty; name another folder")
-    model = AutoModelForCausalLM.from_pretrained(path, config=load_config(path), dtype="auto")
+    config = load_config(path, field="base")
+    beside = (adapter / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(str(adapter) if beside else path, field="base")
+    model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype="auto")
     try:
         merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{adapter} cannot be merged into {path}: {str(error).splitlines()[-1].strip()}") from None
-    merged.save_pretrained(output)
-    load_tokenizer(str(adapter)).save_pretrained(output)
+    try:
+        merged.save_pretrained(output)
+        tokenizer.save_pretrained(output)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error}") from None
     return output

@@ -53,12 +53,15 @@ class PolicyModel(nn.Module):
         super().__init__()
         self.model: PreTrainedModel = model
         self.masker = masker
-        self.divergence = requirements.divergence
         self.own_reference = reference if isinstance(reference, OwnReference) else None
         head: Head | Literal["own"] | None = reference if isinstance(reference, Head) else None
-        if self.own_reference is not None and self.divergence is not None:
+        if self.own_reference is not None:
             head = "own"
-        self.head_stats = HeadStats(model.get_output_embeddings(), head, self.divergence, ops)
+        self.fused_reference = head is not None
+        """Whether the reference's log-probabilities come from the same pass over the head as the policy's."""
+        # An oracle's choice of tokens must know them before.
+        self.logps_first = requirements.masks == "oracle"
+        self.head_stats = HeadStats(model.get_output_embeddings(), head, requirements.divergence, ops)
 
     def forward(
         self, batch: PackedBatch, reference: ReferenceOutputs | None, all_tokens: bool, step: int
@@ -68,14 +71,16 @@ class PolicyModel(nn.Module):
         Without `all_tokens`, tokens whose masks are both 0 get statistics of 0 and cost no head product. A plain tuple
         comes back: ZeRO-3's backward hooks do not look inside dataclasses.
         """
-        if self.own_reference is not None:
+        if self.own_reference is not None and (reference is None or reference.logps is None):
             reference = self._score_own(self.own_reference, batch, reference)
         masks = None
         if self.masker is not None:
             assert reference is not None
             masks = self.masker(reference, batch, step)
         active = None if all_tokens or masks is None else (masks[0] != 0) | (masks[1] != 0)
-        rows = None if reference is None or self.divergence is None else reference.final_hidden
+        rows = None
+        if reference is not None and reference.logps is None and self.fused_reference:
+            rows = reference.final_hidden
         hidden = hidden_at(backbone(self.model), batch)
         logp, reference_logp, divergence = self.head_stats(hidden, batch.labels, rows, active)
         if reference is not None and reference_logp is None:
@@ -87,7 +92,7 @@ class PolicyModel(nn.Module):
         """In the engine's own forward: a second call of the engine would make ZeRO-3 trace its modules anew."""
         with as_reference(self.model, own.adapter), own.readings.collect(batch.predict_index) as collected:
             final = hidden_at(backbone(self.model), batch)
-        logps = self.head_stats(final, batch.labels, None, None)[0] if self.divergence is None else None
+        logps = self.head_stats(final, batch.labels, None, None)[0] if self.logps_first else None
         oracle_logps = None if given is None else given.oracle_logps
         return dataclasses.replace(collected.outputs(final, logps), oracle_logps=oracle_logps)
 

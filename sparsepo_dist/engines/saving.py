@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from sparsepo_dist.engines.adapters import has_adapters, save_adapter
+from sparsepo_dist.engines.adapter_files import save_adapter
+from sparsepo_dist.engines.adapters import POLICY, has_adapters
 from sparsepo_dist.engines.distributed import rank
 from sparsepo_dist.engines.policy import PolicyEngine
 
@@ -49,7 +50,7 @@ def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder:
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         if adapted:
-            save_adapter(module.model, state, folder)
+            save_adapter(module.model, POLICY, state, folder)
         else:
             module.model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)

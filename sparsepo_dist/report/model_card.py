@@ -42,9 +42,12 @@ SparsePO: Controlling Preference Alignment of LLMs via Sparse Token Masks, arXiv
 """
 
 _ADAPTER = """The folder holds a LoRA adapter in peft's format; transformers loads it onto {base} by itself where
-peft is installed. `sparsepo merge FOLDER OUTPUT` writes both as one full model.
+peft is installed. `sparsepo merge FOLDER OUTPUT` writes both as one full model.{quantised}
 
 """
+
+_QUANTISED = """ It was trained and measured on the model
+in 4 bits (NF4); load that with transformers' `quantization_config` for the same numbers."""
 
 _MASKS = """`masks.safetensors` holds the learned token masks. They weight the training loss only; the model
 generates without them.
@@ -55,6 +58,7 @@ generates without them.
 def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool) -> str:
     """Markdown with the hub's front matter; `config` is the resolved configuration."""
     training = config["training"]
+    quantised = _QUANTISED if config["model"].get("adapter") == "qlora" else ""
     adapted = config["model"].get("adapter", "none") != "none"
     lines = {
         "Data": config["data"]["train"],
@@ -69,7 +73,7 @@ def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool) -> str
         objective=config["objective"]["name"],
         name=run.folder.name,
         library="peft" if adapted else "transformers",
-        adapter=_ADAPTER.format(base=config["model"]["path"]) if adapted else "",
+        adapter=_ADAPTER.format(base=config["model"]["path"], quantised=quantised) if adapted else "",
         masks=_MASKS if has_masks else "",
         training="\n".join(f"- {name}: {value}" for name, value in lines.items()),
         results=_results(run),

@@ -41,7 +41,7 @@ class TrainingConfig:
     """Log-probabilities and KL before the mask need every token: they are reported every so many steps. In between,
     tokens whose masks are both 0 are skipped, which changes neither loss nor gradient and saves their head products."""
     seed: int = 0
-    """Seed of the sample order, the masks' initial values and dropout."""
+    """Seed of the sample order, the initial values of masks and adapters, random masks and dropout."""
 
     DEFAULTS = {  # noqa: RUF012  (not a field)
         "training.pairs_per_step": 64,

@@ -74,9 +74,10 @@ class Trainer:
         sums = MetricSums()
         indices = self.order.step(step)
         batches = list(self.train_batches.of(indices))
-        self._begin(batches)
-        for number, batch in enumerate(batches, start=1):
-            losses = self._losses(batch, sums, all_tokens=step % self.config.full_metrics_every == 0)
+        known = self._begin(batches)
+        for number, (batch, first) in enumerate(zip(batches, known, strict=True), start=1):
+            all_tokens = step % self.config.full_metrics_every == 0
+            losses = self._losses(batch, sums, first, all_tokens=all_tokens)
             # DeepSpeed averages over ranks; the weights already average over the whole global batch.
             self.policy.backward((losses * batch.pair_weight).sum() * world_size(), last=number == len(batches))
         factor = learning_rate_factor(step, self.total_steps, self.config.schedule, self.config.warmup_ratio)
@@ -101,33 +102,50 @@ class Trainer:
         sums = MetricSums()
         for indices in self.heldout_batches.steps(self.pairs_per_step):
             batches = list(self.heldout_batches.of(indices))
-            self._begin(batches)
-            for batch in batches:
-                self._losses(batch, sums, share=len(indices) / len(self.heldout_batches.pairs), training=False)
+            share = len(indices) / len(self.heldout_batches.pairs)
+            for batch, first in zip(batches, self._begin(batches), strict=True):
+                self._losses(batch, sums, first, share=share, training=False)
         return sums.reduce()
 
-    def statistics(self, batch: PackedBatch, *, all_tokens: bool = True) -> tuple[TokenStats, TokenMasks | None]:
-        """Per-token statistics and masks of a micro-batch. Every rank must call this."""
-        reference = self.reference.score(batch) if self.reference is not None else None
+    def statistics(
+        self, batch: PackedBatch, *, all_tokens: bool = True, reference_logps: Tensor | None = None
+    ) -> tuple[TokenStats, TokenMasks | None]:
+        """Per-token statistics and masks of a micro-batch; the reference is not asked for log-probabilities that are
+        known. Every rank must call this."""
+        reference = None
+        if reference_logps is not None:
+            reference = ReferenceOutputs(logps=reference_logps)
+        elif self.reference is not None:
+            reference = self.reference.score(batch)
         if self.oracle is not None:
             oracle_logps = self.oracle.score(batch).logps
             reference = dataclasses.replace(reference or ReferenceOutputs(), oracle_logps=oracle_logps)
         return self.policy.stats(batch, reference, all_tokens=all_tokens)
 
-    def _begin(self, batches: Sequence[PackedBatch]) -> None:
-        """Before a global batch: what one pair must know of the others takes a pass over all of them."""
-        if self.global_means is None:
-            return
-        self.global_means.forget()
-        if len(batches) > 1:  # with one micro-batch, the pass that gives its loss gives the means too
-            with torch.no_grad():
-                self.global_means.reduce((self.statistics(batch)[0], batch) for batch in batches)
+    def _begin(self, batches: Sequence[PackedBatch]) -> Sequence[TokenStats | None]:
+        """Before a global batch: what one pair must know of the others takes a first pass over all of them.
+
+        Its statistics, without gradient; None for each micro-batch where there was no such pass.
+        """
+        if self.global_means is not None:
+            self.global_means.forget()
+        if self.global_means is None or len(batches) == 1:  # one pass gives the only micro-batch's means and loss
+            return [None] * len(batches)
+        with torch.no_grad():
+            first = [self.statistics(batch)[0] for batch in batches]
+            self.global_means.reduce(zip(first, batches, strict=True))
+        return first
 
     def _losses(
-        self, batch: PackedBatch, sums: MetricSums, *, share: float = 1.0, all_tokens: bool = True,
-        training: bool = True,
+        self, batch: PackedBatch, sums: MetricSums, first: TokenStats | None, *, share: float = 1.0,
+        all_tokens: bool = True, training: bool = True,
     ) -> Tensor:  # fmt: skip
-        stats, masks = self.statistics(batch, all_tokens=all_tokens)
+        """`first` is what a first pass found, for objectives without masks: all of it where nothing is trained."""
+        if first is not None and not training:
+            stats, masks = first, None
+        else:
+            known = None if first is None else first.reference_logp
+            stats, masks = self.statistics(batch, all_tokens=all_tokens, reference_logps=known)
         responses = batch.responses
         if self.global_means is not None:
             responses = self.global_means.inform(stats, batch, training=training)

@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sparsepo_dist.engines.adapters import add_adapters, as_reference, save_adapter
+from sparsepo_dist.engines.adapter_files import save_adapter
+from sparsepo_dist.engines.adapters import POLICY, add_adapters, as_reference
 from sparsepo_dist.engines.config import LoraSettings, ModelConfig, Models, OracleConfig, ReferenceConfig
 from sparsepo_dist.engines.loading import load_config, load_model
 from sparsepo_dist.engines.merging import merge_adapter
-from sparsepo_dist.engines.policy import PolicyModel, parameter_groups
+from sparsepo_dist.engines.policy import OwnReference, PolicyModel, parameter_groups
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks import MaskConfig
+from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.ops import OpsConfig
 from tests.support.tiny import save_tiny_model
@@ -52,7 +53,7 @@ def stir(model: PreTrainedModel, seed: int = 5) -> None:
 def write_adapter(model: PreTrainedModel, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     state = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-    save_adapter(model, state, folder)
+    save_adapter(model, POLICY, state, folder)
     return folder
 
 
@@ -103,12 +104,16 @@ def test_every_matrix_but_the_head_is_adapted_and_every_adapter_gets_a_gradient(
 
 def test_only_adapters_and_masks_are_optimised(llama: Path) -> None:
     model = adapted(llama)
-    module = PolicyModel(model, Requirements(True, None, None), None, None, OpsConfig())
+    readings = ReferenceReadings(model.base_model, model.get_output_embeddings(), "learned", MaskConfig())
+    masker = TokenMasker("learned", MaskConfig(), readings, seed=0)
+    module = PolicyModel(model, Requirements(True, None, "learned"), masker, OwnReference(None, readings), OpsConfig())
     groups = parameter_groups(
         module, learning_rate=1.0, weight_decay=0.0, betas=(0.9, 0.99), eps=1e-8, masks=MaskConfig()
     )
     optimised = {id(p) for group in groups for p in group["params"]}
-    assert optimised == {id(p) for name, p in module.named_parameters() if ".lora_" in name}
+    trained = {name for name, p in module.named_parameters() if id(p) in optimised}
+    assert trained == {name for name, _ in module.named_parameters() if ".lora_" in name or name.startswith("masker.")}
+    assert "masker.heads.reward.weight" in trained
 
 
 def test_a_saved_adapter_is_pefts_and_merges_into_a_full_model(family: Path, tmp_path: Path) -> None:
@@ -152,6 +157,41 @@ def test_a_policy_that_starts_from_an_adapter_has_it_as_its_reference(llama: Pat
     assert saved.keys() == load_file(start / "adapter_model.safetensors").keys()
 
 
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"init_lora_weights": "gaussian"}], ids=str)
+def test_an_adapter_that_peft_wrote_is_loaded_as_peft_loads_it(llama: Path, tmp_path: Path, options: dict) -> None:
+    torch.manual_seed(3)
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "up_proj"], **options)
+    given = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(llama), config)
+    stir(given)
+    given.save_pretrained(tmp_path / "given")
+    assert not (tmp_path / "given" / "tokenizer_config.json").exists()
+    model = adapted(llama, start=str(tmp_path / "given"), reference=str(tmp_path / "given"))
+    torch.testing.assert_close(logits(model.eval()), logits(given.eval()))
+    with as_reference(model, "reference"):
+        torch.testing.assert_close(logits(model), logits(given))
+    with as_reference(model, None):
+        torch.testing.assert_close(logits(model), logits(base_model(llama)))
+    saved = json.loads((write_adapter(model, tmp_path / "out") / "adapter_config.json").read_text())
+    assert saved["base_model_name_or_path"] == str(llama) and saved["r"] == 4
+    merged = AutoModelForCausalLM.from_pretrained(merge_adapter(tmp_path / "given", tmp_path / "merged"))
+    torch.testing.assert_close(logits(merged), logits(given), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"use_dora": True}, {"modules_to_save": ["norm"]}, {"init_lora_weights": "pissa"}, {"bias": "all"},
+     {"layer_replication": [(0, 2), (1, 3)]}],
+    ids=lambda options: next(iter(options)),
+)  # fmt: skip
+def test_adapters_that_change_the_model_itself_are_refused(llama: Path, tmp_path: Path, options: dict) -> None:
+    config = peft.LoraConfig(r=4, target_modules=["q_proj"], **options)
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(llama), config).save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError, match=rf"model.adapter_path {tmp_path}: {next(iter(options))} is .* use a plain LoRA"
+    ):
+        adapted(llama, start=str(tmp_path))
+
+
 MODELS: dict[str, tuple[Models, str]] = {
     "start without saying the reference": (
         Models(model=ModelConfig(adapter="lora", adapter_path="sft")), "--reference.adapter_path sft",
@@ -171,6 +211,9 @@ MODELS: dict[str, tuple[Models, str]] = {
     "rank": (Models(ModelConfig(adapter="lora"), LoraSettings(rank=0)), "lora.rank: 0"),
     "dropout": (Models(ModelConfig(adapter="lora"), LoraSettings(dropout=1.0)), "lora.dropout: 1.0"),
     "targets": (Models(ModelConfig(adapter="lora"), LoraSettings(targets=[])), "lora.targets"),
+    "targets of its own": (
+        Models(ModelConfig(adapter="lora", adapter_path="sft"), LoraSettings(targets=["q_proj"])), "targets out",
+    ),
     "oracle": (Models(oracle=OracleConfig("other")), "oracle.path: objective dpo has no oracle"),
 }  # fmt: skip
 
@@ -219,9 +262,12 @@ def test_adapters_that_do_not_fit(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lora.rank is 8, but the adapter .* has 4"):
         adapted(llama, LoraSettings(rank=8), start=str(good))
     other = save_tiny_model(tmp_path / "gptj", "gptj")
-    with pytest.raises(UserError, match="lora.targets|does not fit"):
+    with pytest.raises(UserError, match="^model.adapter_path"):
         adapted(other, start=str(good))
-    weights = load_file(good / "adapter_model.safetensors")
+    weights = {key: value.clone() for key, value in load_file(good / "adapter_model.safetensors").items()}
+    (good / "adapter_model.safetensors").write_bytes(b"short")
+    with pytest.raises(UserError, match="adapter_model.safetensors cannot be read"):
+        adapted(llama, start=str(good))
     save_file(dict(list(weights.items())[1:]), good / "adapter_model.safetensors")
     with pytest.raises(UserError, match="does not fit the model: .* is missing"):
         adapted(llama, start=str(good))

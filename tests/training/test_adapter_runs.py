@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from tests.support.runs import ROOT, ZERO, metrics, train_all
 from tests.support.tiny import save_tiny_model, write_pairs
 
+pytestmark = pytest.mark.slow
 FAMILIES = ("gptj", "gpt_neox", "llama")
 LEARNING_RATE = 1e-2
 TOLERANCE = 1e-3 * LEARNING_RATE
@@ -70,7 +71,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from_sft = {**llama, "model.adapter_path": sft, "reference.adapter_path": sft}
     two["from_sft"] = {**from_sft, "lora.dropout": 0.5}
     two["from_sft_adapter"] = from_sft
-    two["from_sft_replicated"] = {**from_sft, "reference.placement": "replicated"}
+    two["from_sft_sharded"] = {**from_sft, "reference.placement": "sharded"}
     return train_all(base / "one", one) | train_all(base / "two", two, ranks=2, timeout=500)
 
 
@@ -114,7 +115,7 @@ def test_a_reference_elsewhere_trains_alike(folders: dict[str, Path], placement:
 
 @pytest.mark.parametrize(
     "name", [*(f"{family}-qlora-two_zero3" for family in FAMILIES), "bf16", "from_sft", "from_sft_adapter",
-             "from_sft_replicated", "mapo-adapter"]
+             "from_sft_sharded", "mapo-adapter"]
 )  # fmt: skip
 def test_step_zero_is_the_reference(folders: dict[str, Path], name: str) -> None:
     evaluated, first, *_ = metrics(folders[name])
@@ -127,7 +128,7 @@ def test_step_zero_is_the_reference(folders: dict[str, Path], name: str) -> None
 
 
 def test_an_adapter_start_is_its_own_reference_wherever_that_lives(folders: dict[str, Path]) -> None:
-    assert_same(folders["from_sft_adapter"], folders["from_sft_replicated"])
+    assert_same(folders["from_sft_adapter"], folders["from_sft_sharded"])
     start, end = trained(folders["sft"]), trained(folders["from_sft_adapter"])
     assert all((start[key] - end[key]).abs().max().item() < 5 * LEARNING_RATE for key in start)
     assert any((start[key] - end[key]).abs().max().item() > 10 * TOLERANCE for key in start)
@@ -147,7 +148,6 @@ def test_final_holds_the_adapter_and_no_frozen_weight(folders: dict[str, Path]) 
             assert not torch.allclose(adapted, model(input_ids=ids).logits)
 
 
-@pytest.mark.slow
 def test_the_papers_qlora_recipe_runs_as_it_is(tmp_path: Path) -> None:
     """On a tiny GPT-J and pairs that a script writes; nothing else of recipe and ds_config is changed."""
     written = [sys.executable, "-m", "tests.support.tiny", str(tmp_path), "--family", "gptj", "--pairs", "6"]

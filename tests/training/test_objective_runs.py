@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tests.support.runs import ZERO, metrics, train_all
 from tests.support.tiny import save_tiny_model, write_pairs
 
+pytestmark = pytest.mark.slow
 LEARNING_RATE = 1e-2
 TOLERANCE = 1e-3 * LEARNING_RATE
 # Name -> what the recipe says besides, and the loss where the policy is the reference (None: not a constant).

@@ -1,0 +1,83 @@
+"""Adapters on disk, in peft's format: what is read of a given one, and what is written of a trained one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig, get_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sparsepo_dist.errors import UserError
+
+WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
+KEY_PREFIX = "base_model.model."
+# They train or rewrite parts of the model below, which would then not be the reference with the adapter off.
+_CHANGES_THE_MODEL = (
+    "modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters", "use_dora",
+)  # fmt: skip
+_PLAIN_STARTS = (True, False, "gaussian")
+
+
+def is_adapter_folder(path: str) -> bool:
+    """Whether a path is a peft adapter's folder rather than a model's."""
+    return (Path(path) / SETTINGS).is_file() and not (Path(path) / "config.json").is_file()
+
+
+def adapter_settings(folder: str, field: str) -> LoraConfig:
+    """The settings of a saved adapter; `field` is the recipe's name for it.
+
+    Raises:
+        UserError: the folder holds no plain LoRA adapter with weights as safetensors.
+    """
+    path = Path(folder)
+    if not (path / SETTINGS).is_file():
+        raise UserError(f"{field} {folder}: no {SETTINGS} is there; a peft adapter's folder is wanted")
+    if not (path / WEIGHTS).is_file():
+        raise UserError(f"{field} {folder}: no {WEIGHTS} is there (pickled weights are not read; save as safetensors)")
+    try:
+        kind = json.loads((path / SETTINGS).read_text(encoding="utf-8")).get("peft_type")
+        config = LoraConfig.from_pretrained(folder) if kind == "LORA" else None
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(f"{field} {folder}: {SETTINGS} cannot be read: {error}") from None
+    if config is None:
+        raise UserError(f"{field} {folder}: it is a {kind} adapter; only LoRA is supported")
+    odd = [name for name in _CHANGES_THE_MODEL if getattr(config, name, None)]
+    odd += ["bias"] if config.bias != "none" else []
+    odd += ["init_lora_weights"] if config.init_lora_weights not in _PLAIN_STARTS else []
+    if odd:
+        raise UserError(
+            f"{field} {folder}: {odd[0]} is {getattr(config, odd[0])!r}, so that it changes the model itself; merge it "
+            "into its model with peft and start from the result, or use a plain LoRA adapter"
+        )
+    return config
+
+
+def adapter_weights(folder: str, field: str) -> dict[str, Tensor]:
+    """Its tensors, under their names in the model.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        tensors = load_file(Path(folder) / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{field} {folder}: {WEIGHTS} cannot be read: {error}") from None
+    return {key.removeprefix(KEY_PREFIX): value for key, value in tensors.items()}
+
+
+def save_adapter(model: PreTrainedModel, name: str, state: dict[str, Tensor], folder: Path) -> None:
+    """Write an adapter of a model; `state` holds its parameters, whole, under their names in the model."""
+    weights = get_peft_model_state_dict(model, state_dict=state, adapter_name=name, save_embedding_layers=False)
+    save_file(
+        {KEY_PREFIX + key: value.contiguous() for key, value in weights.items()},
+        folder / WEIGHTS,
+        metadata={"format": "pt"},
+    )
+    peft_config: Any = model.peft_config
+    dataclasses.replace(peft_config[name], inference_mode=True).save_pretrained(folder)
