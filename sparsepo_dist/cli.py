@@ -79,6 +79,9 @@ def main() -> None:
     merge.add_argument("output", type=Path, help="folder to write")
     merge.add_argument("--base", help="the model it belongs on (default: the one that the adapter names)")
     commands.add_parser("doctor", help="say what this machine can run, and why")
+    commands.add_parser("plan", help="predict memory and traffic of a run before it is launched")
+    if sys.argv[1:2] == ["plan"]:  # takes every option of a training run, which only their own parser knows
+        sys.exit(_plan(sys.argv[2:]))
     arguments = parser.parse_args()
     actions = {"demo": _demo, "report": _report, "merge": _merge, "doctor": _doctor}
     sys.exit(guarded(actions[arguments.command], arguments))
@@ -99,6 +102,17 @@ def _merge(arguments: argparse.Namespace) -> None:
     from sparsepo_dist.engines.merging import merge_adapter
 
     say(f"The merged model is in {merge_adapter(arguments.adapter, arguments.output, arguments.base)}")
+
+
+def _plan(arguments: Sequence[str]) -> int:
+    """0 if the planned run fits, 1 if not, 2 for what the user can mend."""
+    from sparsepo_dist.plan.command import add_arguments, plan
+
+    parser = train_parser()
+    add_arguments(parser)
+    parsed = parser.instantiate_classes(parser.parse_args(list(arguments)))
+    fits: list[bool] = []
+    return guarded(lambda: fits.append(plan(parsed))) or int(not fits[0])
 
 
 def _doctor(_: argparse.Namespace) -> None:

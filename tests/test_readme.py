@@ -11,13 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparsepo_dist.cli import parse_train
 from sparsepo_dist.sentiment.prompts import all_prompts
 from tests.support.runs import assert_same_curve, train_all
+from tests.support.tiny import save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,6 +30,15 @@ COMMANDS = [
     if line.strip()
 ]
 TRAINING = [shlex.split(command.split("launch/train.py", 1)[1]) for command in COMMANDS if "launch/train.py" in command]
+
+
+def console(command: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """A command of the README, from the project's root."""
+    program, *arguments = shlex.split(command)
+    return subprocess.run(
+        [Path(sys.executable).with_name(program), *arguments, *more], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
 
 
 def test_make_targets_exist() -> None:
@@ -110,13 +121,31 @@ def test_the_default_recipe_trains_alike_on_compiled_kernels_and_in_plain_pytorc
 
 
 def test_sparsepo_doctor_prints_the_kernels_in_use() -> None:
-    command = next(command for command in COMMANDS if command == "sparsepo doctor")
-    program, *arguments = command.split()
-    done = subprocess.run(
-        [Path(sys.executable).with_name(program), *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = console(next(command for command in COMMANDS if command == "sparsepo doctor"))
     assert done.returncode == 0, done.stderr
     assert re.search(r"^token_stats float32 +cpp \(built at ", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_sparsepo_plan_answers_as_shown(tmp_path: Path) -> None:
+    """But for the model: the recipe's is on a hub."""
+    model = save_tiny_model(tmp_path / "model", "gpt_neox", positions=2048)
+    done = console(
+        next(command for command in COMMANDS if command.startswith("sparsepo plan")), f"--model.path={model}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "It fits: the peak of" in done.stdout and "80 GiB less a margin" in done.stdout
+
+
+def test_sparsepo_merge_runs_as_shown(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    given = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(model), peft.LoraConfig(target_modules=["q_proj"]))
+    given.save_pretrained(tmp_path / "adapter")
+    command = next(command for command in COMMANDS if command.startswith("sparsepo merge"))
+    assert command.split()[2:] == ["runs/RUN/final", "MERGED_FOLDER"]
+    done = console("sparsepo merge", str(tmp_path / "adapter"), str(tmp_path / "merged"))
+    assert done.returncode == 0, done.stderr
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").num_parameters() > 0
+    assert console("sparsepo merge", str(tmp_path / "adapter"), str(tmp_path / "merged")).returncode == 2
 
 
 def test_the_operation_runs_as_shown() -> None:

@@ -1,0 +1,151 @@
+"""What a decoder keeps and needs while it runs, found by running it on tensors without data.
+
+transformers' own code is executed in torch's fake mode, forward and backward, with two and three blocks; the
+difference is a block's cost. Whatever autograd saves, upcasts of norms and attention masks included, counts as it
+would for real. Parameters and their gradients do not count: ZeRO decides where those are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from deepspeed.runtime.zero.linear import zero3_linear_wrap
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PretrainedConfig, PreTrainedModel
+
+from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.plan.models import adapt, empty_model
+from sparsepo_dist.plan.shapes import BatchShape, batch_like
+from sparsepo_dist.plan.tracker import LiveBytes
+
+FEWER, MORE = 2, 3  # blocks: with a single one, the first would be the last
+SMALL_VOCABULARY = 8  # embedding and head are counted elsewhere
+
+
+class Activations(NamedTuple):
+    """Bytes of activations of a decoder without its head, for one micro-batch."""
+
+    scoring: int
+    """Most at once in a pass without gradient."""
+    kept: int
+    """Alive when a pass with gradient has ended: what its backward pass needs, and its output."""
+    forward: int
+    """Most at once in the forward pass."""
+    backward: int
+    """Most at once in the backward pass: what is kept, and temporaries of the last block."""
+    last: int
+    """Most at once when backward has come to the first block, where nothing of the others is kept any more."""
+
+
+class Decoder(NamedTuple):
+    """What decides the activations of a decoder."""
+
+    config: PretrainedConfig
+    dtype: torch.dtype
+    shape: BatchShape
+    adapter: LoraSettings | None
+    checkpointing: bool
+    dropout: bool
+    linears_keep_input: bool
+    trust_remote_code: bool
+
+    @property
+    def key(self) -> str:
+        """Equal for decoders with the same activations."""
+        return repr((self.config.to_json_string(use_diff=False), *self[1:]))
+
+
+_measured: dict[str, Activations] = {}
+
+
+def activations(decoder: Decoder) -> Activations:
+    """Activations of a whole decoder, from runs of short ones.
+
+    Raises:
+        UserError: the model's code needs more than shapes.
+    """
+    if decoder.key not in _measured:
+        try:
+            few, more = (_run(decoder, blocks) for blocks in (FEWER, MORE))
+        except Exception as error:  # whatever a model's own code raises where it looks at data
+            raise UserError(
+                f"plan: activations of a {decoder.config.model_type} model in {decoder.dtype} cannot be found without "
+                f"running it: {str(error).splitlines()[0]}"
+            ) from error
+        blocks = decoder.config.num_hidden_layers
+        whole = Activations(*(a + (blocks - FEWER) * (b - a) for a, b in zip(few, more, strict=True)))
+        _measured[decoder.key] = whole._replace(last=whole.backward - (blocks - 1) * (more.kept - few.kept))
+    return _measured[decoder.key]
+
+
+def _run(decoder: Decoder, blocks: int) -> Activations:
+    model = _short_model(decoder, blocks)
+    with _linears(decoder.linears_keep_input), FakeTensorMode():
+        _make_fake(model)
+        base, batch = backbone(model), batch_like(decoder.shape)
+        inputs = [value for record in (batch, batch.attention) if record for value in vars(record).values()]
+        ignored = [*model.parameters(), *model.buffers(), *(v for v in inputs if isinstance(v, Tensor))]
+        with LiveBytes(ignored) as bytes_:
+            with torch.no_grad():
+                hidden_at(base, batch)
+            scoring = bytes_.peak
+            bytes_.mark()
+            hidden = hidden_at(base, batch)
+            kept, forward = bytes_.live, bytes_.peak
+            gradient = torch.empty_like(hidden)
+            bytes_.mark()
+            hidden.backward(gradient)
+            backward = bytes_.peak
+        return Activations(scoring, kept, forward, backward, 0)
+
+
+def _short_model(decoder: Decoder, blocks: int) -> PreTrainedModel:
+    config = copy.deepcopy(decoder.config)
+    config.num_hidden_layers = blocks
+    config.vocab_size, config.pad_token_id = SMALL_VOCABULARY, None
+    for name, value in config.to_dict().items():
+        if isinstance(value, list) and len(value) == decoder.config.num_hidden_layers:
+            setattr(config, name, value[:blocks])
+        elif "drop" in name and isinstance(value, float) and not decoder.dropout:
+            setattr(config, name, 0.0)
+    model = empty_model(config, decoder.dtype, decoder.shape.layout, trust_remote_code=decoder.trust_remote_code)
+    if decoder.adapter is not None:
+        adapt(model, decoder.adapter, decoder.dtype)
+    if decoder.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+def _make_fake(model: PreTrainedModel) -> None:
+    """Parameters and buffers on a device that operators know, still without data."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            fake = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), parameter.requires_grad)
+            if fake.requires_grad:
+                fake.register_post_accumulate_grad_hook(_drop_gradient)
+            setattr(module, name, fake)
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+
+
+def _drop_gradient(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+@contextmanager
+def _linears(keep_input: bool) -> Iterator[None]:
+    """torch's linear, or the one that DeepSpeed puts in its place."""
+    before: Any = F.linear
+    F.linear = zero3_linear_wrap if keep_input else torch._C._nn.linear
+    try:
+        yield
+    finally:
+        F.linear = before

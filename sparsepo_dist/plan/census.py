@@ -1,0 +1,252 @@
+"""Every parameter of a run, counted on the meta device: what it is, how it is stored, which module uses it when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.base import get_keys_to_not_convert
+from transformers.quantizers.quantizers_utils import should_convert_module
+
+from sparsepo_dist.engines.backbone import backbone
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.masks import ReferenceReadings
+from sparsepo_dist.masks.decoder import decoder_blocks
+from sparsepo_dist.masks.learned import MaskHeads
+from sparsepo_dist.plan.models import adapt, empty_model
+from sparsepo_dist.plan.request import Setting, adapter_shape
+
+Role = Literal["model", "adapter", "masks", "reference head"]
+BLOCK, SECOND_BLOCK = 64, 256
+"""NF4: numbers that share a first-level scale, scales that share a second-level one (bitsandbytes' defaults)."""
+TABLES = 4 * (16 + 256 + 1)
+"""Bytes of NF4's code tables and offset, of each matrix."""
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter."""
+
+    name: str
+    numel: int
+    """Numbers it stands for."""
+    stored: int
+    """Elements it is stored as: fewer where two or more 4-bit numbers are packed into one."""
+    element_size: int
+    """Bytes of a stored element."""
+    trained: bool
+    matrix: bool
+    """Whether it has two dimensions or more."""
+    role: Role
+    constants: int = 0
+    """Bytes of quantisation constants, which are no parameters: every rank has all of them."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the whole parameter, without constants."""
+        return self.stored * self.element_size
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A module that is called: the parameters of its own are what ZeRO-3 gathers for it, if it has any."""
+
+    weights: tuple[Weight, ...] = ()
+    depth: int = 0
+    """How many modules it lies in."""
+    block: bool = False
+    """Whether it is a whole decoder block: what activation checkpointing runs again."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What is kept of a pass of the reference, besides its final hidden rows."""
+
+    width: int = 0
+    """D of the reference; 0 without one."""
+    hidden_layers: int = 0
+    """How many layers' hidden rows masks are made from."""
+    sites: int = 0
+    """How many activations' means."""
+
+
+@dataclass(frozen=True)
+class Census:
+    """The models of a run."""
+
+    policy: tuple[Unit, ...]
+    """The policy's body and adapters, in the order of its forward pass."""
+    masks: Unit | None
+    """Mask heads."""
+    heads: Unit
+    """The policy's LM head and, where it is beside it, the reference's."""
+    reference: tuple[Unit, ...] = ()
+    """The reference's own engine, its head last where it stays there."""
+    oracle: tuple[Unit, ...] = ()
+    frozen_adapter: int = 0
+    """Numbers of a second adapter, the reference's, inside the policy's model."""
+    readings: Readings = Readings()
+
+    @property
+    def policy_weights(self) -> list[Weight]:
+        """Parameters of the policy's engine, each once."""
+        return unique((*self.policy, *([self.masks] if self.masks else []), self.heads))
+
+    def count(self, *roles: Role, trained: bool | None = None) -> int:
+        """Numbers in parameters of the policy's engine with those roles; all roles if none is named."""
+        return sum(
+            weight.numel
+            for weight in self.policy_weights
+            if (not roles or weight.role in roles) and trained in (None, weight.trained)
+        )
+
+
+def unique(units: Iterable[Unit]) -> list[Weight]:
+    """Parameters of modules, tied ones once."""
+    return list(dict.fromkeys(weight for unit in units for weight in unit.weights))
+
+
+_taken: dict[str, Census] = {}
+
+
+def take_census(setting: Setting) -> Census:
+    """Build every model without weights and list its parameters; once for all plans of the same models.
+
+    Raises:
+        UserError: the architecture is not supported, adapters or masks do not fit it.
+    """
+    models = [model and model.to_json_string() for model in (setting.policy, setting.reference, setting.oracle)]
+    config = setting.config
+    parts = (setting.dtype, setting.needs, setting.mask_kind, setting.placement, config.models, config.masks)
+    key = repr((models, parts, config.data.layout))
+    if key not in _taken:
+        _taken[key] = _take_census(setting)
+    return _taken[key]
+
+
+def _take_census(setting: Setting) -> Census:
+    config, adapter = setting.config, setting.config.model.adapter
+    model = _empty(setting, setting.policy)
+    packed = _packed_names(model) if adapter == "qlora" else frozenset()
+    if adapter != "none":
+        adapt(model, adapter_shape(config), setting.dtype)
+    readings, scored = None, model
+    if setting.reference is not None:
+        scored = _empty(setting, setting.reference)
+    if setting.placement is not None:
+        readings = ReferenceReadings(backbone(scored), scored.get_output_embeddings(), setting.mask_kind, config.masks)
+    units, head = _units(model, setting.element_size, packed)
+    reference: tuple[Unit, ...] = ()
+    reference_head = Unit()
+    if setting.reference is not None:
+        reference, reference_head = _units(scored, setting.element_size, frozenset(), trained=False)
+    moves = setting.reference is not None and setting.needs.divergence is not None
+    return Census(
+        policy=units,
+        masks=_mask_unit(setting, readings),
+        heads=Unit((*head.weights, *(_as_copy(w) for w in reference_head.weights if moves))),
+        reference=reference if moves or not reference else (*reference, reference_head),
+        oracle=_oracle_units(setting),
+        frozen_adapter=_frozen_adapter(setting, units),
+        readings=Readings(readings.width, readings.hidden_layers, len(readings.site_types)) if readings else Readings(),
+    )
+
+
+def _units(
+    model: PreTrainedModel, element_size: int, packed: frozenset[str], *, trained: bool = True
+) -> tuple[tuple[Unit, ...], Unit]:
+    """The body's modules, each before those in it, and the head."""
+    base, head = backbone(model), model.get_output_embeddings()
+    known = {id(p): name for name, p in model.named_parameters()}
+
+    def weight(parameter: nn.Parameter) -> Weight:
+        name = known[id(parameter)]
+        bits_packed = name.replace(".base_layer", "") in packed
+        stored = parameter.numel() // (2 * element_size) if bits_packed else parameter.numel()
+        return Weight(
+            name=name,
+            numel=parameter.numel(),
+            stored=stored,
+            element_size=element_size,
+            trained=trained and parameter.requires_grad,
+            matrix=parameter.dim() > 1,
+            role="adapter" if ".lora_" in name else "model",
+            constants=quantisation_constants(parameter.numel()) if bits_packed else 0,
+        )
+
+    blocks = _blocks(base)
+    units = [
+        Unit(tuple(weight(p) for p in module.parameters(recurse=False)), name.count("."), id(module) in blocks)
+        for name, module in base.named_modules(prefix="base")
+        if not isinstance(module, nn.ModuleList | nn.ModuleDict | nn.ParameterDict)
+    ]
+    return tuple(units), Unit(tuple(weight(p) for p in head.parameters()))
+
+
+def quantisation_constants(numel: int) -> int:
+    """Bytes of NF4's doubly quantised scales and tables of a matrix."""
+    scales = -(-numel // BLOCK)
+    return scales + 4 * -(-scales // SECOND_BLOCK) + TABLES
+
+
+def _packed_names(model: PreTrainedModel) -> frozenset[str]:
+    """Matrices that transformers hands to bitsandbytes."""
+    kept = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]
+    return frozenset(
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, kept)
+    )
+
+
+def _blocks(base: PreTrainedModel) -> set[int]:
+    """The decoder's blocks; none where they cannot be told from other modules."""
+    try:
+        return set(map(id, decoder_blocks(base)))
+    except UserError:
+        return set()
+
+
+def _mask_unit(setting: Setting, readings: ReferenceReadings | None) -> Unit | None:
+    if setting.mask_kind != "learned" or readings is None:
+        return None
+    with torch.device("meta"):
+        heads = MaskHeads(readings.layers, readings.width, setting.config.masks)
+    return Unit(
+        tuple(
+            Weight(f"masker.{name}", p.numel(), p.numel(), setting.element_size, True, p.dim() > 1, "masks")
+            for name, p in heads.named_parameters()
+        )
+    )
+
+
+def _as_copy(weight: Weight) -> Weight:
+    return Weight(
+        f"reference {weight.name}", weight.numel, weight.numel, weight.element_size, False, weight.matrix,
+        "reference head",
+    )  # fmt: skip
+
+
+def _oracle_units(setting: Setting) -> tuple[Unit, ...]:
+    if setting.oracle is None:
+        return ()
+    model = _empty(setting, setting.oracle)
+    units, head = _units(model, setting.element_size, frozenset(), trained=False)
+    return (*units, head)
+
+
+def _frozen_adapter(setting: Setting, units: tuple[Unit, ...]) -> int:
+    """The reference's adapter, taken to be as large as the policy's."""
+    if setting.config.reference.adapter_path is None or setting.placement != "adapter":
+        return 0
+    return sum(weight.numel for weight in unique(units) if weight.role == "adapter")
+
+
+def _empty(setting: Setting, model: PretrainedConfig) -> PreTrainedModel:
+    config = setting.config
+    return empty_model(model, setting.dtype, config.data.layout, trust_remote_code=config.model.trust_remote_code)

@@ -1,0 +1,119 @@
+"""What a step's phases are put together from: each piece found where its own module knows how."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sparsepo_dist.plan.activations import Activations, Decoder, activations
+from sparsepo_dist.plan.census import Census
+from sparsepo_dist.plan.gathering import Gathered, embedding, gather, policy_order, scoring_order
+from sparsepo_dist.plan.head import HeadBytes, head_bytes
+from sparsepo_dist.plan.request import Setting, adapter_shape
+from sparsepo_dist.plan.shapes import BatchShape
+from sparsepo_dist.plan.states import Training, training
+
+
+class Pieces(NamedTuple):
+    """Bytes on one rank, where not said otherwise."""
+
+    policy: Activations
+    frozen: Activations | None
+    """Of the reference's or the oracle's own engine, whichever needs more."""
+    head: HeadBytes
+    training: Training
+    gathered: Gathered
+    frozen_gathered: int
+    rows: int
+    """Final hidden rows of the reference."""
+    readings: int
+    """What masks read, kept until backward is done."""
+    unpacked: int
+    """The largest 4-bit matrix in the dtype of computation."""
+    embedding: int
+    """Gradient of the embedding where it is trained."""
+    tied: bool
+    """Whether embedding and head are one parameter."""
+    batches: int
+    """All micro-batches of the step: the trainer packs them before the first one runs."""
+
+
+def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batches: int) -> Pieces:
+    """The pieces of a step on one rank."""
+    size, rows = setting.element_size, shape.predicted
+    frozen = _frozen_activations(setting, shape)
+    read = census.readings
+    # A single layer's hidden rows are the final ones themselves.
+    layers = read.hidden_layers if read.hidden_layers > 1 else 0
+    first = embedding(census.policy)
+    return Pieces(
+        policy=policy_activations(setting, shape, checkpointing=setting.config.model.activation_checkpointing),
+        frozen=frozen,
+        head=head_bytes(setting, census, shape),
+        training=training(setting, census, micro_batches),
+        gathered=policy_gathering(setting, census),
+        frozen_gathered=max((g.at("scoring") for g in frozen_gathering(setting, census).values()), default=0),
+        rows=rows * read.width * size,
+        readings=layers * rows * read.width * size + read.sites * rows * 4,
+        unpacked=max((w.numel * size for w in census.policy_weights if w.stored < w.numel), default=0),
+        embedding=first.numel * size if first.trained else 0,
+        tied=first in census.heads.weights,
+        batches=shape.bytes * micro_batches,
+    )
+
+
+def policy_activations(setting: Setting, shape: BatchShape, *, checkpointing: bool) -> Activations:
+    """Activations of the policy's body, as configured but for checkpointing."""
+    return activations(_decoder(setting, shape)._replace(checkpointing=checkpointing))
+
+
+def policy_gathering(setting: Setting, census: Census) -> Gathered:
+    """What ZeRO-3 gathers in the policy's engine; nothing below stage 3 or where whole parameters rest here anyway."""
+    if setting.stage < 3 or (setting.ranks == 1 and not setting.parameters_offloaded):
+        return Gathered({}, 0)
+    own = setting.placement == "adapter"
+    order = policy_order(
+        census,
+        own_reference=own,
+        own_head=own and setting.needs.divergence is None,
+        checkpointing=setting.config.model.activation_checkpointing,
+    )
+    return gather(order, setting.zero)
+
+
+def frozen_gathering(setting: Setting, census: Census) -> dict[str, Gathered]:
+    """The same of the reference's and the oracle's engines, where they shard."""
+    engines = {
+        "reference": (census.reference, setting.placement),
+        "oracle": (census.oracle, setting.config.oracle.placement),
+    }
+    found = {}
+    for name, (units, placement) in engines.items():
+        if not units or placement is None or placement in ("replicated", "adapter"):
+            continue
+        if setting.ranks > 1 or (placement == "offload" and setting.request.device == "cuda"):
+            found[name] = gather(scoring_order(units), setting.inference_zero(placement))
+    return found
+
+
+def _decoder(setting: Setting, shape: BatchShape) -> Decoder:
+    model = setting.config.model
+    return Decoder(
+        config=setting.policy,
+        dtype=setting.dtype,
+        shape=shape,
+        adapter=None if model.adapter == "none" else adapter_shape(setting.config),
+        checkpointing=model.activation_checkpointing,
+        dropout=not model.disable_dropout,
+        linears_keep_input=setting.linears_keep_input,
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
+def _frozen_activations(setting: Setting, shape: BatchShape) -> Activations | None:
+    own = _decoder(setting, shape)
+    found = [
+        activations(own._replace(config=config, adapter=None, checkpointing=False, dropout=False))
+        for config in (setting.reference, setting.oracle)
+        if config is not None
+    ]
+    return max(found, key=lambda each: each.scoring, default=None)

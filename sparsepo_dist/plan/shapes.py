@@ -1,0 +1,131 @@
+"""The micro-batch that memory is planned for: as many pairs of the greatest length as fit into the budget.
+
+Shapes: T packed tokens, N response tokens, B attention blocks padded to S slots.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from sparsepo_dist.contracts import AttentionBlocks, PackedBatch
+from sparsepo_dist.data.balance import plan_step
+from sparsepo_dist.data.config import DataConfig, Layout
+from sparsepo_dist.engines.ds_config import most_pairs_per_micro_batch
+from sparsepo_dist.plan.request import Setting
+
+
+class PairShape(NamedTuple):
+    """Lengths of a pair."""
+
+    prompt: int
+    response: int
+    responses: int
+    """2, or 1 where rejected responses are not used."""
+
+    @classmethod
+    def longest(cls, data: DataConfig, *, rejected: bool) -> PairShape:
+        """The longest prompt and responses that the recipe allows."""
+        prompt = min(data.max_prompt_length, data.max_length - 1)
+        return cls(prompt, data.max_length - prompt, 2 if rejected else 1)
+
+    def tokens(self, layout: Layout) -> int:
+        """Packed tokens: a response's last token is never an input."""
+        prompts = 1 if layout == "prefix_shared" else self.responses
+        return prompts * self.prompt + self.responses * (self.response - 1)
+
+    def scaled(self, tokens: int, layout: Layout) -> PairShape:
+        """A pair of the same proportions with about so many packed tokens."""
+        share = tokens / self.tokens(layout)
+        return self._replace(prompt=max(1, int(self.prompt * share)), response=max(1, int(self.response * share)))
+
+
+class BatchShape(NamedTuple):
+    """Sizes of a micro-batch."""
+
+    tokens: int
+    """T."""
+    predicted: int
+    """N."""
+    blocks: int
+    """B; in the padded layout, rows of the rectangle."""
+    slots: int
+    """S; in the padded layout, the rectangle's width."""
+    layout: Layout
+
+    @property
+    def bytes(self) -> int:
+        """Of the batch itself: columns of int64, and the attention's mask of one byte an entry."""
+        columns = 8 * (4 * self.tokens + 3 * self.predicted)
+        if self.layout == "padded":
+            return columns
+        indices = 8 * (self.blocks * self.slots + self.tokens)
+        return columns + indices + (self.blocks * self.slots**2 if self.layout == "prefix_shared" else 0)
+
+
+def largest_batch(setting: Setting) -> BatchShape:
+    """The micro-batch with the most tokens, every pair being as long as the recipe allows.
+
+    A last, shorter pair fills what the budget leaves; a pair longer than the budget is a micro-batch of its own.
+    """
+    data, needs = setting.config.data, setting.needs
+    pair = PairShape.longest(data, rejected=needs.rejected)
+    length = pair.tokens(data.layout)
+    most = -(-setting.pairs_per_step // setting.ranks)
+    limit = most_pairs_per_micro_batch(setting.request.ds_config)
+    most = most if limit is None else min(most, limit)
+    count = max(1, min(most, data.tokens_per_micro_batch // length))
+    pairs = [pair] * count
+    rest = data.tokens_per_micro_batch - count * length
+    if count < most and rest >= 4 * pair.responses:
+        pairs.append(pair.scaled(rest, data.layout))
+    return batch_of(pairs, data.layout)
+
+
+def batch_of(pairs: list[PairShape], layout: Layout) -> BatchShape:
+    """Sizes of the micro-batch that `data.pack` makes of such pairs."""
+    predicted = sum(pair.responses * pair.response for pair in pairs)
+    if layout == "prefix_shared":
+        lengths = [pair.tokens(layout) for pair in pairs]
+    else:
+        lengths = [pair.prompt + pair.response - 1 for pair in pairs for _ in range(pair.responses)]
+    blocks, slots = len(lengths), max(lengths)
+    return BatchShape(blocks * slots if layout == "padded" else sum(lengths), predicted, blocks, slots, layout)
+
+
+def micro_batches(setting: Setting) -> int:
+    """Micro-batches of an optimizer step on each rank, if every pair had the mean length."""
+    data = setting.config.data
+    longest = PairShape.longest(data, rejected=setting.needs.rejected).tokens(data.layout)
+    mean = max(1, round(setting.request.tokens_per_pair or longest))
+    pairs = range(setting.pairs_per_step)
+    limit = most_pairs_per_micro_batch(setting.request.ds_config)
+    return len(plan_step(pairs, dict.fromkeys(pairs, mean), setting.ranks, data.tokens_per_micro_batch, limit)[0])
+
+
+def batch_like(shape: BatchShape) -> PackedBatch:
+    """A micro-batch of that shape; only its sizes mean anything."""
+    tokens, predicted = (torch.zeros(size, dtype=torch.int64) for size in (shape.tokens, shape.predicted))
+    attention = None
+    if shape.layout != "padded":
+        sees = (shape.blocks, 1, shape.slots, shape.slots)
+        attention = AttentionBlocks(
+            gather_index=torch.zeros(shape.blocks, shape.slots, dtype=torch.int64),
+            scatter_index=tokens.clone(),
+            mask=torch.zeros(sees, dtype=torch.bool) if shape.layout == "prefix_shared" else None,
+        )
+    return PackedBatch(
+        input_ids=tokens,
+        position_ids=tokens.clone(),
+        pair_id=tokens.clone(),
+        branch=tokens.clone(),
+        predict_index=predicted,
+        labels=predicted.clone(),
+        sequence_id=predicted.clone(),
+        pair_index=torch.zeros(1, dtype=torch.int64),
+        scores=None,
+        pair_weight=torch.zeros(1),
+        rows=shape.blocks if shape.layout == "padded" else 1,
+        attention=attention,
+    )

@@ -1,0 +1,94 @@
+"""Activations without data against the same decoder run for real."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.pack import pack
+from sparsepo_dist.engines.attention import attention_implementation
+from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.plan.activations import SMALL_VOCABULARY, Activations, Decoder, activations
+from sparsepo_dist.plan.shapes import PairShape, batch_of
+from sparsepo_dist.plan.tracker import LiveBytes
+from tests.support.tiny import CONFIGS, tiny_config
+
+PAIRS = [PairShape(20, 12, 2)] * 3
+
+
+def decoder(family: str, *, layers: int, checkpointing: bool, dtype: torch.dtype = torch.float32) -> Decoder:
+    tiny = tiny_config(family)
+    # Types of layers are given layer by layer; None is worked out again.
+    values = {**tiny.to_dict(), tiny.attribute_map.get("num_hidden_layers", "num_hidden_layers"): layers}
+    values |= {name: 0.0 for name, value in values.items() if "drop" in name and isinstance(value, float)}
+    config = type(tiny).from_dict({**values, "layer_types": None, "vocab_size": SMALL_VOCABULARY})
+    return Decoder(
+        config, dtype, batch_of(PAIRS, "prefix_shared"), adapter=None, checkpointing=checkpointing, dropout=False,
+        linears_keep_input=False, trust_remote_code=False,
+    )  # fmt: skip
+
+
+def run_for_real(planned: Decoder) -> Activations:
+    """The whole decoder with its weights and a batch, its gradients thrown away as they come."""
+    kind = AutoModelForCausalLM._model_mapping[type(planned.config)]
+    model = AutoModelForCausalLM.from_config(
+        planned.config, dtype=planned.dtype, attn_implementation=attention_implementation(kind, planned.shape.layout)
+    )
+    if planned.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+    pairs = [TokenizedPair((1,) * s.prompt, (2,) * s.response, (3,) * s.response) for s in PAIRS]
+    batch, base = pack(pairs, [1.0] * len(pairs), planned.shape.layout), backbone(model.train())
+    assert batch.attention is not None
+    tensors = [v for part in (batch, batch.attention) for v in vars(part).values() if isinstance(v, torch.Tensor)]
+    with LiveBytes([*model.parameters(), *model.buffers(), *tensors]) as seen:
+        with torch.no_grad():
+            hidden_at(base, batch)
+        scoring = seen.peak
+        seen.mark()
+        hidden = hidden_at(base, batch)
+        kept, forward = seen.live, seen.peak
+        seen.mark()
+        hidden.backward(torch.ones_like(hidden))
+        return Activations(scoring, kept, forward, seen.peak, 0)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_predicted_is_what_a_real_run_keeps(family: str, checkpointing: bool) -> None:
+    planned = decoder(family, layers=5, checkpointing=checkpointing)
+    found, real = activations(planned), run_for_real(planned)
+    for name in ("scoring", "kept", "forward", "backward"):
+        assert getattr(found, name) == pytest.approx(getattr(real, name), rel=0.03), name
+
+
+def test_cost_grows_by_the_same_for_each_block() -> None:
+    kept = [activations(decoder("llama", layers=n, checkpointing=False)).kept for n in (2, 3, 6)]
+    assert kept[2] - kept[1] == 3 * (kept[1] - kept[0]) > 0
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_half_the_bytes_in_bfloat16_or_a_little_more(family: str) -> None:
+    wide, narrow = (
+        activations(decoder(family, layers=4, checkpointing=False, dtype=dtype)).kept
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert 0.5 * wide <= narrow < wide
+
+
+def test_tracker_counts_storages_once_and_forgets_freed_ones() -> None:
+    before = torch.zeros(100)
+    with LiveBytes([before]) as seen:
+        kept = torch.zeros(10)
+        views = (kept[:5], before[:5])
+        assert seen.live == seen.peak == 40
+        torch.zeros(20)
+        assert seen.live == 40 and seen.peak == 120
+        seen.mark()
+        assert seen.peak == 40
+        del kept, views
+        assert seen.live == 0
