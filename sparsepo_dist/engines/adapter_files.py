@@ -43,10 +43,13 @@ def adapter_settings(folder: str, field: str) -> LoraConfig:
     try:
         kind = json.loads((path / SETTINGS).read_text(encoding="utf-8")).get("peft_type")
         config = LoraConfig.from_pretrained(folder) if kind == "LORA" else None
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
         raise UserError(f"{field} {folder}: {SETTINGS} cannot be read: {error}") from None
     if config is None:
         raise UserError(f"{field} {folder}: it is a {kind} adapter; only LoRA is supported")
+    for name, kinds in (("r", int), ("lora_alpha", int | float), ("target_modules", str | list | set)):
+        if not isinstance(getattr(config, name), kinds) or not getattr(config, name):
+            raise UserError(f"{field} {folder}: {SETTINGS} has {name} {getattr(config, name)!r}, which cannot be")
     odd = [name for name in _CHANGES_THE_MODEL if getattr(config, name, None)]
     odd += ["bias"] if config.bias != "none" else []
     odd += ["init_lora_weights"] if config.init_lora_weights not in _PLAIN_STARTS else []
