@@ -75,6 +75,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     _check_frozen_models(config, model_config, tokenizer, divergence=needs.divergence is not None)
     train, heldout = _load_pairs(config, tokenizer, scored=needs.scores)
+    _check_token_ids(config, model_config, (*train, *heldout))
     if not needs.rejected:
         train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))
     return Inputs(
@@ -136,6 +137,22 @@ def _check_frozen_models(
             raise UserError(
                 f"{field} {path} has a vocabulary of {frozen.vocab_size}, the policy {config.model.path} one of "
                 f"{policy.vocab_size}; a divergence needs the same"
+            )
+
+
+def _check_token_ids(config: RunConfig, policy: PretrainedConfig, pairs: Sequence[TokenizedPair]) -> None:
+    """Tokens that were added to a tokenizer need rows in every model."""
+    highest = max(max(max(p.prompt_ids), max(p.chosen_ids), max(p.rejected_ids)) for p in pairs)
+    for part in ("model", "reference", "oracle"):
+        path = getattr(config, part).path
+        if path is None:
+            continue
+        trust = config.model.trust_remote_code
+        frozen = policy if part == "model" else load_config(path, field=f"{part}.path", trust_remote_code=trust)
+        if highest >= frozen.vocab_size:
+            raise UserError(
+                f"{part}.path {path} has a vocabulary of {frozen.vocab_size}, but the tokenizer gives ids up to "
+                f"{highest}; resize the model's embeddings, or use the tokenizer that belongs to it"
             )
 
 

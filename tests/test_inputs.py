@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from sparsepo_dist.cli import parse_train
+from sparsepo_dist.engines.loading import load_config, load_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import Inputs, load_inputs
 from tests.support.runs import ZERO
@@ -112,3 +114,26 @@ def test_odpo_needs_scores_in_order(base: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"bad.jsonl.*2.*{message}"):
             load(base, **{"objective.name": "odpo", "data.train": bad})
         load(base, **{"data.train": bad})  # others do not mind
+
+
+def test_models_that_cannot_be_trained_as_they_are_stored(base: Path, tmp_path: Path) -> None:
+    stored = save_tiny_model(tmp_path / "stored")
+    config = json.loads((stored / "config.json").read_text())
+    (stored / "config.json").write_text(json.dumps({**config, "vocab_size": 200}))
+    for role, needed in (("model", {}), ("oracle", {"objective.name": "sepo"})):
+        with pytest.raises(UserError, match=f"{role}.path .* vocabulary of 200, but the tokenizer gives ids up to 257"):
+            load(base, **{f"{role}.path": stored, **needed})
+    quantised = {**config, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    (stored / "config.json").write_text(json.dumps(quantised))
+    with pytest.raises(UserError, match="^model.path .*: the model is stored quantised"):
+        load(base, **{"model.path": stored})
+
+
+def test_an_incomplete_model_is_not_filled_up_at_random(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
+    with pytest.raises(UserError, match="is incomplete: 9 tensors are missing, among them model.layers.3."):
+        load_model(
+            str(folder), load_config(str(folder)), dtype=torch.float32, layout="packed", zero3=None
+        )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -51,8 +52,8 @@ class LoraSettings:
         """Raise UserError for values that cannot work."""
         for name in ("rank", "alpha"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"lora.{name}: {value} must be greater than 0")
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise UserError(f"lora.{name}: {value} must be a number greater than 0")
         if not 0 <= self.dropout < 1:
             raise UserError(f"lora.dropout: {self.dropout} must be in [0, 1)")
         if not self.targets or not all(self.targets):

@@ -41,6 +41,11 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
     model_class = _model_class(config)
     if model_class is None and not (trust_remote_code and getattr(config, "auto_map", None)):
         raise UserError(f"{field} {path}: a {config.model_type} model is not a causal language model")
+    if getattr(config, "quantization_config", None) is not None:
+        raise UserError(
+            f"{field} {path}: the model is stored quantised, which cannot be trained or compared with here; name its "
+            "original (--model.adapter qlora puts that into 4 bits by itself)"
+        )
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(config, name, None) not in (None, 1, 1.0):
             raise UserError(f"{field} {path}: {name} changes the logits after the head, which is not supported yet")
@@ -76,17 +81,26 @@ def load_model(
     """A causal language model; with `zero3`, a ds_config of stage 3, each rank keeps its shard from the start.
 
     `quantised` matrices (4 bits) cannot be sharded while they load: each rank reads all of them first.
+
+    Raises:
+        UserError: tensors are missing, which transformers would draw at random.
     """
     model_class = _model_class(config) or AutoModelForCausalLM
     extra: dict[str, Any] = {"quantization_config": quantisation(dtype)} if quantised else {}
     with _sharded(None if quantised else zero3):
-        model = AutoModelForCausalLM.from_pretrained(
+        model, found = AutoModelForCausalLM.from_pretrained(
             path,
+            output_loading_info=True,
             config=config,
             dtype=dtype,
             attn_implementation=attention_implementation(model_class, layout),
             trust_remote_code=trust_remote_code,
             **extra,
+        )
+    if found["missing_keys"]:
+        raise UserError(
+            f"the model folder {path} is incomplete: {len(found['missing_keys'])} tensors are missing, among them "
+            f"{min(found['missing_keys'])}"
         )
     keep_packed(model)
     if disable_dropout:

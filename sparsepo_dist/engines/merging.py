@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM
 
-from sparsepo_dist.engines.adapter_files import adapter_settings
+from sparsepo_dist.engines.adapter_files import KEY_PREFIX, adapter_settings, adapter_weights
 from sparsepo_dist.engines.loading import load_config, load_tokenizer
 from sparsepo_dist.errors import UserError
 
@@ -34,7 +34,14 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> Path:
     tokenizer = load_tokenizer(str(adapter) if beside else path, field="base")
     model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype="auto")
     try:
-        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+        both = PeftModel.from_pretrained(model, adapter)
+        # peft only warns of tensors that have no place in the model, and draws those that are missing.
+        odd = get_peft_model_state_dict(both).keys() ^ {
+            KEY_PREFIX + key for key in adapter_weights(str(adapter), "adapter")
+        }
+        if odd:
+            raise UserError(f"{adapter} does not belong on {path}: {sorted(odd)[0]} is in one of them only")
+        merged = both.merge_and_unload(safe_merge=True)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{adapter} cannot be merged into {path}: {str(error).splitlines()[-1].strip()}") from None
     try:

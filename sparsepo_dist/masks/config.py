@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Literal
@@ -64,8 +65,9 @@ class MaskConfig:
         if not 0 <= self.dropout < 1:
             raise UserError(f"masks.dropout: {self.dropout} must be in [0, 1)")
         for name in ("learning_rate", "weight_decay"):
-            if (getattr(self, name) or 0) < 0:
-                raise UserError(f"masks.{name}: {getattr(self, name)} must not be negative")
+            value = getattr(self, name) or 0
+            if value < 0 or not math.isfinite(value):
+                raise UserError(f"masks.{name}: {value} must be a number that is not negative")
         if not 0 < self.selected_share <= 1:
             raise UserError(f"masks.selected_share: {self.selected_share} must be in (0, 1]")
         if self.sharing == "common" and self.on != "both":

@@ -264,6 +264,9 @@ def test_adapters_that_do_not_fit(llama: Path, tmp_path: Path) -> None:
     other = save_tiny_model(tmp_path / "gptj", "gptj")
     with pytest.raises(UserError, match="^model.adapter_path"):
         adapted(other, start=str(good))
+    with pytest.raises(UserError, match="does not belong on|cannot be merged into"):
+        merge_adapter(good, tmp_path / "wrong", str(other))
+    assert not (tmp_path / "wrong").exists()
     weights = {key: value.clone() for key, value in load_file(good / "adapter_model.safetensors").items()}
     (good / "adapter_model.safetensors").write_bytes(b"short")
     with pytest.raises(UserError, match="adapter_model.safetensors cannot be read"):
