@@ -75,8 +75,8 @@ def test_frozen_models_must_read_the_same_tokens(base: Path, tmp_path: Path) -> 
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match="reference.path .* has another tokenizer than the policy"):
         load(base, **{"reference.path": other, "data.max_length": 60})
-    with pytest.raises(UserError, match="^oracle.path nowhere: "):
-        load(base, **{"oracle.path": "nowhere", "objective.name": "sepo"})
+    with pytest.raises(UserError, match="^oracle.path .*: the folder holds no model"):
+        load(base, **{"oracle.path": tmp_path, "objective.name": "sepo"})
 
 
 def test_penalties_on_masks_that_do_not_learn_are_ignored_aloud(base: Path, caplog: pytest.LogCaptureFixture) -> None:
