@@ -13,7 +13,7 @@ from sparsepo_dist.engines import distributed
 from sparsepo_dist.engines.adapters import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.backbone import backbone
 from sparsepo_dist.engines.ds_config import engine_config, most_pairs_per_micro_batch, reference_config, zero_stage
-from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.engines.loading import load_model
 from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel, parameter_groups
 from sparsepo_dist.engines.reference import ReferenceEngine
 from sparsepo_dist.inputs import Inputs
@@ -70,9 +70,8 @@ def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: ReferenceEn
     beside: Head | OwnReference | None = None if reference is None else reference.take_head()
     readings = None if reference is None else reference.readings
     if config.model.adapter != "none":
-        torch.manual_seed(
-            config.training.seed
-        )  # before each part that is drawn: what comes first differs between set-ups
+        # Before each part that is drawn, here and below: what comes first differs between set-ups.
+        torch.manual_seed(config.training.seed)
         adapter = add_adapters(
             model, config.lora, inputs.dtype, base=config.model.path, start=config.model.adapter_path,
             reference=config.reference.adapter_path if reference is None else None,
@@ -107,10 +106,9 @@ def _frozen_engine(
 ) -> ReferenceEngine:
     config, is_reference = inputs.config, role == "reference"
     ds_config = None if placement == "replicated" else reference_config(engine, placement)
-    model_config = load_config(path, field=f"{role}.path", trust_remote_code=config.model.trust_remote_code)
     model: PreTrainedModel = load_model(
         path,
-        model_config,
+        inputs.frozen_configs.get(role, inputs.model_config),
         dtype=inputs.dtype,
         layout=config.data.layout,
         zero3=ds_config,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,8 @@ class Inputs:
     objective: Objective
     mask_kind: MaskKind | None
     model_config: PretrainedConfig
+    frozen_configs: dict[str, PretrainedConfig]
+    """Of the reference and the oracle, where they have a path of their own."""
     tokenizer: PreTrainedTokenizerBase
     train: Sequence[TokenizedPair]
     heldout: Sequence[TokenizedPair]
@@ -73,13 +75,13 @@ def load_inputs(config: RunConfig) -> Inputs:
     model_config = load_config(config.model.path, trust_remote_code=config.model.trust_remote_code)
     check_window(model_config, config.data.max_length)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    _check_frozen_models(config, model_config, tokenizer, divergence=needs.divergence is not None)
+    frozen = _load_frozen_configs(config, model_config, tokenizer, divergence=needs.divergence is not None)
     train, heldout = _load_pairs(config, tokenizer, scored=needs.scores)
-    _check_token_ids(config, model_config, (*train, *heldout))
+    _check_token_ids(config, {"model": model_config, **frozen}, (*train, *heldout))
     if not needs.rejected:
         train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))
     return Inputs(
-        config, objective, mask_kind, model_config, tokenizer, train, heldout, ds_config, agreed, dtype, device
+        config, objective, mask_kind, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype, device
     )  # fmt: skip
 
 
@@ -117,16 +119,16 @@ def _idle_penalties(config: RunConfig, mask_kind: MaskKind | None) -> list[str]:
     return [name for name, is_idle in idle.items() if is_idle and getattr(objective, name)]
 
 
-def _check_frozen_models(
+def _load_frozen_configs(
     config: RunConfig, policy: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, *, divergence: bool
-) -> None:
+) -> dict[str, PretrainedConfig]:
     """A reference or oracle of its own path must read the policy's tokens, as far and, for a divergence, as wide."""
-    trust = config.model.trust_remote_code
+    trust, configs = config.model.trust_remote_code, {}
     for role, path in (("reference", config.reference.path), ("oracle", config.oracle.path)):
         if path is None:
             continue
         field = f"{role}.path"
-        frozen = load_config(path, field=field, trust_remote_code=trust)
+        configs[role] = frozen = load_config(path, field=field, trust_remote_code=trust)
         check_window(frozen, config.data.max_length, field)
         if load_tokenizer(path, field=field, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
             raise UserError(
@@ -138,21 +140,17 @@ def _check_frozen_models(
                 f"{field} {path} has a vocabulary of {frozen.vocab_size}, the policy {config.model.path} one of "
                 f"{policy.vocab_size}; a divergence needs the same"
             )
+    return configs
 
 
-def _check_token_ids(config: RunConfig, policy: PretrainedConfig, pairs: Sequence[TokenizedPair]) -> None:
+def _check_token_ids(config: RunConfig, models: Mapping[str, PretrainedConfig], pairs: Sequence[TokenizedPair]) -> None:
     """Tokens that were added to a tokenizer need rows in every model."""
     highest = max(max(max(p.prompt_ids), max(p.chosen_ids), max(p.rejected_ids)) for p in pairs)
-    for part in ("model", "reference", "oracle"):
-        path = getattr(config, part).path
-        if path is None:
-            continue
-        trust = config.model.trust_remote_code
-        frozen = policy if part == "model" else load_config(path, field=f"{part}.path", trust_remote_code=trust)
-        if highest >= frozen.vocab_size:
+    for part, model in models.items():
+        if highest >= model.vocab_size:
             raise UserError(
-                f"{part}.path {path} has a vocabulary of {frozen.vocab_size}, but the tokenizer gives ids up to "
-                f"{highest}; resize the model's embeddings, or use the tokenizer that belongs to it"
+                f"{part}.path {getattr(config, part).path} has a vocabulary of {model.vocab_size}, but the tokenizer "
+                f"gives ids up to {highest}; resize the model's embeddings, or use the tokenizer that belongs to it"
             )
 
 

@@ -85,7 +85,6 @@ def load_model(
     Raises:
         UserError: tensors are missing, which transformers would draw at random.
     """
-    model_class = _model_class(config) or AutoModelForCausalLM
     extra: dict[str, Any] = {"quantization_config": quantisation(dtype)} if quantised else {}
     with _sharded(None if quantised else zero3):
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -93,7 +92,7 @@ def load_model(
             output_loading_info=True,
             config=config,
             dtype=dtype,
-            attn_implementation=attention_implementation(model_class, layout),
+            attn_implementation=attention_for(config, layout),
             trust_remote_code=trust_remote_code,
             **extra,
         )
@@ -106,6 +105,11 @@ def load_model(
     if disable_dropout:
         _zero_dropout(model)
     return model
+
+
+def attention_for(config: PretrainedConfig, layout: Layout) -> str:
+    """The `attn_implementation` of the model that a configuration describes, for a layout."""
+    return attention_implementation(_model_class(config) or AutoModelForCausalLM, layout)
 
 
 def load_tokenizer(path: str, *, field: str = "model.path", trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

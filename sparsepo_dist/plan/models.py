@@ -7,20 +7,19 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters import add_adapters
-from sparsepo_dist.engines.attention import attention_implementation
 from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.engines.loading import attention_for
 
 
 def empty_model(
     config: PretrainedConfig, dtype: torch.dtype, layout: Layout, *, trust_remote_code: bool
 ) -> PreTrainedModel:
     """The model that a configuration describes, with the attention that a layout gets."""
-    kind = AutoModelForCausalLM._model_mapping.get(type(config), AutoModelForCausalLM)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(
             config,
             dtype=dtype,
-            attn_implementation=attention_implementation(kind, layout),
+            attn_implementation=attention_for(config, layout),
             trust_remote_code=trust_remote_code,
         )
 

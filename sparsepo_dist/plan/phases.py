@@ -105,27 +105,24 @@ def _loading(setting: Setting, census: Census, pieces: Pieces) -> list[Phase]:
 
 
 def _forward_phases(pieces: Pieces, resting: Parts) -> list[Phase]:
-    resting = dataclasses.replace(resting, gradients=pieces.training.waiting)
+    resting = dataclasses.replace(resting, gradients=pieces.training.waiting, readings=pieces.rows + pieces.readings)
     scoring = dataclasses.replace(
         resting,
         activations=(pieces.frozen or pieces.policy).scoring,
         head=pieces.head.scoring,
         gathered=pieces.gathered.at("scoring") if pieces.frozen is None else pieces.frozen_gathered,
-        readings=pieces.rows + pieces.readings,
         temporaries=pieces.unpacked,
     )
     forward = dataclasses.replace(
         resting,
         activations=pieces.policy.forward,
         gathered=pieces.gathered.at("forward"),
-        readings=pieces.rows + pieces.readings,
         temporaries=pieces.unpacked,
     )
     head = dataclasses.replace(
         resting,
         activations=pieces.policy.kept,
         gathered=pieces.gathered.at("head"),
-        readings=pieces.rows + pieces.readings,
         head=pieces.head.kept + pieces.head.forward,
     )
     return [
