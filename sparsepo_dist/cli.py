@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from sparsepo_dist.config import RunConfig
 from sparsepo_dist.doctor import diagnose
 from sparsepo_dist.engines.distributed import local_rank, rank
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import RunError, StoppedError, UserError
 from sparsepo_dist.report.build import build_report
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -46,14 +46,18 @@ def parse_train(arguments: Sequence[str] | None = None, default_recipe: Path | N
 
 
 def guarded(action: Callable[..., object], *arguments: object) -> int:
-    """Run an entry point: 0, or 2 after printing a UserError's message once per machine, without a stack trace."""
+    """Run an entry point: 0, or an error's own code after printing its message, without a stack trace.
+
+    What every rank says is printed once per machine: 2 is a UserError, 1 a RunError, 75 a run that was asked to stop.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         action(*arguments)
-    except UserError as error:
-        if local_rank() == 0 or dist.is_initialized():
-            print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+    except (UserError, RunError, StoppedError) as error:
+        alike = not isinstance(error, RunError)
+        if local_rank() == 0 or not alike:
+            print(f"{'stopped' if error.exit_code == 75 else 'error'}: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -9,7 +9,7 @@ from sparsepo_dist.engines.config import LoraSettings, ModelConfig, Models, Orac
 from sparsepo_dist.masks.config import MaskConfig
 from sparsepo_dist.objectives.base import ObjectiveConfig
 from sparsepo_dist.ops.config import OpsConfig
-from sparsepo_dist.training.config import TrainingConfig
+from sparsepo_dist.training.config import CheckpointConfig, TrainingConfig
 
 
 @dataclass
@@ -19,7 +19,12 @@ class RunConfig:
     ds_config: str = "ds_configs/zero3.json"
     """DeepSpeed's configuration: ZeRO stage, offload, precision, monitors, clipping, batch size."""
     output_dir: str | None = None
-    """Folder of the run; runs/OBJECTIVE-DATE-TIME where not given. It must not hold another run."""
+    """Folder of the run; runs/OBJECTIVE-DATE-TIME where not given. It must not hold a run that is not resumed."""
+    resume: str | None = None
+    """`auto` goes on from the newest sound checkpoint in output_dir, or starts where there is none; else the folder
+    of a checkpoint."""
+    resume_changed_data: bool = False
+    """Go on although the pairs are not those of the checkpoint."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The policy."""
     lora: LoraSettings = field(default_factory=LoraSettings)
@@ -36,6 +41,8 @@ class RunConfig:
     """Token masks."""
     training: TrainingConfig = field(default_factory=TrainingConfig)
     """Optimisation."""
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """What is saved on the way."""
     ops: OpsConfig = field(default_factory=OpsConfig)
     """The fused operation."""
 
@@ -46,5 +53,5 @@ class RunConfig:
 
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
-        for part in (self.data, self.masks, self.training, self.ops):
+        for part in (self.data, self.masks, self.training, self.checkpoints, self.ops):
             part.validate()

@@ -52,6 +52,14 @@ class GlobalMeans:
         means = self.reduce([(stats, batch)]) if self._now is None else self._now
         return dataclasses.replace(batch.responses, global_means=means, history=self.history if training else None)
 
+    def state(self) -> list[float] | None:
+        """The moving average, for a checkpoint."""
+        return None if self.history is None else self.history.tolist()
+
+    def restore(self, history: list[float] | None, device: torch.device) -> None:
+        """Put back what `state` gave."""
+        self.history = None if history is None else torch.tensor(history, dtype=torch.float32, device=device)
+
     def remember(self) -> None:
         """Take a finished training step into the moving average."""
         assert self._now is not None

@@ -43,15 +43,23 @@ class MetricSums:
 class MetricsWriter:
     """metrics.jsonl and DeepSpeed's monitors, on rank 0; nothing elsewhere."""
 
-    def __init__(self, path: Path, monitor: Any) -> None:
-        self._file = path.open("a", encoding="utf-8") if rank() == 0 else None
+    def __init__(self, path: Path, monitor: Any, keep_bytes: int | None = None) -> None:
+        """`keep_bytes`: of a file that is there, what was written up to the checkpoint that the run goes on from."""
+        self._file = path.open("ab") if rank() == 0 else None
+        if self._file is not None and keep_bytes is not None:
+            self._file.truncate(keep_bytes)
         self._monitor = monitor
+
+    @property
+    def bytes_written(self) -> int:
+        """Size of the file; 0 where there is none."""
+        return 0 if self._file is None else self._file.tell()
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """One line, and one event per metric."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"step": step, "split": split, **metrics}) + "\n")
+        self._file.write((json.dumps({"step": step, "split": split, **metrics}) + "\n").encode())
         self._file.flush()
         if self._monitor is not None and self._monitor.enabled:
             self._monitor.write_events([(f"{split}/{name}", value, step) for name, value in metrics.items()])

@@ -5,23 +5,23 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
-from sparsepo_dist.engines.distributed import rank, world_size
+from sparsepo_dist.engines.distributed import world_size
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.reference import ReferenceEngine
 from sparsepo_dist.objectives import Objective
 from sparsepo_dist.training.batches import MicroBatches, sample_order
 from sparsepo_dist.training.config import TrainingConfig
 from sparsepo_dist.training.global_means import GlobalMeans
-from sparsepo_dist.training.metrics import MetricSums, MetricsWriter
+from sparsepo_dist.training.metrics import MetricSums
 from sparsepo_dist.training.schedule import learning_rate_factor
 
 
@@ -49,23 +49,14 @@ class Trainer:
         steps = math.ceil(self.config.epochs * self.order.steps_per_epoch)
         self.total_steps = min(steps, self.config.max_steps or steps)
 
-    def fit(self) -> None:
-        """Run every step, evaluating before the first, at the configured interval and after the last."""
-        with (
-            MetricsWriter(self.run / "metrics.jsonl", self.policy.engine.monitor) as writer,
-            tqdm(total=self.total_steps, desc="training", unit="step", disable=rank() != 0) as bar,
-        ):
-            self._evaluate_into(writer, 0)
-            for step in range(self.total_steps):
-                metrics = self.train_step(step)
-                writer.write(step + 1, "train", metrics)
-                bar.set_postfix_str(
-                    f"loss {metrics['loss']:.4f}, {metrics['tokens_per_second']:.0f} tokens/s", refresh=False
-                )
-                bar.update()
-                every = self.config.evaluate_every
-                if step + 1 == self.total_steps or (every and (step + 1) % every == 0):
-                    self._evaluate_into(writer, step + 1)
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs besides the engine."""
+        return {"history": None if self.global_means is None else self.global_means.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back what `state` gave."""
+        if self.global_means is not None:
+            self.global_means.restore(state["history"], self.train_batches.device)
 
     def train_step(self, step: int) -> dict[str, float]:
         """One optimizer step; metrics over its global batch."""
@@ -152,7 +143,3 @@ class Trainer:
         losses, metrics = self.objective(stats, masks, responses)
         sums.add({"loss": losses.detach(), **metrics}, batch.pair_weight * share)
         return losses
-
-    def _evaluate_into(self, writer: MetricsWriter, step: int) -> None:
-        if self.heldout_batches is not None:
-            writer.write(step, "eval", self.evaluate())

@@ -1,0 +1,106 @@
+"""Going on with a run: which checkpoint, and whether it belongs to what is configured now."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.inputs import Inputs
+from sparsepo_dist.training.checkpoint_store import Checkpoint, CheckpointStore, open_checkpoint
+
+FOLDER = "checkpoints"
+# What changes how a run is computed or watched, not what it computes.
+MAY_DIFFER = (
+    "output_dir", "resume", "ds_config", "checkpoints", "ops", "data.tokens_per_micro_batch", "data.layout",
+    "reference.placement", "oracle.placement", "model.activation_checkpointing", "training.evaluate_every",
+    "training.full_metrics_every", "data.train", "data.heldout",
+)  # fmt: skip
+
+
+def resolved(inputs: Inputs, folder: Path) -> dict[str, Any]:
+    """The configuration as it is used: what recipe and ds_config agreed on, filled in."""
+    config = dataclasses.asdict(inputs.config) | {"output_dir": str(folder), "resume": None}
+    for name, value in inputs.agreed.items():
+        config["training"][name.removeprefix("training.")] = list(value) if "betas" in name else value
+    config["training"]["precision"] = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(inputs.dtype, "fp32")
+    return config
+
+
+def identity(inputs: Inputs, folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of the run it belongs to."""
+    return {
+        "config": resolved(inputs, folder),
+        "data": {"train": fingerprint(inputs.train), "heldout": fingerprint(inputs.heldout)},
+    }
+
+
+def fingerprint(pairs: Sequence[TokenizedPair]) -> str:
+    """SHA-256 of every token id and score, in order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
+            digest.update(len(ids).to_bytes(8, "little"))
+            digest.update(array("q", ids).tobytes())
+        digest.update(repr(pair.scores).encode())
+    return digest.hexdigest()
+
+
+def find_checkpoint(resume: str | None, folder: Path) -> Checkpoint | None:
+    """The checkpoint to go on from; None to start.
+
+    Raises:
+        UserError: the one that was named is none, or damaged.
+    """
+    if resume is None:
+        return None
+    return CheckpointStore(folder / FOLDER).newest_sound() if resume == "auto" else open_checkpoint(Path(resume))
+
+
+def check_same_run(checkpoint: Checkpoint, now: Mapping[str, Any], *, changed_data: bool) -> None:
+    """Refuse to go on with another configuration, or with data that has changed.
+
+    Raises:
+        UserError: every field that differs is named, with both values.
+    """
+    state = checkpoint.state()
+    differing = [
+        f"{name} is {_at(now['config'], name)!r} now and {_at(state['config'], name)!r} there"
+        for name in _leaves(now["config"])
+        if _at(now["config"], name) != _at(state["config"], name) and not name.startswith(MAY_DIFFER)
+    ]
+    if differing:
+        raise UserError(
+            f"resume: {checkpoint.folder} belongs to another configuration: {'; '.join(differing)}. Use the run's own "
+            "config.yaml as --recipe, or start a new run"
+        )
+    for part, digest in now["data"].items():
+        if digest != state["data"][part] and not changed_data:
+            raise UserError(
+                f"resume: data.{part} is not what {checkpoint.folder} was trained on (other rows, another order "
+                "or tokenizer); restore it, or go on all the same with --resume_changed_data true"
+            )
+
+
+def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _at(config: Mapping[str, Any], path: str) -> Any:
+    value: Any = config
+    for name in path.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return None
+        value = value[name]
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,177 @@
+"""Checkpoints as folders: written aside, synced, checksummed, renamed; a reader never sees half of one.
+
+A checkpoint is `checkpoints/step-00000123/` with a file COMPLETE; whatever has no such file is none. Nothing here knows
+of models or ranks: several processes may write files into one pending folder, one of them publishes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsepo_dist.errors import UserError
+
+log = logging.getLogger(__name__)
+
+COMPLETE, MANIFEST, STATE = "COMPLETE", "manifest.json", "state.json"
+_NAME = re.compile(r"step-(\d{8,})")
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint."""
+
+    folder: Path
+    step: int
+    """Optimizer steps done."""
+
+    def state(self) -> dict[str, Any]:
+        """What the trainer wrote about it."""
+        state: dict[str, Any] = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+        return state
+
+    def damage(self) -> str | None:
+        """What is wrong with its files, by size and SHA-256; None if nothing is."""
+        try:
+            manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
+            for name, entry in manifest.items():
+                file = self.folder / name
+                if not file.is_file():
+                    return f"{name} is missing"
+                if file.stat().st_size != entry["bytes"]:
+                    return f"{name} has {file.stat().st_size} bytes instead of {entry['bytes']}"
+                if sha256(file) != entry["sha256"]:
+                    return f"{name} has changed since it was written"
+            marker = (self.folder / COMPLETE).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return f"{MANIFEST} cannot be read ({error})"
+        return None if marker == sha256(self.folder / MANIFEST) else f"{MANIFEST} has changed since it was written"
+
+
+class CheckpointStore:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def pending(self, step: int) -> Path:
+        """Where the files of a checkpoint go until it is published."""
+        return self.folder / f".writing-{_name(step)}"
+
+    def begin(self, step: int) -> Path:
+        """An empty pending folder; what an interrupted writer left is removed. One process calls this."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob(".writing-*"):
+            shutil.rmtree(leftover)
+        pending = self.pending(step)
+        pending.mkdir()
+        return pending
+
+    def publish(self, step: int, digests: Mapping[str, Mapping[str, Any]]) -> Checkpoint:
+        """Make the pending folder a checkpoint; its files are synced already. One process calls this.
+
+        A checkpoint of the same step gives way to it.
+        """
+        pending, final = self.pending(step), self.folder / _name(step)
+        _write_synced(pending / MANIFEST, json.dumps(dict(sorted(digests.items())), indent=1))
+        _write_synced(pending / COMPLETE, sha256(pending / MANIFEST))
+        for folder in (*(path for path in pending.rglob("*") if path.is_dir()), pending):
+            sync_folder(folder)
+        if final.exists():
+            (final / COMPLETE).unlink(missing_ok=True)
+            shutil.rmtree(final)
+        pending.rename(final)
+        sync_folder(self.folder)
+        return Checkpoint(final, step)
+
+    def complete(self) -> list[Checkpoint]:
+        """Complete checkpoints, the newest first."""
+        if not self.folder.is_dir():
+            return []
+        matches = ((path, _NAME.fullmatch(path.name)) for path in self.folder.iterdir())
+        found = [Checkpoint(path, int(m[1])) for path, m in matches if m and (path / COMPLETE).is_file()]
+        return sorted(found, key=lambda checkpoint: -checkpoint.step)
+
+    def newest_sound(self) -> Checkpoint | None:
+        """The newest checkpoint without damage; damaged ones are named and passed over."""
+        for checkpoint in self.complete():
+            damage = checkpoint.damage()
+            if damage is None:
+                return checkpoint
+            log.warning("checkpoint %s is damaged: %s; trying the one before", checkpoint.folder, damage)
+        return None
+
+    def prune(self, keep_last: int, best: int | None) -> None:
+        """Remove all but the newest `keep_last` checkpoints and the one of step `best`."""
+        for checkpoint in self.complete()[keep_last:]:
+            if checkpoint.step != best:
+                # First it stops being a checkpoint, then it goes: an interruption leaves no half one.
+                (checkpoint.folder / COMPLETE).unlink()
+                shutil.rmtree(checkpoint.folder)
+        for folder in self.folder.iterdir():
+            if _NAME.fullmatch(folder.name) and not (folder / COMPLETE).is_file():
+                shutil.rmtree(folder)
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in a folder that the user named.
+
+    Raises:
+        UserError: it is none, or it is damaged.
+    """
+    match = _NAME.fullmatch(folder.name)
+    if match is None or not (folder / COMPLETE).is_file():
+        raise UserError(f"resume: {folder} is no complete checkpoint (step-NNNNNNNN with a file {COMPLETE})")
+    checkpoint = Checkpoint(folder, int(match[1]))
+    damage = checkpoint.damage()
+    if damage is not None:
+        raise UserError(f"resume: the checkpoint {folder} is damaged: {damage}; name another, or say --resume auto")
+    return checkpoint
+
+
+def digest(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Sync files of a pending folder to the disk; name to bytes and SHA-256."""
+    entries = {}
+    for file in files:
+        with file.open("rb") as handle:
+            os.fsync(handle.fileno())
+        entries[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    return entries
+
+
+def sha256(file: Path) -> str:
+    """Hexadecimal digest of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as handle:
+        while block := handle.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"

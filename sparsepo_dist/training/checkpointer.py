@@ -1,0 +1,139 @@
+"""Writes a run's checkpoints from all ranks: DeepSpeed's files at once, syncing and checksums beside the next steps."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
+
+from sparsepo_dist.engines.distributed import rank, world_size
+from sparsepo_dist.engines.persistence import load_engine, save_engine
+from sparsepo_dist.engines.policy import PolicyEngine
+from sparsepo_dist.errors import RunError
+from sparsepo_dist.training import random_state
+from sparsepo_dist.training.checkpoint_store import STATE, Checkpoint, CheckpointStore, digest
+from sparsepo_dist.training.config import CheckpointConfig
+
+Digests = dict[str, dict[str, Any]]
+
+
+class Checkpointer:
+    """The checkpoints of one run. Every rank has one, and calls its methods in the same order."""
+
+    def __init__(self, policy: PolicyEngine, folder: Path, config: CheckpointConfig) -> None:
+        self.store = CheckpointStore(folder)
+        self.config = config
+        self._policy = policy
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: tuple[int, Future[Digests]] | None = None
+        self._last_time = time.monotonic()
+        self.best: tuple[int, float] | None = None
+        """Step and value of the best evaluation so far, where one is kept."""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether the run writes checkpoints at all, other than when it is stopped."""
+        return bool(self.config.every_steps or self.config.every_minutes or self.config.keep_best)
+
+    @property
+    def busy(self) -> bool:
+        """Whether this rank's part of the last checkpoint is still being synced."""
+        return self._writing is not None and not self._writing[1].done()
+
+    def due(self, step: int) -> bool:
+        """Whether this rank wants a checkpoint after `step` steps; the clock is rank 0's."""
+        by_step = bool(self.config.every_steps) and step % self.config.every_steps == 0
+        minutes = (time.monotonic() - self._last_time) / 60
+        return by_step or (rank() == 0 and 0 < self.config.every_minutes <= minutes)
+
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Note an evaluation; whether it is the best so far, which deserves a checkpoint.
+
+        Raises:
+            RunError: it has no such metric.
+        """
+        name = self.config.keep_best
+        if name is None or step == 0:
+            return False
+        if name not in metrics:
+            raise RunError(f"checkpoints.keep_best: evaluations have no {name!r}; they have {', '.join(metrics)}")
+        value = metrics[name] if self.config.best_is == "lowest" else -metrics[name]
+        if self.best is not None and value >= self.best[1]:
+            return False
+        self.best = (step, value)
+        return True
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write what the engine, this rank and `state` (rank 0's) are after `step` steps; complete after `finish`."""
+        self.finish()
+        with _explained(step, self.store.folder):
+            pending = self.store.begin(step) if rank() == 0 else self.store.pending(step)
+            _barrier()
+            save_engine(self._policy, pending)
+            save_file(random_state.capture(), pending / _rank_file(rank()))
+            if rank() == 0:
+                (pending / STATE).write_text(json.dumps({"step": step, "best": self.best, **state}), encoding="utf-8")
+            _barrier()
+            files = sorted(path for path in pending.rglob("*") if path.is_file())
+        mine = files[rank() :: world_size()]
+        self._writing = (step, self._thread.submit(digest, pending, mine))
+        self._last_time = time.monotonic()
+
+    def finish(self) -> None:
+        """Wait for the last checkpoint and make it one; old ones go."""
+        if self._writing is None:
+            return
+        step, task = self._writing
+        self._writing = None
+        with _explained(step, self.store.folder):
+            digests = _merged(task.result())
+            if rank() == 0:
+                self.store.publish(step, digests)
+                self.store.prune(self.config.keep_last, None if self.best is None else self.best[0])
+        _barrier()
+
+    def load(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Put engine and random states back; what the trainer had written. The checkpoint must be sound."""
+        state = checkpoint.state()
+        load_engine(self._policy, checkpoint.folder)
+        own = checkpoint.folder / _rank_file(rank())
+        random_state.restore(load_file(own))
+        self.best = None if state["best"] is None else (int(state["best"][0]), float(state["best"][1]))
+        return state
+
+
+@contextmanager
+def _explained(step: int, folder: Path) -> Iterator[None]:
+    """torch's writer says RuntimeError where the disk is full."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        raise RunError(
+            f"rank {rank()}: the checkpoint of step {step} could not be written to {folder}: "
+            f"{str(error).splitlines()[0] if str(error) else error!r}. Those that were complete before are intact; "
+            "make room and go on with --resume auto"
+        ) from None
+
+
+def _merged(own: Digests) -> Digests:
+    if world_size() == 1:
+        return own
+    gathered: list[Digests] = [{} for _ in range(world_size())]
+    dist.all_gather_object(gathered, own)
+    return {name: entry for part in gathered for name, entry in part.items()}
+
+
+def _barrier() -> None:
+    if world_size() > 1:
+        dist.barrier()
+
+
+def _rank_file(number: int) -> str:
+    return f"rank-{number:05d}.safetensors"
