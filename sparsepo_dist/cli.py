@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import signal
 import sys
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,8 +18,11 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from sparsepo_dist.config import RunConfig
 from sparsepo_dist.doctor import diagnose
 from sparsepo_dist.engines.distributed import local_rank, rank
-from sparsepo_dist.errors import RunError, StoppedError, UserError
+from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
 from sparsepo_dist.report.build import build_report
+
+# Launchers end all ranks as soon as one is gone: the one that has something to say must not be among the late.
+SPEAKER_FIRST_SECONDS = 3
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -51,17 +58,34 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     What every rank says is printed once per machine: 2 is a UserError, 1 a RunError, 75 a run that was asked to stop.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    code = 0
     try:
         action(*arguments)
     except (UserError, RunError, StoppedError) as error:
-        alike = not isinstance(error, RunError)
-        if local_rank() == 0 or not alike:
-            print(f"{'stopped' if error.exit_code == 75 else 'error'}: {error}", file=sys.stderr)  # noqa: T201
-        return error.exit_code
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-    return 0
+        if local_rank() == 0 or isinstance(error, RankError):
+            print(f"{'stopped' if isinstance(error, StoppedError) else 'error'}: {error}", file=sys.stderr)  # noqa: T201
+        elif _among_others():
+            time.sleep(SPEAKER_FIRST_SECONDS)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except Exception:
+        if not _among_others():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and _among_others():
+        # The others may wait in a collective: only the end of this process, without more ado, tells them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return code
+
+
+def _among_others() -> bool:
+    return dist.is_initialized() and dist.get_world_size() > 1
 
 
 def say(message: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.engines.config import LoraSettings, ModelConfig, Models, OracleConfig, ReferenceConfig
+from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks.config import MaskConfig
 from sparsepo_dist.objectives.base import ObjectiveConfig
 from sparsepo_dist.ops.config import OpsConfig
@@ -19,7 +20,10 @@ class RunConfig:
     ds_config: str = "ds_configs/zero3.json"
     """DeepSpeed's configuration: ZeRO stage, offload, precision, monitors, clipping, batch size."""
     output_dir: str | None = None
-    """Folder of the run; runs/OBJECTIVE-DATE-TIME where not given. It must not hold a run that is not resumed."""
+    """Folder of the run; runs/OBJECTIVE-DATE-TIME where not given. A folder that holds a run already is refused,
+    unless that run is resumed or overwritten."""
+    overwrite: bool = False
+    """Remove the run that output_dir holds, and start."""
     resume: str | None = None
     """`auto` goes on from the newest sound checkpoint in output_dir, or starts where there is none; else the folder
     of a checkpoint."""
@@ -53,5 +57,7 @@ class RunConfig:
 
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
+        if self.overwrite and self.resume is not None:
+            raise UserError("overwrite removes the run that resume would go on with; choose one")
         for part in (self.data, self.masks, self.training, self.checkpoints, self.ops):
             part.validate()

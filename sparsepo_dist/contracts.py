@@ -7,7 +7,7 @@ width, V vocabulary. A sum per response is an `index_add` over `sequence_id`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -42,6 +42,8 @@ class TokenizedPair:
     """At least one id; ends with EOS unless truncated."""
     scores: tuple[float, float] | None = None
     """Rewards of the chosen and of the rejected response, where the data has both."""
+    place: str = field(default="", compare=False)
+    """Where a person finds the pair: its file and row."""
 
 
 @dataclass(frozen=True)

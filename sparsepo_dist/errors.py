@@ -15,6 +15,10 @@ class RunError(Exception):
     exit_code = 1
 
 
+class RankError(RunError):
+    """What happened to this rank alone; the others only see it go."""
+
+
 class StoppedError(Exception):
     """A run that was asked to stop and did, after a checkpoint; a scheduler may start it again."""
 

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.engines.distributed import rank, world_size
+from sparsepo_dist.engines.ds_config import zero_stage
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import Inputs
 from sparsepo_dist.training.checkpoint_store import Checkpoint, CheckpointStore, open_checkpoint
 
-FOLDER = "checkpoints"
+log = logging.getLogger(__name__)
+
 # What changes how a run is computed or watched, not what it computes.
 MAY_DIFFER = (
-    "output_dir", "resume", "ds_config", "checkpoints", "ops", "data.tokens_per_micro_batch", "data.layout",
-    "reference.placement", "oracle.placement", "model.activation_checkpointing", "training.evaluate_every",
-    "training.full_metrics_every", "data.train", "data.heldout",
+    "output_dir", "resume", "overwrite", "ds_config", "checkpoints.", "ops.", "data.tokens_per_micro_batch",
+    "data.layout", "data.train", "data.heldout", "reference.placement", "oracle.placement",
+    "model.activation_checkpointing", "training.evaluate_every", "training.full_metrics_every",
+    "training.max_skipped_steps", "training.hang_minutes",
 )  # fmt: skip
 
 
 def resolved(inputs: Inputs, folder: Path) -> dict[str, Any]:
     """The configuration as it is used: what recipe and ds_config agreed on, filled in."""
-    config = dataclasses.asdict(inputs.config) | {"output_dir": str(folder), "resume": None}
+    config = dataclasses.asdict(inputs.config) | {"output_dir": str(folder), "resume": None, "overwrite": False}
     for name, value in inputs.agreed.items():
         config["training"][name.removeprefix("training.")] = list(value) if "betas" in name else value
     config["training"]["precision"] = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(inputs.dtype, "fp32")
@@ -38,6 +44,7 @@ def identity(inputs: Inputs, folder: Path) -> dict[str, Any]:
     """What a checkpoint says of the run it belongs to."""
     return {
         "config": resolved(inputs, folder),
+        "zero_stage": zero_stage(inputs.ds_config),
         "data": {"train": fingerprint(inputs.train), "heldout": fingerprint(inputs.heldout)},
     }
 
@@ -54,14 +61,47 @@ def fingerprint(pairs: Sequence[TokenizedPair]) -> str:
 
 
 def find_checkpoint(resume: str | None, folder: Path) -> Checkpoint | None:
-    """The checkpoint to go on from; None to start.
+    """The checkpoint to go on from; None to start. Every rank must call this: they share the reading.
+
+    Args:
+        resume: as configured: None, "auto" or a checkpoint's folder.
+        folder: the run's checkpoints.
 
     Raises:
         UserError: the one that was named is none, or damaged.
     """
     if resume is None:
         return None
-    return CheckpointStore(folder / FOLDER).newest_sound() if resume == "auto" else open_checkpoint(Path(resume))
+    candidates = (
+        _same_on_all(CheckpointStore(folder).complete()) if resume == "auto" else [open_checkpoint(Path(resume))]
+    )
+    for checkpoint in candidates:
+        damage = _damage_on_any_rank(checkpoint)
+        if damage is None:
+            return checkpoint
+        if resume != "auto":
+            raise UserError(f"resume: the checkpoint {resume} is damaged: {damage}; name another, or say --resume auto")
+        if rank() == 0:
+            log.warning("the checkpoint %s is damaged: %s; trying the one before", checkpoint.folder, damage)
+    if candidates and rank() == 0:
+        log.warning("no checkpoint in %s is sound: starting from the beginning", folder)
+    return None
+
+
+def _same_on_all(candidates: list[Checkpoint]) -> list[Checkpoint]:
+    """Rank 0's view: shared file systems show a fresh folder to some machines later than to others."""
+    told = [candidates]
+    if world_size() > 1:
+        dist.broadcast_object_list(told, src=0)
+    return told[0]
+
+
+def _damage_on_any_rank(checkpoint: Checkpoint) -> str | None:
+    found = [checkpoint.damage(rank(), world_size())]
+    if world_size() > 1:
+        found = [None] * world_size()
+        dist.all_gather_object(found, checkpoint.damage(rank(), world_size()))
+    return next((damage for damage in found if damage is not None), None)
 
 
 def check_same_run(checkpoint: Checkpoint, now: Mapping[str, Any], *, changed_data: bool) -> None:
@@ -74,12 +114,17 @@ def check_same_run(checkpoint: Checkpoint, now: Mapping[str, Any], *, changed_da
     differing = [
         f"{name} is {_at(now['config'], name)!r} now and {_at(state['config'], name)!r} there"
         for name in _leaves(now["config"])
-        if _at(now["config"], name) != _at(state["config"], name) and not name.startswith(MAY_DIFFER)
+        if _at(now["config"], name) != _at(state["config"], name) and not _may_differ(name)
     ]
     if differing:
         raise UserError(
             f"resume: {checkpoint.folder} belongs to another configuration: {'; '.join(differing)}. Use the run's own "
             "config.yaml as --recipe, or start a new run"
+        )
+    if state["zero_stage"] != now["zero_stage"]:
+        raise UserError(
+            f"resume: {checkpoint.folder} was written under ZeRO stage {state['zero_stage']}, the ds_config says "
+            f"{now['zero_stage']}; name a ds_config of that stage"
         )
     for part, digest in now["data"].items():
         if digest != state["data"][part] and not changed_data:
@@ -87,6 +132,10 @@ def check_same_run(checkpoint: Checkpoint, now: Mapping[str, Any], *, changed_da
                 f"resume: data.{part} is not what {checkpoint.folder} was trained on (other rows, another order "
                 "or tokenizer); restore it, or go on all the same with --resume_changed_data true"
             )
+
+
+def _may_differ(name: str) -> bool:
+    return any(name.startswith(part) if part.endswith(".") else name == part for part in MAY_DIFFER)
 
 
 def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch.distributed as dist
 import yaml
@@ -15,9 +14,9 @@ from sparsepo_dist.config import RunConfig
 from sparsepo_dist.engines import distributed
 from sparsepo_dist.engines.saving import save_final
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.inputs import Inputs, load_inputs
-from sparsepo_dist.resumption import FOLDER, check_same_run, find_checkpoint, identity
-from sparsepo_dist.training.checkpoint_store import Checkpoint
+from sparsepo_dist.inputs import load_inputs
+from sparsepo_dist.resumption import check_same_run, find_checkpoint, identity
+from sparsepo_dist.run_folder import CHECKPOINTS, check_output_dir, claim
 from sparsepo_dist.training.checkpointer import Checkpointer
 from sparsepo_dist.training.loop import TrainingLoop
 from sparsepo_dist.training.token_table import write_token_table
@@ -36,67 +35,53 @@ def run(config: RunConfig) -> Path:
     distributed.prepare_environment()
     if distributed.rank() != 0:
         disable_progress_bar()
+    check_output_dir(config)
     inputs = load_inputs(config)
-    distributed.initialise()
-    folder, checkpoint = open_run(inputs)
-    trainer = build_trainer(inputs, folder)
-    checkpointer = Checkpointer(trainer.policy, folder / FOLDER, config.checkpoints)
-    TrainingLoop(trainer, checkpointer, identity(inputs, folder)).run(checkpoint)
-    save_final(trainer.policy, inputs.tokenizer, folder / "final")
-    shown = (inputs.heldout or inputs.train)[:SHOWN_PAIRS]
-    beta = inputs.config.objective.beta
-    write_token_table(trainer, shown, inputs.tokenizer, config.data, beta, folder / "tokens.jsonl")
+    distributed.initialise(hang_minutes=config.training.hang_minutes)
+    folder, lock = open_run(config)
+    try:
+        checkpoint = find_checkpoint(config.resume, folder / CHECKPOINTS)
+        described = identity(inputs, folder)
+        if checkpoint is not None:
+            check_same_run(checkpoint, described, changed_data=config.resume_changed_data)
+        trainer = build_trainer(inputs, folder)
+        if checkpoint is None:
+            write_config(described["config"], folder)
+        checkpointer = Checkpointer(trainer.policy, folder / CHECKPOINTS, config.checkpoints)
+        TrainingLoop(trainer, checkpointer, described).run(checkpoint)
+        save_final(trainer.policy, inputs.tokenizer, folder / "final")
+        shown = (inputs.heldout or inputs.train)[:SHOWN_PAIRS]
+        beta = inputs.config.objective.beta
+        write_token_table(trainer, shown, inputs.tokenizer, config.data, beta, folder / "tokens.jsonl")
+    finally:
+        if lock is not None:
+            lock.close()
     return folder
 
 
-def open_run(inputs: Inputs) -> tuple[Path, Checkpoint | None]:
-    """Rank 0 makes the run's folder, or finds the checkpoint to go on from; every rank learns of both.
+def open_run(config: RunConfig) -> tuple[Path, IO[str] | None]:
+    """Rank 0 makes and claims the run's folder; every rank learns its name. The lock is rank 0's.
 
     Raises:
-        UserError: the folder holds something already, or the checkpoint is of another run (on every rank).
+        UserError: the folder cannot be used (on every rank).
     """
-    told: list[Any] = [None, None, None]
+    told: list[Any] = [None, None]
+    lock = None
     if distributed.rank() == 0:
         try:
-            told[:2] = _open_on_rank_0(inputs)
+            told[0], lock = claim(config)
         except UserError as error:
-            told[2] = str(error)
+            told[1] = str(error)
     if distributed.world_size() > 1:
         dist.broadcast_object_list(told, src=0)
-    if told[2] is not None:
-        raise UserError(told[2])
-    return told[0], told[1]
+    if told[1] is not None:
+        raise UserError(told[1])
+    return told[0], lock
 
 
-def _open_on_rank_0(inputs: Inputs) -> tuple[Path, Checkpoint | None]:
-    config = inputs.config
-    folder = _folder(config)
-    checkpoint = find_checkpoint(config.resume, folder)
-    described = identity(inputs, folder)
-    if checkpoint is not None:
-        check_same_run(checkpoint, described, changed_data=config.resume_changed_data)
-        return folder, checkpoint
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if config.resume is None and any(folder.iterdir()):
-            raise UserError(
-                f"output_dir: {folder} is not empty; name another folder, or go on in it with --resume auto"
-            )
-        (folder / "config.yaml").write_text(yaml.safe_dump(described["config"], sort_keys=False), encoding="utf-8")
-        (folder / "metrics.jsonl").unlink(missing_ok=True)  # of a run that was stopped before its first checkpoint
-    except OSError as error:
-        raise UserError(f"output_dir: {folder} cannot be written: {error.strerror}") from None
-    return folder, None
-
-
-def _folder(config: RunConfig) -> Path:
-    if config.resume not in (None, "auto"):
-        folder = Path(config.resume).parent.parent
-        if config.output_dir is not None and Path(config.output_dir).resolve() != folder.resolve():
-            raise UserError(
-                f"resume: {config.resume} is a checkpoint of {folder}, but output_dir is {config.output_dir}"
-            )
-        return folder
-    if config.resume == "auto" and config.output_dir is None:
-        raise UserError("resume: auto needs --output_dir, the folder of the run to go on with")
-    return Path(config.output_dir or f"runs/{config.objective.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+def write_config(resolved: dict[str, Any], folder: Path) -> None:
+    """config.yaml, from rank 0, once nothing of it was refused; a run that was stopped before its first checkpoint
+    leaves nothing behind."""
+    if distributed.rank() == 0:
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")

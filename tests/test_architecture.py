@@ -10,7 +10,7 @@ PACKAGE = ROOT / "sparsepo_dist"
 # A room imports only from those above it in this list (docs/architecture.md).
 ROOMS = [
     "errors", "contracts", "ops", "data", "masks", "objectives", "engines", "training", "report", "config",
-    "sentiment", "inputs", "resumption", "plan", "assembly", "run", "demo", "doctor", "cli",
+    "sentiment", "inputs", "resumption", "run_folder", "plan", "assembly", "run", "demo", "doctor", "cli",
 ]  # fmt: skip
 MOST_LINES = 400
 FOLDERS = ("sparsepo_dist", "tests", "benchmarks", "csrc")

@@ -87,7 +87,7 @@ def tokenize_pair(
     scores = None
     if pair.chosen_score is not None and pair.rejected_score is not None:
         scores = (pair.chosen_score, pair.rejected_score)
-    return TokenizedPair(tuple(prompt), tuple(chosen), tuple(rejected), scores)
+    return TokenizedPair(tuple(prompt), tuple(chosen), tuple(rejected), scores, place)
 
 
 def _check_scores(pair: PreferencePair, place: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import datetime
 import os
 import socket
 import sys
@@ -17,6 +18,7 @@ import torch.distributed as dist
 _MPI_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # of malloc.h
 _STALE_LOCK_SECONDS = 1800
+LEAST_TIMEOUT_MINUTES = 30
 
 
 def prepare_environment() -> None:
@@ -40,10 +42,14 @@ def prepare_environment() -> None:
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=_free_port())
 
 
-def initialise() -> torch.device:
-    """Join the process group and return this rank's device."""
+def initialise(*, hang_minutes: float = 0.0) -> torch.device:
+    """Join the process group and return this rank's device.
+
+    Collectives time out well after `hang_minutes`, so that the watchdog, which can say who hangs, speaks first.
+    """
     if not dist.is_initialized():
-        deepspeed.init_distributed(verbose=False)
+        timeout = datetime.timedelta(minutes=max(LEAST_TIMEOUT_MINUTES, 2 * hang_minutes))
+        deepspeed.init_distributed(verbose=False, timeout=timeout)
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
@@ -66,6 +72,12 @@ def local_rank() -> int:
 def world_size() -> int:
     """Number of ranks."""
     return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone."""
+    words = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
+    return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in words)
 
 
 def keep_freed_memory() -> None:

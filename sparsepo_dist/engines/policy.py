@@ -132,20 +132,38 @@ class PolicyEngine:
         self.engine.backward(loss, scale_wrt_gas=False)
 
     def step(self, learning_rate_factor: float) -> float:
-        """Update the parameters; the gradient norm before clipping."""
+        """Update the parameters; the gradient norm before clipping.
+
+        A step whose gradient is not finite changes nothing, and its norm is not finite either.
+        """
         for group in self.engine.optimizer.param_groups:
             group["lr"] = group["base_lr"] * learning_rate_factor
         # A plain optimizer under ZeRO-0 leaves no norm behind; its gradients are whole, and gone after the step.
         gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
         own_norm = torch.nn.utils.get_total_norm(gradients if self.zero_stage == 0 else [])
+        if not own_norm.isfinite():
+            # With an optimizer wrapper of its own DeepSpeed does the same.
+            self.engine.zero_grad()
+            self.engine.global_steps += 1
+            return float(own_norm)
         self.engine.step()
         norm: Any = self.engine.get_global_grad_norm()
         return float(own_norm if norm is None else norm)
+
+    def finite(self) -> bool:
+        """Whether all that this rank holds of the trained parameters is finite."""
+        trained = (p for p in self.module.parameters() if p.requires_grad)
+        return all(bool(getattr(p, "ds_tensor", p).isfinite().all()) for p in trained)
 
     def settle(self) -> None:
         """Finish prefetches that ZeRO-3 has under way; parameters cannot be gathered by hand before."""
         if self.zero_stage == 3:
             self.engine.empty_partition_cache()
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        return torch.device(self.engine.device)
 
     @property
     def learning_rate(self) -> float:

@@ -28,8 +28,8 @@ class RunFiles:
     """config.yaml as text."""
 
     def series(self, name: str, split: str) -> tuple[list[int], list[float]]:
-        """Steps and values of a metric, where it was reported."""
-        rows = [(row["step"], row[name]) for row in self.metrics if row["split"] == split and name in row]
+        """Steps and values of a metric, where it was reported and a number."""
+        rows = [(row["step"], row[name]) for row in self.metrics if row["split"] == split and row.get(name) is not None]
         return [step for step, _ in rows], [value for _, value in rows]
 
     def last(self, split: str) -> dict[str, Any]:

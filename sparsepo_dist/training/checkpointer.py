@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,16 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 
-from sparsepo_dist.engines.distributed import rank, world_size
-from sparsepo_dist.engines.persistence import load_engine, save_engine
+from sparsepo_dist.engines.distributed import lost_peer, rank, world_size
+from sparsepo_dist.engines.persistence import TAG, load_engine, save_engine
 from sparsepo_dist.engines.policy import PolicyEngine
-from sparsepo_dist.errors import RunError
+from sparsepo_dist.engines.universal import convert
+from sparsepo_dist.errors import RankError, RunError, UserError
 from sparsepo_dist.training import random_state
 from sparsepo_dist.training.checkpoint_store import STATE, Checkpoint, CheckpointStore, digest
 from sparsepo_dist.training.config import CheckpointConfig
+from sparsepo_dist.training.control import agree_all
 
 Digests = dict[str, dict[str, Any]]
 
@@ -38,9 +42,9 @@ class Checkpointer:
         """Step and value of the best evaluation so far, where one is kept."""
 
     @property
-    def enabled(self) -> bool:
-        """Whether the run writes checkpoints at all, other than when it is stopped."""
-        return bool(self.config.every_steps or self.config.every_minutes or self.config.keep_best)
+    def at_the_end(self) -> bool:
+        """Whether the last step gets a checkpoint too."""
+        return bool(self.config.every_steps or self.config.keep_best)
 
     @property
     def busy(self) -> bool:
@@ -71,8 +75,17 @@ class Checkpointer:
         return True
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write what the engine, this rank and `state` (rank 0's) are after `step` steps; complete after `finish`."""
+        """Write what the engine, this rank and `state` (rank 0's) are after `step` steps; complete after `finish`.
+
+        Raises:
+            RunError: it cannot be written, or the weights are no longer finite (on every rank).
+        """
         self.finish()
+        if not agree_all(self._policy.device, self._policy.finite()):
+            raise RunError(
+                f"the weights are not finite after step {step}: no checkpoint is written. Go on from the last one with "
+                "--resume auto and a lower training.learning_rate in a new run, or other data"
+            )
         with _explained(step, self.store.folder):
             pending = self.store.begin(step) if rank() == 0 else self.store.pending(step)
             _barrier()
@@ -100,13 +113,41 @@ class Checkpointer:
         _barrier()
 
     def load(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Put engine and random states back; what the trainer had written. The checkpoint must be sound."""
+        """Put engine and random states back; what the trainer had written. The checkpoint must be sound.
+
+        On another number of ranks, weights and optimizer are the same, random states cannot be.
+        """
         state = checkpoint.state()
-        load_engine(self._policy, checkpoint.folder)
-        own = checkpoint.folder / _rank_file(rank())
-        random_state.restore(load_file(own))
+        if state["world_size"] == world_size():
+            load_engine(self._policy, checkpoint.folder)
+            random_state.restore(load_file(checkpoint.folder / _rank_file(rank())))
+        else:
+            self._load_resharded(checkpoint)
+            torch.manual_seed(torch.initial_seed() + checkpoint.step)
         self.best = None if state["best"] is None else (int(state["best"][0]), float(state["best"][1]))
         return state
+
+    def _load_resharded(self, checkpoint: Checkpoint) -> None:
+        if not any((checkpoint.folder / TAG).glob("*optim_states.pt")):  # ZeRO-0: every rank holds all of it
+            load_engine(self._policy, checkpoint.folder)
+            return
+        # named like an interrupted writer's folder, so that the next one removes it
+        whole = self.store.folder / f".writing-universal-{checkpoint.folder.name}"
+        failure: list[str | None] = [None]
+        if rank() == 0:
+            shutil.rmtree(whole, ignore_errors=True)
+            try:
+                convert(checkpoint.folder, whole)
+            except UserError as error:
+                failure = [str(error)]
+        if world_size() > 1:
+            dist.broadcast_object_list(failure, src=0)
+        if failure[0] is not None:
+            raise UserError(failure[0])
+        load_engine(self._policy, whole, universal=True)
+        _barrier()
+        if rank() == 0:
+            shutil.rmtree(whole)
 
 
 @contextmanager
@@ -115,7 +156,9 @@ def _explained(step: int, folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        raise RunError(
+        if isinstance(error, RuntimeError) and lost_peer(error):
+            raise
+        raise RankError(
             f"rank {rank()}: the checkpoint of step {step} could not be written to {folder}: "
             f"{str(error).splitlines()[0] if str(error) else error!r}. Those that were complete before are intact; "
             "make room and go on with --resume auto"

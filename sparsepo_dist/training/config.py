@@ -40,6 +40,12 @@ class TrainingConfig:
     full_metrics_every: int = 10
     """Log-probabilities and KL before the mask need every token: they are reported every so many steps. In between,
     tokens whose masks are both 0 are skipped, which changes neither loss nor gradient and saves their head products."""
+    max_skipped_steps: int = 5
+    """Steps with NaN or Inf in the loss or the gradient change nothing and are reported with their rows; one more
+    than so many in a run ends it."""
+    hang_minutes: float = 15.0
+    """A run in which nothing moves for so long is ended, with a message that says which rank hangs and where; 0: never.
+    It must be longer than writing a checkpoint or one micro-batch ever takes."""
     seed: int = 0
     """Seed of the sample order, the initial values of masks and adapters, random masks and dropout."""
 
@@ -66,6 +72,8 @@ class TrainingConfig:
             "warmup_ratio": 0 <= self.warmup_ratio <= 1,
             "evaluate_every": self.evaluate_every >= 0,
             "full_metrics_every": self.full_metrics_every > 0,
+            "max_skipped_steps": self.max_skipped_steps >= 0,
+            "hang_minutes": self.hang_minutes >= 0,
         }
         for name, good in checks.items():
             if not good:
@@ -78,7 +86,7 @@ class CheckpointConfig:
 
     every_steps: int = 0
     """A checkpoint after every so many optimizer steps; 0: none."""
-    every_minutes: float = 0.0
+    every_minutes: float = 30.0
     """A checkpoint when the last one is so many minutes old; 0: none."""
     keep_last: int = 2
     """How many of the newest are kept."""

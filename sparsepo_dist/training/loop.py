@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
-from sparsepo_dist.engines.distributed import rank, world_size
-from sparsepo_dist.errors import StoppedError
+from sparsepo_dist.engines.distributed import lost_peer, rank, world_size
+from sparsepo_dist.errors import RankError, RunError, StoppedError
 from sparsepo_dist.training.checkpoint_store import Checkpoint
 from sparsepo_dist.training.checkpointer import Checkpointer
 from sparsepo_dist.training.control import StopRequest, agree
 from sparsepo_dist.training.metrics import MetricsWriter
-from sparsepo_dist.training.trainer import Trainer
+from sparsepo_dist.training.progress import Progress
+from sparsepo_dist.training.trainer import StepResult, Trainer
+from sparsepo_dist.training.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+_MOST_ROWS_NAMED = 8
 
 
 @dataclasses.dataclass
@@ -30,6 +38,9 @@ class TrainingLoop:
     checkpointer: Checkpointer
     identity: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        self._skipped = 0
+
     def run(self, checkpoint: Checkpoint | None = None) -> None:
         """Go on from a checkpoint, or start.
 
@@ -38,42 +49,50 @@ class TrainingLoop:
             RunError: the run cannot go on.
         """
         trainer = self.trainer
-        state = None if checkpoint is None else self.checkpointer.load(checkpoint)
-        first = 0 if state is None else int(state["step"])
-        if state is not None:
+        first, written = 0, None
+        if checkpoint is not None:
+            state = self.checkpointer.load(checkpoint)
             trainer.restore(state["trainer"])
-        written = None if state is None else int(state["metrics_bytes"])
+            first, written, self._skipped = state["step"], state["metrics_bytes"], state["skipped_steps"]
         stop = StopRequest()
         with (
+            _lost_peers_explained(trainer.progress),
             stop.listening(),
+            Watchdog(trainer.progress, 60 * trainer.config.hang_minutes, trainer.run),
             MetricsWriter(trainer.run / "metrics.jsonl", trainer.policy.engine.monitor, written) as writer,
             tqdm(total=trainer.total_steps, initial=first, desc="training", unit="step", disable=rank() != 0) as bar,
         ):
             if first == 0:
                 self._evaluate(writer, 0)
             for step in range(first, trainer.total_steps):
-                metrics = trainer.train_step(step)
-                writer.write(step + 1, "train", metrics)
+                result = trainer.train_step(step)
+                writer.write(step + 1, "train", result.metrics)
                 bar.set_postfix_str(
-                    f"loss {metrics['loss']:.4f}, {metrics['tokens_per_second']:.0f} tokens/s", refresh=False
+                    f"loss {result.metrics['loss']:.4f}, {result.metrics['tokens_per_second']:.0f} tokens/s",
+                    refresh=False,
                 )
                 bar.update()
+                if result.skipped:
+                    self._count_skipped(step + 1, result)
                 best = self._due(step + 1) and self._evaluate(writer, step + 1)
                 self._between_steps(step + 1, stop, writer, best=best)
             self.checkpointer.finish()
 
     def _between_steps(self, step: int, stop: StopRequest, writer: MetricsWriter, *, best: bool) -> None:
-        checkpointer = self.checkpointer
+        checkpointer, progress = self.checkpointer, self.trainer.progress
+        progress.at("agreeing on what comes next")
         agreed = agree(
-            self.trainer.train_batches.device, stop=stop.signal or 0, due=best or checkpointer.due(step),
+            self.trainer.policy.device, stop=stop.signal or 0, due=best or checkpointer.due(step),
             busy=checkpointer.busy,
         )  # fmt: skip
         ended = step == self.trainer.total_steps
-        if agreed.due or agreed.stop or (ended and checkpointer.enabled):
+        if agreed.due or agreed.stop or (ended and checkpointer.at_the_end):
+            progress.at("writing a checkpoint")
             checkpointer.save(step, self._state(writer))
         elif not agreed.busy:
             checkpointer.finish()
         if agreed.stop and not ended:
+            progress.at("completing a checkpoint")
             checkpointer.finish()
             name = signal.Signals(agreed.stop).name
             raise StoppedError(
@@ -81,12 +100,31 @@ class TrainingLoop:
                 "go on with --resume auto"
             )
 
+    def _count_skipped(self, step: int, result: StepResult) -> None:
+        """Say which rows spoiled a step, and stop when there were too many such steps."""
+        self._skipped += 1
+        most = self.trainer.config.max_skipped_steps
+        rows = "; ".join(result.rows[:_MOST_ROWS_NAMED])
+        if len(result.rows) > _MOST_ROWS_NAMED:
+            rows += f" and {len(result.rows) - _MOST_ROWS_NAMED} more"
+        what = f"the loss is not finite for {rows}" if rows else "the gradient is not finite, the loss of every row is"
+        sentence = f"step {step} was skipped: {what}"
+        if self._skipped > most:
+            raise RunError(
+                f"{sentence}. That is one more than the {most} steps that training.max_skipped_steps allows. No "
+                "checkpoint holds any of it. Mend or drop those rows, lower training.learning_rate, or see "
+                "docs/troubleshooting.md; --resume auto goes on from the last checkpoint"
+            )
+        if rank() == 0:
+            log.warning("%s (%d of at most %d skipped steps)", sentence, self._skipped, most)
+
     def _state(self, writer: MetricsWriter) -> dict[str, Any]:
         return {
             **self.identity,
             "world_size": world_size(),
             "total_steps": self.trainer.total_steps,
             "metrics_bytes": writer.bytes_written,
+            "skipped_steps": self._skipped,
             "trainer": self.trainer.state(),
         }
 
@@ -101,3 +139,17 @@ class TrainingLoop:
         metrics = self.trainer.evaluate()
         writer.write(step, "eval", metrics)
         return self.checkpointer.evaluated(step, metrics)
+
+
+@contextmanager
+def _lost_peers_explained(progress: Progress) -> Iterator[None]:
+    """When a rank dies, the others learn of it as an error of whatever collective they are in."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not lost_peer(error):
+            raise
+        raise RankError(
+            f"rank {rank()} lost another rank in {progress} ({str(error).splitlines()[0]}). Look above for what that "
+            "rank or the launcher said. Complete checkpoints are intact, go on with --resume auto"
+        ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -56,10 +57,11 @@ class MetricsWriter:
         return 0 if self._file is None else self._file.tell()
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """One line, and one event per metric."""
+        """One line, and one event per metric; numbers that are none become null."""
         if self._file is None:
             return
-        self._file.write((json.dumps({"step": step, "split": split, **metrics}) + "\n").encode())
+        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        self._file.write((json.dumps({"step": step, "split": split, **finite}) + "\n").encode())
         self._file.flush()
         if self._monitor is not None and self._monitor.enabled:
             self._monitor.write_events([(f"{split}/{name}", value, step) for name, value in metrics.items()])

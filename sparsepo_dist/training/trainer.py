@@ -6,11 +6,12 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
@@ -22,7 +23,19 @@ from sparsepo_dist.training.batches import MicroBatches, sample_order
 from sparsepo_dist.training.config import TrainingConfig
 from sparsepo_dist.training.global_means import GlobalMeans
 from sparsepo_dist.training.metrics import MetricSums
+from sparsepo_dist.training.progress import Progress
 from sparsepo_dist.training.schedule import learning_rate_factor
+
+
+class StepResult(NamedTuple):
+    """What an optimizer step gave; the same on every rank."""
+
+    metrics: dict[str, float]
+    """Over its global batch."""
+    skipped: bool
+    """Whether nothing was updated, because loss or gradient were not finite."""
+    rows: tuple[str, ...]
+    """Of a skipped step: the rows whose loss is not finite; none where only the gradient is not."""
 
 
 @dataclass
@@ -42,6 +55,7 @@ class Trainer:
     config: TrainingConfig
     pairs_per_step: int
     run: Path
+    progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         self.global_means = GlobalMeans.for_objective(self.objective)
@@ -58,37 +72,58 @@ class Trainer:
         if self.global_means is not None:
             self.global_means.restore(state["history"], self.train_batches.device)
 
-    def train_step(self, step: int) -> dict[str, float]:
-        """One optimizer step; metrics over its global batch."""
+    def train_step(self, step: int) -> StepResult:
+        """One optimizer step; where loss or gradient are not finite, nothing is updated."""
         started = time.perf_counter()
+        self.progress.at("packing pairs", step=step + 1)
         self.policy.train()
         sums = MetricSums()
+        seen: list[tuple[Tensor, Tensor]] = []
         indices = self.order.step(step)
         batches = list(self.train_batches.of(indices))
         known = self._begin(batches)
         for number, (batch, first) in enumerate(zip(batches, known, strict=True), start=1):
             all_tokens = step % self.config.full_metrics_every == 0
             losses = self._losses(batch, sums, first, all_tokens=all_tokens)
+            seen.append((batch.pair_index, losses.detach()))
             # DeepSpeed averages over ranks; the weights already average over the whole global batch.
-            self.policy.backward((losses * batch.pair_weight).sum() * world_size(), last=number == len(batches))
+            loss = (losses * batch.pair_weight).sum() * world_size()
+            # A loss that is none has no gradient worth a step, even where its derivative is finite.
+            loss = loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
+            self.progress.at(f"backward of micro-batch {number}")
+            self.policy.backward(loss, last=number == len(batches))
         factor = learning_rate_factor(step, self.total_steps, self.config.schedule, self.config.warmup_ratio)
+        self.progress.at("optimizer step")
         grad_norm = self.policy.step(factor)
-        if self.global_means is not None:
+        means = sums.reduce()
+        skipped = not math.isfinite(grad_norm)
+        if self.global_means is not None and not skipped:
             self.global_means.remember()
         seconds = time.perf_counter() - started
-        return {
-            **sums.reduce(),
+        metrics = {
+            **means,
             "grad_norm": grad_norm,
             "learning_rate": self.policy.learning_rate,
             "epoch": (step + 1) / self.order.steps_per_epoch,
             "tokens_per_second": self.train_batches.tokens(indices) / seconds,
             "seconds": seconds,
         }
+        return StepResult(metrics, skipped, self._rows_without_loss(seen) if skipped else ())
+
+    def _rows_without_loss(self, seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[str, ...]:
+        """Rows of (pair_index [P], losses [P]) whose loss is not finite, on any rank; every rank must call this."""
+        own = [int(i) for index, losses in seen for i in index[~losses.isfinite().cpu()]]
+        gathered = [own]
+        if world_size() > 1:
+            gathered = [[] for _ in range(world_size())]
+            dist.all_gather_object(gathered, own)
+        return tuple(self.train_batches.pairs[i].place for i in sorted({i for part in gathered for i in part}))
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Metrics over all held-out pairs."""
         assert self.heldout_batches is not None
+        self.progress.at("evaluation")
         self.policy.train(False)
         sums = MetricSums()
         for indices in self.heldout_batches.steps(self.pairs_per_step):
@@ -107,10 +142,12 @@ class Trainer:
         if reference_logps is not None:
             reference = ReferenceOutputs(logps=reference_logps)
         elif self.reference is not None:
+            self.progress.at("scoring with the reference")
             reference = self.reference.score(batch)
         if self.oracle is not None:
             oracle_logps = self.oracle.score(batch).logps
             reference = dataclasses.replace(reference or ReferenceOutputs(), oracle_logps=oracle_logps)
+        self.progress.at("the policy's forward")
         return self.policy.stats(batch, reference, all_tokens=all_tokens)
 
     def _begin(self, batches: Sequence[PackedBatch]) -> Sequence[TokenStats | None]:

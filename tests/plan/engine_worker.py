@@ -15,7 +15,7 @@ from sparsepo_dist.assembly import build_trainer
 from sparsepo_dist.cli import guarded, parse_train
 from sparsepo_dist.engines import distributed
 from sparsepo_dist.inputs import load_inputs
-from sparsepo_dist.run import create_run_folder
+from sparsepo_dist.run import open_run
 from sparsepo_dist.training.trainer import Trainer
 
 STEPS = 4  # ZeRO-3 records modules in the second pass and follows the record from the third on
@@ -25,7 +25,7 @@ def run(arguments: list[str]) -> None:
     distributed.prepare_environment()
     inputs = load_inputs(parse_train(arguments))
     distributed.initialise()
-    folder = create_run_folder(inputs)
+    folder, _ = open_run(inputs.config)
     trainer = build_trainer(inputs, folder)
     for step in range(STEPS - 1):
         trainer.train_step(step)

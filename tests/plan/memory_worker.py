@@ -15,7 +15,9 @@ from sparsepo_dist.assembly import build_trainer
 from sparsepo_dist.cli import guarded, parse_train
 from sparsepo_dist.engines import distributed
 from sparsepo_dist.inputs import load_inputs
-from sparsepo_dist.run import create_run_folder
+from sparsepo_dist.run import open_run
+from sparsepo_dist.training.checkpointer import Checkpointer
+from sparsepo_dist.training.loop import TrainingLoop
 
 GLIBC_TUNABLES = ":".join(
     f"glibc.malloc.{name}={value}"
@@ -39,9 +41,10 @@ def main() -> None:
     distributed.prepare_environment()
     inputs = load_inputs(parse_train(arguments))
     distributed.initialise()
-    folder = create_run_folder(inputs)
+    folder, _ = open_run(inputs.config)
     before = resident("VmRSS")
-    build_trainer(inputs, folder).fit()
+    trainer = build_trainer(inputs, folder)
+    TrainingLoop(trainer, Checkpointer(trainer.policy, folder / "checkpoints", inputs.config.checkpoints), {}).run()
     peak = resident("VmHWM") - before
     (folder / f"memory-{distributed.rank()}.json").write_text(json.dumps({"peak": peak}))
 
