@@ -22,4 +22,7 @@ class RankError(RunError):
 class StoppedError(Exception):
     """A run that was asked to stop and did, after a checkpoint; a scheduler may start it again."""
 
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+    def __init__(self, message: str, *, by_hand: bool = False) -> None:
+        super().__init__(message)
+        # Schedulers requeue on EX_TEMPFAIL of sysexits.h; shells know 130 as Ctrl-C.
+        self.exit_code = 130 if by_hand else 75

@@ -97,7 +97,8 @@ class TrainingLoop:
             name = signal.Signals(agreed.stop).name
             raise StoppedError(
                 f"stopped by {name} after step {step} of {self.trainer.total_steps}; the checkpoint is complete, "
-                "go on with --resume auto"
+                "go on with --resume auto",
+                by_hand=agreed.stop == signal.SIGINT,
             )
 
     def _count_skipped(self, step: int, result: StepResult) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ ZERO = {
 }
 
 
-def launch(arguments: list[str], *, ranks: int = 1, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+def launch(
+    arguments: list[str], *, ranks: int = 1, timeout: int = 300, options: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """`torchrun` of a script with its arguments, one thread a rank; output is kept for the assertion's message."""
     command = [
         sys.executable,
@@ -39,6 +42,7 @@ def launch(arguments: list[str], *, ranks: int = 1, timeout: int = 300) -> subpr
         "--standalone",
         "--nproc_per_node",
         str(ranks),
+        *options,
         *arguments,
     ]
     return subprocess.run(

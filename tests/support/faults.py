@@ -1,0 +1,151 @@
+"""Faults that happen to one rank of a real run: it dies, hangs, is signalled, computes NaN, finds its disk full.
+
+A fault is a dictionary: `kind`, `step` (counted from 1), `rank`, and `during`, the beginning of what Progress must say,
+or the name of a place in PLACES.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+
+from sparsepo_dist.engines.distributed import rank
+from sparsepo_dist.engines.policy import PolicyEngine
+from sparsepo_dist.training import checkpointer
+from sparsepo_dist.training.progress import Progress
+from sparsepo_dist.training.trainer import Trainer
+
+Fault = dict[str, Any]
+ECHO = 1.2  # longer than what still counts as the same request to stop
+
+
+@contextmanager
+def injected(fault: Fault | None) -> Iterator[None]:
+    """The fault happens while open, once."""
+    if fault is None:
+        yield
+        return
+    injectors = {"nan": _spoiled_rows, "inf": _spoiled_rows, "gradient": _spoiled_gradient}
+    with injectors.get(fault["kind"], _at_a_place)(fault):
+        yield
+
+
+@contextmanager
+def _at_a_place(fault: Fault) -> Iterator[None]:
+    now = Progress()
+    mark = Progress.at
+    pending = [fault]
+
+    def act() -> None:
+        if pending and now.step == fault["step"] and rank() == fault["rank"]:
+            pending.clear()
+            ACTIONS[fault["kind"]]()
+
+    def at(self: Progress, doing: str, *, step: int | None = None) -> None:
+        mark(self, doing, step=step)
+        now.step, now.doing = self.step, doing
+        if doing.startswith(fault["during"]):
+            act()
+
+    with patch.object(Progress, "at", at):
+        if fault["during"] in PLACES:
+            with PLACES[fault["during"]](act):
+                yield
+        else:
+            yield
+
+
+@contextmanager
+def _inside_forward(act: Callable[[], None]) -> Iterator[None]:
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, args, output: (
+            act() if type(module).__name__.endswith("MLP") and torch.is_grad_enabled() else None
+        )
+    )
+    with hook:
+        yield
+
+
+def _before(target: Any, name: str) -> Callable[[Callable[[], None]], Any]:
+    @contextmanager
+    def place(act: Callable[[], None]) -> Iterator[None]:
+        original = getattr(target, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            act()
+            return original(*args, **kwargs)
+
+        with patch.object(target, name, wrapped):
+            yield
+
+    return place
+
+
+PLACES: dict[str, Callable[[Callable[[], None]], Any]] = {
+    "inside the forward": _inside_forward,
+    "inside the optimizer": _before(torch.optim.AdamW, "step"),
+    "between a checkpoint's files": _before(checkpointer, "save_file"),
+    "while a checkpoint is synced": _before(checkpointer, "digest"),
+}
+
+
+def _signal_twice() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ECHO)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _fill_disk() -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk, writing raises OSError instead
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+
+ACTIONS: dict[str, Callable[[], None]] = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "hang": lambda: time.sleep(600),
+    "freeze": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "SIGUSR1": lambda: os.kill(os.getpid(), signal.SIGUSR1),
+    "SIGINT": lambda: os.kill(os.getpid(), signal.SIGINT),
+    "SIGTERM twice": _signal_twice,
+    "full disk": _fill_disk,
+}
+
+
+@contextmanager
+def _spoiled_rows(fault: Fault) -> Iterator[None]:
+    """The loss of a pair is not finite, in every step from `step` on."""
+    losses = Trainer._losses
+
+    def spoiled(self: Trainer, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        found = losses(self, batch, *args, **kwargs)
+        if kwargs.get("training", True) and self.progress.step >= fault["step"]:
+            row = batch.pair_index.to(found.device) == fault["pair"]
+            found = torch.where(row, found * (math.nan if fault["kind"] == "nan" else math.inf), found)
+        return found
+
+    with patch.object(Trainer, "_losses", spoiled):
+        yield
+
+
+@contextmanager
+def _spoiled_gradient(fault: Fault) -> Iterator[None]:
+    """The gradient is not finite, the loss is, in the backward of one step on one rank."""
+    backward = PolicyEngine.backward
+
+    def spoiled(self: PolicyEngine, loss: torch.Tensor, *, last: bool) -> None:
+        if self.engine.global_steps + 1 == fault["step"] and rank() == fault["rank"]:
+            loss.register_hook(lambda gradient: gradient * math.inf)
+        backward(self, loss, last=last)
+
+    with patch.object(PolicyEngine, "backward", spoiled):
+        yield
