@@ -63,7 +63,9 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
         action(*arguments)
     except (UserError, RunError, StoppedError) as error:
         if local_rank() == 0 or isinstance(error, RankError):
-            print(f"{'stopped' if isinstance(error, StoppedError) else 'error'}: {error}", file=sys.stderr)  # noqa: T201
+            progress_bar_ends = "" if isinstance(error, UserError) else "\n"
+            kind = "stopped" if isinstance(error, StoppedError) else "error"
+            print(f"{progress_bar_ends}{kind}: {error}", file=sys.stderr, flush=True)  # noqa: T201
         elif _among_others():
             time.sleep(SPEAKER_FIRST_SECONDS)
         code = error.exit_code

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,12 +78,31 @@ class CheckpointStore:
         pending.mkdir()
         return pending
 
-    def publish(self, step: int, digests: Mapping[str, Mapping[str, Any]]) -> Checkpoint:
-        """Make the pending folder a checkpoint; its files are synced already. One process calls this.
+    def digest(self, step: int, files: Iterable[Path], part: int) -> None:
+        """Sync some files of a pending folder to the disk, and leave their sizes and checksums there as a part."""
+        pending, entries = self.pending(step), {}
+        for file in files:
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+            entries[file.relative_to(pending).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        unfinished = pending / f"{_part(part)}.writing"
+        unfinished.write_text(json.dumps(entries), encoding="utf-8")
+        unfinished.rename(pending / _part(part))
+
+    def digested(self, step: int, parts: int) -> bool:
+        """Whether all parts are there."""
+        return all((self.pending(step) / _part(part)).is_file() for part in range(parts))
+
+    def publish(self, step: int, parts: int) -> Checkpoint:
+        """Make the pending folder, digested in so many parts, a checkpoint. One process calls this.
 
         A checkpoint of the same step gives way to it.
         """
         pending, final = self.pending(step), self.folder / _name(step)
+        digests: dict[str, Any] = {}
+        for part in range(parts):
+            digests |= json.loads((pending / _part(part)).read_text(encoding="utf-8"))
+            (pending / _part(part)).unlink()
         _write_synced(pending / MANIFEST, json.dumps(dict(sorted(digests.items())), indent=1))
         _write_synced(pending / COMPLETE, sha256(pending / MANIFEST))
         for folder in (*(path for path in pending.rglob("*") if path.is_dir()), pending):
@@ -127,16 +146,6 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, int(match[1]))
 
 
-def digest(folder: Path, files: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Sync files of a pending folder to the disk; name to bytes and SHA-256."""
-    entries = {}
-    for file in files:
-        with file.open("rb") as handle:
-            os.fsync(handle.fileno())
-        entries[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-    return entries
-
-
 def sha256(file: Path) -> str:
     """Hexadecimal digest of a file."""
     digest = hashlib.sha256()
@@ -160,6 +169,10 @@ def _write_synced(path: Path, text: str) -> None:
         handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
+
+
+def _part(number: int) -> str:
+    return f"digest-{number:05d}.json"
 
 
 def _name(step: int) -> str:

@@ -1,4 +1,8 @@
-"""Writes a run's checkpoints from all ranks: DeepSpeed's files at once, syncing and checksums beside the next steps."""
+"""Writes a run's checkpoints from all ranks: DeepSpeed's files at once, the rest beside the next steps.
+
+Syncing and checksums need no collective: ranks leave their part in a file, and rank 0 publishes when all are there.
+So a checkpoint becomes complete even if the steps after it fail or hang.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +25,11 @@ from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.universal import convert
 from sparsepo_dist.errors import RankError, RunError, UserError
 from sparsepo_dist.training import random_state
-from sparsepo_dist.training.checkpoint_store import STATE, Checkpoint, CheckpointStore, digest
+from sparsepo_dist.training.checkpoint_store import STATE, Checkpoint, CheckpointStore
 from sparsepo_dist.training.config import CheckpointConfig
 from sparsepo_dist.training.control import agree_all
 
-Digests = dict[str, dict[str, Any]]
+POLL_SECONDS = 0.05
 
 
 class Checkpointer:
@@ -36,7 +40,7 @@ class Checkpointer:
         self.config = config
         self._policy = policy
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing: tuple[int, Future[Digests]] | None = None
+        self._writing: tuple[int, list[Future[None]]] | None = None
         self._last_time = time.monotonic()
         self.best: tuple[int, float] | None = None
         """Step and value of the best evaluation so far, where one is kept."""
@@ -45,11 +49,6 @@ class Checkpointer:
     def at_the_end(self) -> bool:
         """Whether the last step gets a checkpoint too."""
         return bool(self.config.every_steps or self.config.keep_best)
-
-    @property
-    def busy(self) -> bool:
-        """Whether this rank's part of the last checkpoint is still being synced."""
-        return self._writing is not None and not self._writing[1].done()
 
     def due(self, step: int) -> bool:
         """Whether this rank wants a checkpoint after `step` steps; the clock is rank 0's."""
@@ -96,21 +95,31 @@ class Checkpointer:
             _barrier()
             files = sorted(path for path in pending.rglob("*") if path.is_file())
         mine = files[rank() :: world_size()]
-        self._writing = (step, self._thread.submit(digest, pending, mine))
+        best = None if self.best is None else self.best[0]
+        tasks = [self._thread.submit(self.store.digest, step, mine, rank())]
+        if rank() == 0:
+            tasks.append(self._thread.submit(self._publish, step, best))
+        self._writing = (step, tasks)
         self._last_time = time.monotonic()
 
+    def _publish(self, step: int, best: int | None) -> None:
+        """Beside the next steps: the checkpoint is complete as soon as all ranks have synced their files."""
+        while not self.store.digested(step, world_size()):
+            time.sleep(POLL_SECONDS)
+        self.store.publish(step, world_size())
+        self.store.prune(self.config.keep_last, best)
+
     def finish(self) -> None:
-        """Wait for the last checkpoint and make it one; old ones go."""
+        """Wait until the last checkpoint is one, and old ones are gone."""
         if self._writing is None:
             return
-        step, task = self._writing
+        step, tasks = self._writing
         self._writing = None
         with _explained(step, self.store.folder):
-            digests = _merged(task.result())
-            if rank() == 0:
-                self.store.publish(step, digests)
-                self.store.prune(self.config.keep_last, None if self.best is None else self.best[0])
-        _barrier()
+            tasks[0].result()
+            _barrier()  # fails where a rank is gone, whose part rank 0 would wait for
+            tasks[-1].result()
+            _barrier()
 
     def load(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Put engine and random states back; what the trainer had written. The checkpoint must be sound.
@@ -160,17 +169,13 @@ def _explained(step: int, folder: Path) -> Iterator[None]:
             raise
         raise RankError(
             f"rank {rank()}: the checkpoint of step {step} could not be written to {folder}: "
-            f"{str(error).splitlines()[0] if str(error) else error!r}. Those that were complete before are intact; "
-            "make room and go on with --resume auto"
+            f"{str(error).splitlines()[0] if str(error) else error!r} ({_free(folder)} free there). Those that were "
+            "complete before are intact; make room and go on with --resume auto"
         ) from None
 
 
-def _merged(own: Digests) -> Digests:
-    if world_size() == 1:
-        return own
-    gathered: list[Digests] = [{} for _ in range(world_size())]
-    dist.all_gather_object(gathered, own)
-    return {name: entry for part in gathered for name, entry in part.items()}
+def _free(folder: Path) -> str:
+    return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB" if folder.is_dir() else "an unknown amount"
 
 
 def _barrier() -> None:

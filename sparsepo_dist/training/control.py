@@ -58,14 +58,12 @@ class Agreement(NamedTuple):
     """The signal that some rank received; 0 if none."""
     due: bool
     """Whether some rank (only rank 0 looks at the clock) wants a checkpoint."""
-    busy: bool
-    """Whether some rank still writes the last one."""
 
 
-def agree(device: torch.device, *, stop: int, due: bool, busy: bool) -> Agreement:
+def agree(device: torch.device, *, stop: int, due: bool) -> Agreement:
     """One small reduction; every rank must call this."""
-    stop, due_somewhere, busy_somewhere = _highest([stop, due, busy], device)
-    return Agreement(stop, bool(due_somewhere), bool(busy_somewhere))
+    stop, due_somewhere = _highest([stop, due], device)
+    return Agreement(stop, bool(due_somewhere))
 
 
 def agree_all(device: torch.device, good: bool) -> bool:

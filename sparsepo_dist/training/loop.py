@@ -81,16 +81,11 @@ class TrainingLoop:
     def _between_steps(self, step: int, stop: StopRequest, writer: MetricsWriter, *, best: bool) -> None:
         checkpointer, progress = self.checkpointer, self.trainer.progress
         progress.at("agreeing on what comes next")
-        agreed = agree(
-            self.trainer.policy.device, stop=stop.signal or 0, due=best or checkpointer.due(step),
-            busy=checkpointer.busy,
-        )  # fmt: skip
+        agreed = agree(self.trainer.policy.device, stop=stop.signal or 0, due=best or checkpointer.due(step))
         ended = step == self.trainer.total_steps
         if agreed.due or agreed.stop or (ended and checkpointer.at_the_end):
             progress.at("writing a checkpoint")
             checkpointer.save(step, self._state(writer))
-        elif not agreed.busy:
-            checkpointer.finish()
         if agreed.stop and not ended:
             progress.at("completing a checkpoint")
             checkpointer.finish()
@@ -150,7 +145,8 @@ def _lost_peers_explained(progress: Progress) -> Iterator[None]:
     except RuntimeError as error:
         if not lost_peer(error):
             raise
+        reason = str(error).splitlines()[0].partition(". This is")[0]
         raise RankError(
-            f"rank {rank()} lost another rank in {progress} ({str(error).splitlines()[0]}). Look above for what that "
-            "rank or the launcher said. Complete checkpoints are intact, go on with --resume auto"
+            f"rank {rank()} lost another rank in {progress} ({reason}). What that rank or the launcher says tells why. "
+            "Complete checkpoints are intact, go on with --resume auto"
         ) from None

@@ -20,7 +20,7 @@ import torch
 
 from sparsepo_dist.engines.distributed import rank
 from sparsepo_dist.engines.policy import PolicyEngine
-from sparsepo_dist.training import checkpointer
+from sparsepo_dist.training import checkpoint_store, checkpointer
 from sparsepo_dist.training.progress import Progress
 from sparsepo_dist.training.trainer import Trainer
 
@@ -94,7 +94,7 @@ PLACES: dict[str, Callable[[Callable[[], None]], Any]] = {
     "inside the forward": _inside_forward,
     "inside the optimizer": _before(torch.optim.AdamW, "step"),
     "between a checkpoint's files": _before(checkpointer, "save_file"),
-    "while a checkpoint is synced": _before(checkpointer, "digest"),
+    "while a checkpoint is synced": _before(checkpoint_store.CheckpointStore, "digest"),
 }
 
 
@@ -130,7 +130,7 @@ def _spoiled_rows(fault: Fault) -> Iterator[None]:
         found = losses(self, batch, *args, **kwargs)
         if kwargs.get("training", True) and self.progress.step >= fault["step"]:
             row = batch.pair_index.to(found.device) == fault["pair"]
-            found = torch.where(row, found * (math.nan if fault["kind"] == "nan" else math.inf), found)
+            found = found * torch.where(row, math.nan if fault["kind"] == "nan" else math.inf, 1.0)
         return found
 
     with patch.object(Trainer, "_losses", spoiled):
