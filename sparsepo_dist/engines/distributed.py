@@ -14,6 +14,9 @@ from pathlib import Path
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 _MPI_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # of malloc.h
@@ -49,6 +52,8 @@ def initialise(*, hang_minutes: float = 0.0) -> torch.device:
     """
     if not dist.is_initialized():
         timeout = datetime.timedelta(minutes=max(LEAST_TIMEOUT_MINUTES, 2 * hang_minutes))
+        if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+            _join_anew(timeout)
         deepspeed.init_distributed(verbose=False, timeout=timeout)
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
@@ -57,6 +62,17 @@ def initialise(*, hang_minutes: float = 0.0) -> torch.device:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // _ranks_here()))
     return torch.device("cpu")
+
+
+def _join_anew(timeout: datetime.timedelta) -> None:
+    """Ranks that torchrun starts again share its store with those that died: torch 2.13 would call their addresses."""
+    store, number, count = next(rendezvous("env://", timeout=timeout))
+    store = PrefixStore(f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    backend = get_accelerator().communication_backend_name()
+    device = torch.device("cuda", local_rank()) if torch.cuda.is_available() else None
+    dist.init_process_group(
+        backend, store=store, rank=number, world_size=count, timeout=timeout, device_id=device
+    )  # fmt: skip
 
 
 def rank() -> int:

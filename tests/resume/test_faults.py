@@ -69,7 +69,8 @@ def test_a_rank_is_killed_again_and_again(data: dict[str, Any], undisturbed: Pat
     done = play(tmp_path, [scenario("run", tmp_path, data, *faults)], ranks=2, restarts=4)
     assert done.returncode == 0, done.stderr[-4000:]
     starts = [json.loads(line) for line in (tmp_path / "run.starts").read_text().splitlines()]
-    assert starts == [[], [], [2], [2], [4, 2]]
+    # the second end may come before or after the background has made step 2's checkpoint complete
+    assert starts[:2] + starts[3:] == [[], [], [2], [4, 2]] and starts[2] in ([], [2])
     assert_equal_to(tmp_path / "run", undisturbed)
     lost = [line for line in done.stderr.splitlines() if "lost another rank in step" in line]
     assert lost, done.stderr[-4000:]
@@ -151,7 +152,7 @@ def test_what_is_not_finite_is_skipped_and_named(data: dict[str, Any], tmp_path:
         for step in skipped[:2]:
             before, after = (trained(run, number) for number in (step - 1, step))
             assert all(torch.equal(before[key], after[key]) for key in before), f"{name}, step {step}"
-            assert any(not torch.equal(after[key], value) for key, value in trained(run, step + 1).items())
+            assert any(not torch.equal(trained(run, step + 1)[key], after[key]) for key in after)
             assert all(value.isfinite().all() for value in after.values())
         assert all(math.isfinite(row["loss"]) for step, row in rows.items() if step not in skipped)
 

@@ -20,7 +20,8 @@ import torch
 
 from sparsepo_dist.engines.distributed import rank
 from sparsepo_dist.engines.policy import PolicyEngine
-from sparsepo_dist.training import checkpoint_store, checkpointer
+from sparsepo_dist.training import checkpointer
+from sparsepo_dist.training.checkpoint_store import CheckpointStore
 from sparsepo_dist.training.progress import Progress
 from sparsepo_dist.training.trainer import Trainer
 
@@ -45,8 +46,8 @@ def _at_a_place(fault: Fault) -> Iterator[None]:
     mark = Progress.at
     pending = [fault]
 
-    def act() -> None:
-        if pending and now.step == fault["step"] and rank() == fault["rank"]:
+    def act(step: int | None = None) -> None:
+        if pending and (step or now.step) == fault["step"] and rank() == fault["rank"]:
             pending.clear()
             ACTIONS[fault["kind"]]()
 
@@ -75,6 +76,18 @@ def _inside_forward(act: Callable[[], None]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _in_the_background(act: Callable[[int], None]) -> Iterator[None]:
+    digest = CheckpointStore.digest
+
+    def wrapped(self: CheckpointStore, step: int, *args: Any) -> None:
+        act(step)  # the working thread is in some later step
+        digest(self, step, *args)
+
+    with patch.object(CheckpointStore, "digest", wrapped):
+        yield
+
+
 def _before(target: Any, name: str) -> Callable[[Callable[[], None]], Any]:
     @contextmanager
     def place(act: Callable[[], None]) -> Iterator[None]:
@@ -90,11 +103,11 @@ def _before(target: Any, name: str) -> Callable[[Callable[[], None]], Any]:
     return place
 
 
-PLACES: dict[str, Callable[[Callable[[], None]], Any]] = {
+PLACES: dict[str, Callable[[Any], Any]] = {
     "inside the forward": _inside_forward,
     "inside the optimizer": _before(torch.optim.AdamW, "step"),
     "between a checkpoint's files": _before(checkpointer, "save_file"),
-    "while a checkpoint is synced": _before(checkpoint_store.CheckpointStore, "digest"),
+    "while a checkpoint is synced": _in_the_background,
 }
 
 
