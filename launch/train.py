@@ -4,8 +4,9 @@
 import sys
 from pathlib import Path
 
-from sparsepo_dist.cli import guarded, parse_train, say
+from sparsepo_dist.cli import guarded, say
 from sparsepo_dist.engines.distributed import rank
+from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.report.build import build_report
 from sparsepo_dist.run import run
 

@@ -1,4 +1,4 @@
-"""Command lines: the configuration parser that launch/train.py uses, and the console command `sparsepo`."""
+"""Command lines: how entry points end, and the console command `sparsepo`."""
 
 from __future__ import annotations
 
@@ -13,43 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch.distributed as dist
-from jsonargparse import ArgumentParser, set_parsing_settings
 
-from sparsepo_dist.config import RunConfig
 from sparsepo_dist.doctor import diagnose
 from sparsepo_dist.engines.distributed import local_rank, rank
 from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
+from sparsepo_dist.parsing import parse_arguments, train_parser
 from sparsepo_dist.report.build import build_report
 
 # Launchers end all ranks as soon as one is gone: the one that has something to say must not be among the late.
 SPEAKER_FIRST_SECONDS = 3
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-
-def train_parser(default_recipe: Path | None = None) -> ArgumentParser:
-    """Recipe, then dotted overrides: `--recipe FILE.yaml --objective.beta 0.5`."""
-    parser = ArgumentParser(
-        description="Train a policy on preference pairs with DeepSpeed. Every field below can stand in a recipe "
-        "(YAML) and be overridden here.",
-        default_config_files=[str(default_recipe)] if default_recipe else None,
-    )
-    parser.add_argument("--recipe", action="config", help="YAML file of the fields below.")
-    parser.add_class_arguments(RunConfig, as_group=True)
-    parser.add_argument("--local_rank", type=int, default=-1, help="Set by launchers; not for people.")
-    return parser
-
-
-def parse_train(arguments: Sequence[str] | None = None, default_recipe: Path | None = None) -> RunConfig:
-    """The configuration a command line describes; a named recipe replaces the default one, it does not add to it.
-
-    Exits with code 2 on what it cannot read.
-    """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    named = any(argument.split("=")[0] == "--recipe" for argument in arguments)
-    parser = train_parser(None if named else default_recipe)
-    parsed = parser.instantiate_classes(parser.parse_args(arguments))
-    return RunConfig(**{name: getattr(parsed, name) for name in RunConfig.__dataclass_fields__})
 
 
 def guarded(action: Callable[..., object], *arguments: object) -> int:
@@ -140,9 +112,8 @@ def _plan(arguments: Sequence[str]) -> int:
 
     parser = train_parser()
     add_arguments(parser)
-    parsed = parser.instantiate_classes(parser.parse_args(list(arguments)))
     fits: list[bool] = []
-    return guarded(lambda: fits.append(plan(parsed))) or int(not fits[0])
+    return guarded(lambda: fits.append(plan(*parse_arguments(parser, arguments)))) or int(not fits[0])
 
 
 def _doctor(_: argparse.Namespace) -> None:

@@ -1,6 +1,11 @@
-"""The exceptions that are written for the user: entry points print them without a stack trace."""
+"""The exceptions that are written for the user: entry points print them without a stack trace. What messages share."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_MOST_CHARACTERS = 80
 
 
 class UserError(Exception):
@@ -26,3 +31,15 @@ class StoppedError(Exception):
         super().__init__(message)
         # Schedulers requeue on EX_TEMPFAIL of sysexits.h; shells know 130 as Ctrl-C.
         self.exit_code = 130 if by_hand else 75
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean NAME?` with the nearest known name; nothing where none is near."""
+    near = difflib.get_close_matches(name[:_MOST_CHARACTERS], list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """A text on one line, and not longer than a message can bear."""
+    line = " ".join(text[: 4 * most].split())
+    return line if len(line) <= most and len(text) <= 4 * most else f"{line[:most]}..."

@@ -13,6 +13,7 @@ from typing import IO
 
 from sparsepo_dist.config import RunConfig
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import unwritable
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +51,10 @@ def check_output_dir(config: RunConfig) -> None:
         UserError: which, and what to do.
     """
     folder = run_folder(config)
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir():
-        raise UserError(f"output_dir: {folder} cannot be made: {place} is not a folder")
-    if not os.access(place, os.W_OK):
-        raise UserError(f"output_dir: {folder} cannot be written: no permission for {place}; name another folder")
-    if place == folder and config.resume is None and not config.overwrite and _occupied(folder):
+    reason = unwritable(folder)
+    if reason is not None:
+        raise UserError(f"output_dir: {folder} cannot be written: {reason}; name another folder")
+    if folder.is_dir() and config.resume is None and not config.overwrite and _occupied(folder):
         raise UserError(
             f"output_dir: {folder} is not empty; go on with its run with --resume auto, start it anew with "
             "--overwrite true, or name another folder"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sparsepo_dist.cli import parse_train
+from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.sentiment.prompts import all_prompts
 from tests.support.runs import assert_same_curve, train_all
 from tests.support.tiny import save_tiny_model

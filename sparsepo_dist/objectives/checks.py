@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, did_you_mean
 from sparsepo_dist.objectives.base import ObjectiveConfig, PreferenceForm
 from sparsepo_dist.objectives.beta_dpo import LEAST_BETA
 from sparsepo_dist.ops import DivergenceForm
@@ -22,9 +21,7 @@ def check_name(name: str, known: Iterable[str]) -> None:
     """The objective exists."""
     names = list(known)
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"objective.name: {name!r} is not one of {', '.join(names)}{hint}")
+        raise UserError(f"objective.name: {name!r} is not one of {', '.join(names)}{did_you_mean(name, names)}")
 
 
 def describe_unused(config: ObjectiveConfig, uses: Mapping[str, Sequence[str]]) -> list[str]:

@@ -39,8 +39,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", type=str, default=None, help="File to write the plan to as well.")
 
 
-def plan(parsed: Any) -> bool:
-    """Print the plan of parsed arguments; whether it fits.
+def plan(config: RunConfig, parsed: Any) -> bool:
+    """Print the plan of a configuration, for what was parsed besides; whether it fits.
 
     Raises:
         UserError: anything the user can mend.
@@ -49,7 +49,6 @@ def plan(parsed: Any) -> bool:
         raise UserError(f"gpu_memory: {parsed.gpu_memory} must be greater than 0")
     if parsed.tokens_per_pair is not None and not parsed.tokens_per_pair >= 1:
         raise UserError(f"tokens_per_pair: {parsed.tokens_per_pair} must be at least 1")
-    config = RunConfig(**{name: getattr(parsed, name) for name in RunConfig.__dataclass_fields__})
     request = Request(
         config, load_ds_config(config.ds_config), parsed.gpus, parsed.tokens_per_pair, device=parsed.device
     )

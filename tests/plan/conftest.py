@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from transformers import GPTJConfig, GPTNeoXConfig, PretrainedConfig
 
-from sparsepo_dist.cli import parse_train
 from sparsepo_dist.engines.ds_config import load_ds_config
+from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.plan.request import Device, Request
 from tests.plan.measuring import arguments
 

@@ -12,9 +12,10 @@ import deepspeed.runtime.zero.partitioned_param_coordinator as coordinator
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
 from sparsepo_dist.assembly import build_trainer
-from sparsepo_dist.cli import guarded, parse_train
+from sparsepo_dist.cli import guarded
 from sparsepo_dist.engines import distributed
 from sparsepo_dist.inputs import load_inputs
+from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.run import open_run
 from sparsepo_dist.training.trainer import Trainer
 

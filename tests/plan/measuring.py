@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from sparsepo_dist.cli import parse_train
 from sparsepo_dist.engines.ds_config import load_ds_config
+from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.plan.plan import Plan, make_plan
 from sparsepo_dist.plan.request import Device, Request
 from tests.plan.memory_worker import GLIBC_TUNABLES

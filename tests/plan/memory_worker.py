@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 from sparsepo_dist.assembly import build_trainer
-from sparsepo_dist.cli import guarded, parse_train
+from sparsepo_dist.cli import guarded
 from sparsepo_dist.engines import distributed
 from sparsepo_dist.inputs import load_inputs
+from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.run import open_run
 from sparsepo_dist.training.checkpointer import Checkpointer
 from sparsepo_dist.training.loop import TrainingLoop

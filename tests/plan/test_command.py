@@ -55,6 +55,8 @@ def test_what_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         (("--gpus", 2, "--gpu_memory", 0), "gpu_memory: 0"),
         (("--gpus", 2, "--tokens_per_pair", 0), "tokens_per_pair: 0"),
         (("--gpus", 2, "--ds_config", "nowhere.json"), "no such file nowhere.json"),
+        (("--gpus", 2, "--data.max_lenght", 64), "did you mean --data.max_length?"),
+        (("--gpus", "two"), "error: "),
         (("--gpus", 2, "--model.path", "/nowhere"), "/nowhere"),
         (("--gpus", 2, "--json", "/nowhere/plan.json"), "json: /nowhere/plan.json"),
         (("--gpus", 2, "--data.max_length", 100_000), "max_length 100000 exceeds"),

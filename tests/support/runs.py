@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from sparsepo_dist.cli import guarded, parse_train
+from sparsepo_dist.cli import guarded
+from sparsepo_dist.parsing import parse_train
 
 VOLATILE = ("tokens_per_second", "seconds")
 ROOT = Path(__file__).resolve().parents[2]

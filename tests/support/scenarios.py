@@ -19,9 +19,10 @@ from unittest.mock import patch
 
 from safetensors.torch import load_file
 
-from sparsepo_dist.cli import guarded, parse_train
+from sparsepo_dist.cli import guarded
 from sparsepo_dist.engines.distributed import rank
 from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
+from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.training.batches import MicroBatches
 from sparsepo_dist.training.checkpoint_store import CheckpointStore
 from tests.support.faults import Fault, injected

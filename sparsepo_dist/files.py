@@ -1,0 +1,88 @@
+"""JSON and YAML as people write them, where a key that stands twice is an error, and folders to write to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from sparsepo_dist.errors import shortened
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, is nested too deeply, or an object has a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+class Entry(NamedTuple):
+    """A key of a YAML mapping and where it stands."""
+
+    name: str
+    node: yaml.Node
+    line: int
+
+
+def parse_yaml(text: str) -> yaml.Node | None:
+    """The root node of a YAML text, None where it is empty.
+
+    Raises:
+        ValueError: it is not YAML.
+    """
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        raise ValueError(f"{where}{error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(shortened(str(error), 200)) from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def entries(mapping: yaml.MappingNode) -> Iterator[Entry]:
+    """The entries of a YAML mapping.
+
+    Raises:
+        ValueError: a key is no plain name, or stands twice.
+    """
+    seen: dict[str, int] = {}
+    for key, node in mapping.value:
+        line = key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode):
+            raise ValueError(f"line {line}: a name was expected before the colon")
+        if key.value in seen:
+            raise ValueError(f"line {line}: {shortened(key.value)} stands there twice (also in line {seen[key.value]})")
+        seen[key.value] = line
+        yield Entry(key.value, node, line)
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why a folder cannot be made or written to; None where it can."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except (OSError, ValueError) as error:
+        return shortened(str(error))
+    if not there.is_dir():
+        return f"{there} is not a folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"no permission to write in {there}"
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {shortened(twice)!r} stands twice in one object")
+    return found
