@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.files import parse_json
+
+MOST_BYTES = 2**26
+"""Of a line: what is longer is no row, and would not be read for minutes."""
 
 
 class Row(NamedTuple):
@@ -21,7 +24,7 @@ class RowError(Exception):
     """A row that cannot be used; the message is `place: reason`."""
 
     def __init__(self, place: str, reason: str) -> None:
-        super().__init__(f"{place}: {reason}")
+        super().__init__(f"{place}: {shortened(reason, 400)}")
 
 
 def read_rows(source: str) -> Iterator[Row | RowError]:
@@ -30,49 +33,65 @@ def read_rows(source: str) -> Iterator[Row | RowError]:
     Lines that are not JSON come back as RowError, so that the caller decides whether they stop the run.
 
     Raises:
-        UserError: the source does not exist, is empty, or is of no known kind.
+        UserError: the source does not exist, is empty, damaged, or of no known kind.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        rows = _read_folder(path)
-    elif path.suffix in (".jsonl", ".json", ".parquet"):
-        if not path.is_file():
-            raise UserError(f"{source}: no such file (looked in {Path.cwd()})")
-        rows = {".jsonl": _read_json_lines, ".json": _read_json, ".parquet": _read_parquet}[path.suffix](path)
-    elif path.is_file():
-        raise UserError(f"{source}: expected a .jsonl, .json or .parquet file, a datasets folder or a hub id")
-    else:
-        rows = _read_hub(source)
     empty = True
-    for row in rows:
-        empty = False
-        yield row
+    try:
+        for row in _read(source):
+            empty = False
+            yield row
+    except OSError as error:
+        raise UserError(f"{shortened(source, 200)}: cannot be read: {error.strerror or error}") from None
     if empty:
         raise UserError(f"{source}: holds no rows")
 
 
+def _read(source: str) -> Iterator[Row | RowError]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix in (".jsonl", ".json", ".parquet"):
+        if not path.is_file():
+            raise UserError(f"{source}: no such file (looked in {Path.cwd()})")
+        return {".jsonl": _read_json_lines, ".json": _read_json, ".parquet": _read_parquet}[path.suffix](path)
+    if path.is_file():
+        raise UserError(f"{source}: expected a .jsonl, .json or .parquet file, a datasets folder or a hub id")
+    return _read_hub(source)
+
+
 def _read_json_lines(path: Path) -> Iterator[Row | RowError]:
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(iter(lambda: lines.readline(MOST_BYTES + 1), b""), start=1):
             if not line.strip():
                 continue
             place = f"{path}, row {number}"
+            if len(line) > MOST_BYTES:
+                _skip_line(lines)
+                yield RowError(place, f"the line is longer than {MOST_BYTES // 2**20} MiB; is a line break missing?")
+                continue
             try:
-                yield Row(place, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")))
+                yield Row(place, parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8")))
             except UnicodeDecodeError as error:
                 yield RowError(place, f"not UTF-8 (byte {error.start} of the line); convert the file to UTF-8")
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 yield RowError(place, f"not a JSON object: {error}")
+
+
+def _skip_line(lines: IO[bytes]) -> None:
+    while (rest := lines.readline(MOST_BYTES)) and not rest.endswith(b"\n"):
+        pass
 
 
 def _read_json(path: Path) -> Iterator[Row | RowError]:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        rows = parse_json(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
+    except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}. A file of one object per line must be named .jsonl") from None
     if not isinstance(rows, list):
         raise UserError(f"{path}: expected a list of rows, found a {type(rows).__name__}")
-    return (Row(f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))
+    return _numbered(str(path), rows)
 
 
 def _read_parquet(path: Path) -> Iterator[Row | RowError]:
@@ -80,13 +99,9 @@ def _read_parquet(path: Path) -> Iterator[Row | RowError]:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path}: not a Parquet file: {error}") from None
-    number = 0
-    for batch in file.iter_batches():
-        for row in batch.to_pylist():
-            number += 1
-            yield Row(f"{path}, row {number}", row)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a Parquet file: {shortened(str(error), 200)}") from None
+    return _numbered(str(path), (row for batch in file.iter_batches() for row in batch.to_pylist()))
 
 
 def _read_folder(path: Path) -> Iterator[Row | RowError]:
@@ -96,11 +111,13 @@ def _read_folder(path: Path) -> Iterator[Row | RowError]:
         data = datasets.load_from_disk(str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: a folder, but none that datasets.save_to_disk wrote; name a file in it") from None
+    except Exception as error:  # whatever the formats below raise
+        raise UserError(f"{path}: a damaged datasets folder: {shortened(str(error), 200)}") from None
     if isinstance(data, Mapping):
         if "train" not in data:
             raise UserError(f"{path}: holds the splits {', '.join(data)}; name the folder of one, {path}/SPLIT")
         data = data["train"]
-    return (Row(f"{path}, row {number}", row) for number, row in enumerate(data, start=1))
+    return _numbered(str(path), data)
 
 
 def _read_hub(source: str) -> Iterator[Row | RowError]:
@@ -112,6 +129,15 @@ def _read_hub(source: str) -> Iterator[Row | RowError]:
     except Exception as error:
         raise UserError(
             f"{source}: neither a file or folder here (looked in {Path.cwd()}), nor could it be loaded from a hub: "
-            f"{type(error).__name__}: {error}"
+            f"{type(error).__name__}: {shortened(str(error), 200)}"
         ) from None
-    return (Row(f"{source}, row {number}", row) for number, row in enumerate(data, start=1))
+    return _numbered(source, data)
+
+
+def _numbered(source: str, rows: Iterable[Any]) -> Iterator[Row | RowError]:
+    number = 0
+    try:
+        for number, row in enumerate(rows, start=1):
+            yield Row(f"{source}, row {number}", row)
+    except Exception as error:  # whatever the formats below raise
+        raise UserError(f"{source}: damaged after row {number}: {shortened(str(error), 200)}") from None

@@ -61,7 +61,10 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: DataConfig) ->
         path = Path(config.chat_template)
         if not path.is_file():
             raise UserError(f"data.chat_template: no such file {path}")
-        tokenizer.chat_template = path.read_text(encoding="utf-8")
+        try:
+            tokenizer.chat_template = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"data.chat_template: {path} cannot be read as UTF-8: {error}") from None
 
 
 def tokenize_pair(
