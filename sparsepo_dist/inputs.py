@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,14 +16,18 @@ from sparsepo_dist.config import RunConfig
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.tokenize import load_tokenized
 from sparsepo_dist.engines import distributed
-from sparsepo_dist.engines.adapter_files import adapter_settings, adapter_weights, is_adapter_folder
-from sparsepo_dist.engines.ds_config import agree, load_ds_config, precision
+from sparsepo_dist.engines.adapter_files import SETTINGS, adapter_settings, adapter_weights, is_adapter_folder
+from sparsepo_dist.engines.ds_config import agree, check_filled, engine_config, load_ds_config, precision
 from sparsepo_dist.engines.loading import check_window, load_config, load_tokenizer
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, resolve_kind, unused_options
+from sparsepo_dist.model_checks import check_models
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, build_objective, unused_fields
+from sparsepo_dist.training.config import check_shared
 
 log = logging.getLogger(__name__)
+
+BUILTIN_MODEL, BUILTIN_PAIRS = "builtin:smollm2-135m-instruct", "builtin:sentiment"
 
 
 @dataclass
@@ -61,6 +66,7 @@ def load_inputs(config: RunConfig) -> Inputs:
         objective = build_objective(ObjectiveConfig(**without))
     if distributed.rank() == 0:
         unused = unused_fields(config.objective) + unused_options(mask_kind, config.masks)
+        unused += config.models.unused(config.objective.name, needs_reference=needs.reference)
         for sentence in [*unused, *(f"objective.{name}: that mask is not learned" for name in idle)]:
             log.warning("ignored: %s", sentence)
     config.models.check(
@@ -71,11 +77,15 @@ def load_inputs(config: RunConfig) -> Inputs:
     device = torch.device("cuda", distributed.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     ds_config = load_ds_config(config.ds_config)
     agreed = agree(ds_config, config.training.shared(), config.training.DEFAULTS)
+    check_shared(agreed)
     dtype = precision(ds_config, config.training.precision, device)
     model_config = load_config(config.model.path, trust_remote_code=config.model.trust_remote_code)
     check_window(model_config, config.data.max_length)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     frozen = _load_frozen_configs(config, model_config, tokenizer, divergence=needs.divergence is not None)
+    engine = engine_config(ds_config, agreed, dtype, model_config.hidden_size, Path("monitor"))
+    check_filled(config.ds_config, ds_config, engine, device)
+    check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype)
     train, heldout = _load_pairs(config, tokenizer, scored=needs.scores)
     _check_token_ids(config, {"model": model_config, **frozen}, (*train, *heldout))
     if not needs.rejected:
@@ -90,15 +100,15 @@ def resolve_builtin(config: RunConfig) -> RunConfig:
     model, data = config.model, config.data
     if not (model.path.startswith("builtin:") or data.train.startswith("builtin:")):
         return config
+    for field, value, name in (("model.path", model.path, BUILTIN_MODEL), ("data.train", data.train, BUILTIN_PAIRS)):
+        if value.startswith("builtin:") and value != name:
+            raise UserError(f"{field}: {value} is not built in; there is {name}")
     from sparsepo_dist.sentiment.pairs import sentiment_files
 
     files = sentiment_files()
-    names = {"builtin:smollm2-135m-instruct": str(files.model), "builtin:sentiment": str(files.train)}
-    for field, value in (("model.path", model.path), ("data.train", data.train)):
-        if value.startswith("builtin:") and value not in names:
-            raise UserError(f"{field}: {value} is not built in; there are {', '.join(names)}")
+    names = {BUILTIN_MODEL: str(files.model), BUILTIN_PAIRS: str(files.train)}
     heldout = data.heldout
-    if data.train == "builtin:sentiment" and heldout is None and not data.heldout_pairs:
+    if data.train == BUILTIN_PAIRS and heldout is None and not data.heldout_pairs:
         heldout = str(files.heldout)
     return dataclasses.replace(
         config,
@@ -162,6 +172,11 @@ def _check_adapter_folders(config: RunConfig) -> None:
             if part != "oracle":
                 remedy = (
                     f"name the model it belongs to with --{field} and the adapter with --{part}.adapter_path {path}"
+                )
+            if (Path(path) / "config.json").is_file():
+                raise UserError(
+                    f"{field}: {path} holds a model and an adapter ({SETTINGS}), which would be put on it unasked; "
+                    f"move the adapter's files to a folder of their own, or {remedy}"
                 )
             raise UserError(f"{field}: {path} holds an adapter, not a model; {remedy}")
     for field, path in (

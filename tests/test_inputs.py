@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from sparsepo_dist.cli import parse_train
 from sparsepo_dist.engines.loading import load_config, load_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import Inputs, load_inputs
+from sparsepo_dist.parsing import parse_train
 from tests.support.runs import ZERO
 from tests.support.tiny import save_tiny_model, write_pairs
 
@@ -102,6 +102,29 @@ def test_what_a_shared_recipe_says_for_other_objectives_is_ignored_aloud(
     ]
 
 
+def test_placements_of_models_that_are_not_there_are_ignored_aloud(
+    base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(base, **{"objective.name": "sft", "reference.placement": "offload", "oracle.placement": "replicated"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "ignored: reference.placement: objective sft has no reference model",
+        "ignored: oracle.placement: objective sft has no oracle",
+    ]
+
+
+def test_a_command_line_without_adapter_overrules_the_recipes_adapter(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = tmp_path / "lora.yaml"
+    recipe.write_text("model: {adapter: qlora}\nlora: {rank: 8}\n")
+    load(base, recipe=recipe, **{"model.adapter": "none"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "ignored: lora: the recipe's settings are for an adapter, and model.adapter is none"
+    ]
+    with pytest.raises(UserError, match="model.adapter is none"):
+        load(base, recipe=recipe, **{"model.adapter": "none", "lora.rank": 4})
+
+
 def test_odpo_needs_scores_in_order(base: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (base / "pairs.jsonl").read_text().splitlines()]
     assert load(base, **{"objective.name": "odpo"}).train[0].scores == (1.5, 0.5)
@@ -121,8 +144,13 @@ def test_models_that_cannot_be_trained_as_they_are_stored(base: Path, tmp_path: 
     config = json.loads((stored / "config.json").read_text())
     (stored / "config.json").write_text(json.dumps({**config, "vocab_size": 200}))
     for role, needed in (("model", {}), ("oracle", {"objective.name": "sepo"})):
-        with pytest.raises(UserError, match=f"{role}.path .* vocabulary of 200, but the tokenizer gives ids up to 257"):
+        with pytest.raises(
+            UserError, match=rf"{role}.path .* is stored as \[272, 32\], but config.json asks for \[200, "
+        ):
             load(base, **{f"{role}.path": stored, **needed})
+    few = save_tiny_model(tmp_path / "few", vocabulary=250)
+    with pytest.raises(UserError, match="model.path .* vocabulary of 250, but the tokenizer gives ids up to 257"):
+        load(base, **{"model.path": few})
     quantised = {**config, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
     (stored / "config.json").write_text(json.dumps(quantised))
     with pytest.raises(UserError, match="^model.path .*: the model is stored quantised"):

@@ -25,8 +25,8 @@ _PLAIN_STARTS = (True, False, "gaussian")
 
 
 def is_adapter_folder(path: str) -> bool:
-    """Whether a path is a peft adapter's folder rather than a model's."""
-    return (Path(path) / SETTINGS).is_file() and not (Path(path) / "config.json").is_file()
+    """Whether a path is a peft adapter's folder rather than a model's, or both at once."""
+    return (Path(path) / SETTINGS).is_file()
 
 
 def adapter_settings(folder: str, field: str) -> LoraConfig:

@@ -9,6 +9,7 @@ from typing import Literal
 from sparsepo_dist.errors import UserError
 
 ALL_LINEAR = "all-linear"
+_HIGHEST_RANK = 2**16
 Placement = Literal["adapter", "sharded", "replicated", "offload"]
 
 
@@ -52,8 +53,10 @@ class LoraSettings:
         """Raise UserError for values that cannot work."""
         for name in ("rank", "alpha"):
             value = getattr(self, name)
-            if value is not None and not (value > 0 and math.isfinite(value)):
+            if value is not None and not 0 < value < math.inf:
                 raise UserError(f"lora.{name}: {value} must be a number greater than 0")
+        if self.rank is not None and self.rank > _HIGHEST_RANK:
+            raise UserError(f"lora.rank: {self.rank} is higher than {_HIGHEST_RANK}, which no model's matrices have")
         if not 0 <= self.dropout < 1:
             raise UserError(f"lora.dropout: {self.dropout} must be in [0, 1)")
         if not self.targets or not all(self.targets):
@@ -99,6 +102,15 @@ class Models:
         if placement != "auto":
             return placement
         return "adapter" if self.model.adapter != "none" and self.reference.path is None else "sharded"
+
+    def unused(self, objective: str, *, needs_reference: bool) -> list[str]:
+        """A sentence for each placement that is given for a model that there is not."""
+        unused = []
+        if not needs_reference and self.reference.placement != "auto":
+            unused.append(f"reference.placement: objective {objective} has no reference model")
+        if self.oracle.path is None and self.oracle.placement != "sharded":
+            unused.append(f"oracle.placement: objective {objective} has no oracle")
+        return unused
 
     def check(self, *, objective: str, needs_reference: bool, needs_oracle: bool) -> None:
         """Raise UserError for parts that contradict each other, or where it is unclear what the reference is."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import torch
 
 from sparsepo_dist.engines.config import Placement
+from sparsepo_dist.engines.ds_checks import check_engine, check_fields, check_monitor_paths
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import parse_json
 
 Json = dict[str, Any]
 
@@ -30,19 +31,25 @@ def load_ds_config(path: str) -> Json:
     """The JSON object in a file.
 
     Raises:
-        UserError: no such file, or not a JSON object.
+        UserError: no such file, not a JSON object, or a field that DeepSpeed or this trainer cannot take.
     """
     file = Path(path)
     if not file.is_file():
         raise UserError(f"ds_config: no such file {path} (looked in {Path.cwd()}); the project's are in ds_configs/")
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = parse_json(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"ds_config: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"ds_config: {path} is not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
     except ValueError as error:
         raise UserError(f"ds_config: {path} is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise UserError(f"ds_config: {path} must hold a JSON object, found {type(config).__name__}")
-    if "scheduler" in config:
-        raise UserError(f"ds_config: {path} has a scheduler; the schedule is the recipe's (training.schedule)")
+    try:
+        check_fields(config)
+    except ValueError as error:
+        raise UserError(f"ds_config: {path}: {error}") from None
     return config
 
 
@@ -137,6 +144,19 @@ def engine_config(
     if left:
         raise UserError(f'ds_config: "auto" cannot be filled for {", ".join(left)}; write a value')
     return filled
+
+
+def check_filled(path: str, config: Json, engine: Json, device: torch.device) -> None:
+    """Hold a ds_config, and what `engine_config` made of it, against DeepSpeed and this machine.
+
+    Raises:
+        UserError: what neither has; the file and field are named.
+    """
+    try:
+        check_monitor_paths(config)
+        check_engine(engine, device)
+    except ValueError as error:
+        raise UserError(f"ds_config: {path}: {error}") from None
 
 
 def reference_config(engine: Json, placement: Placement) -> Json:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -24,7 +26,12 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters import keep_packed, quantisation
 from sparsepo_dist.engines.attention import attention_implementation
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, shortened
+
+# What transformers raises over files that are damaged, or hold what it did not expect.
+_UNREADABLE = (
+    OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, StrictDataclassError,
+)  # fmt: skip
 
 
 def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool = False) -> PretrainedConfig:
@@ -35,10 +42,12 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
     """
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         here = "the folder holds no model" if Path(path).is_dir() else "neither a folder here nor found on a hub"
-        raise UserError(f"{field} {path}: {here} ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{field} {path}: {here} ({_told(error)})") from None
     model_class = _model_class(config)
+    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
+        raise UserError(f"{field} {path}: a {config.model_type} model is an encoder, not a causal language model")
     if model_class is None and not (trust_remote_code and getattr(config, "auto_map", None)):
         raise UserError(f"{field} {path}: a {config.model_type} model is not a causal language model")
     if getattr(config, "quantization_config", None) is not None:
@@ -96,15 +105,20 @@ def load_model(
             trust_remote_code=trust_remote_code,
             **extra,
         )
-    if found["missing_keys"]:
-        raise UserError(
-            f"the model folder {path} is incomplete: {len(found['missing_keys'])} tensors are missing, among them "
-            f"{min(found['missing_keys'])}"
-        )
+    check_complete(path, found)
     keep_packed(model)
     if disable_dropout:
         _zero_dropout(model)
     return model
+
+
+def check_complete(path: str, found: Mapping[str, Any]) -> None:
+    """Raise UserError if `found`, transformers' loading information, says that tensors are missing."""
+    missing = found["missing_keys"]
+    if missing:
+        raise UserError(
+            f"the model folder {path} is incomplete: {len(missing)} tensors are missing, among them {min(missing)}"
+        )
 
 
 def attention_for(config: PretrainedConfig, layout: Layout) -> str:
@@ -120,8 +134,8 @@ def load_tokenizer(path: str, *, field: str = "model.path", trust_remote_code: b
     """
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{field} {path}: no tokenizer could be loaded: {str(error).splitlines()[0]}") from None
+    except _UNREADABLE as error:
+        raise UserError(f"{field} {path}: no tokenizer could be loaded: {_told(error)}") from None
 
 
 @contextmanager
@@ -144,6 +158,10 @@ def _zero_dropout(model: nn.Module) -> None:
         for name, value in list(vars(module).items()):
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
+
+
+def _told(error: Exception) -> str:
+    return shortened(str(error), 200) or type(error).__name__
 
 
 def _model_class(config: PretrainedConfig) -> Any:

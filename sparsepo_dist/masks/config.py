@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
+import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,10 +64,10 @@ class MaskConfig:
         """Raise UserError for values that cannot work."""
         if not 0 <= self.dropout < 1:
             raise UserError(f"masks.dropout: {self.dropout} must be in [0, 1)")
-        for name in ("learning_rate", "weight_decay"):
+        for name, most in (("learning_rate", 1), ("weight_decay", sys.float_info.max)):
             value = getattr(self, name) or 0
-            if value < 0 or not math.isfinite(value):
-                raise UserError(f"masks.{name}: {value} must be a number that is not negative")
+            if not 0 <= value <= most:
+                raise UserError(f"masks.{name}: {value} must be a number from 0 to {most}")
         if not 0 < self.selected_share <= 1:
             raise UserError(f"masks.selected_share: {self.selected_share} must be in (0, 1]")
         if self.sharing == "common" and self.on != "both":

@@ -21,8 +21,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.engines.structure import adapt, empty_model
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.plan.models import adapt, empty_model
 from sparsepo_dist.plan.shapes import BatchShape, batch_like
 from sparsepo_dist.plan.tracker import LiveBytes
 

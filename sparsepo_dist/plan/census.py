@@ -14,11 +14,11 @@ from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from sparsepo_dist.engines.backbone import backbone
+from sparsepo_dist.engines.structure import adapt, empty_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import ReferenceReadings
 from sparsepo_dist.masks.decoder import decoder_blocks
 from sparsepo_dist.masks.learned import MaskHeads
-from sparsepo_dist.plan.models import adapt, empty_model
 from sparsepo_dist.plan.request import Setting, adapter_shape
 
 Role = Literal["model", "adapter", "masks", "reference head"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,7 +49,7 @@ class TrainingConfig:
     """A run in which nothing moves for so long is ended, with a message that says which rank hangs and where; 0: never.
     It must be longer than writing a checkpoint or one micro-batch ever takes."""
     seed: int = 0
-    """Seed of the sample order, the initial values of masks and adapters, random masks and dropout."""
+    """Seed of the sample order, the initial values of masks and adapters, random masks and dropout; below 2**32."""
 
     DEFAULTS = {  # noqa: RUF012  (not a field)
         "training.pairs_per_step": 64,
@@ -65,19 +67,39 @@ class TrainingConfig:
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
         checks = {
-            "epochs": self.epochs > 0,
-            "max_steps": self.max_steps is None or self.max_steps > 0,
-            "pairs_per_step": self.pairs_per_step is None or self.pairs_per_step > 0,
-            "learning_rate": self.learning_rate is None or self.learning_rate >= 0,
-            "warmup_ratio": 0 <= self.warmup_ratio <= 1,
-            "evaluate_every": self.evaluate_every >= 0,
-            "full_metrics_every": self.full_metrics_every > 0,
-            "max_skipped_steps": self.max_skipped_steps >= 0,
-            "hang_minutes": self.hang_minutes >= 0,
+            "epochs": (0 < self.epochs <= _MOST_EPOCHS, f"greater than 0, and at most {_MOST_EPOCHS}"),
+            "max_steps": (self.max_steps is None or self.max_steps > 0, "greater than 0"),
+            "warmup_ratio": (0 <= self.warmup_ratio <= 1, "in [0, 1]"),
+            "evaluate_every": (self.evaluate_every >= 0, "0 or more"),
+            "full_metrics_every": (self.full_metrics_every > 0, "greater than 0"),
+            "max_skipped_steps": (self.max_skipped_steps >= 0, "0 or more"),
+            "hang_minutes": (0 <= self.hang_minutes < math.inf, "0 (never) or more, and finite"),
+            "seed": (0 <= self.seed < 2**32, "in [0, 2**32)"),
         }
-        for name, good in checks.items():
+        for name, (good, wanted) in checks.items():
             if not good:
-                raise UserError(f"training.{name}: {getattr(self, name)} is out of range; see --help")
+                raise UserError(f"training.{name}: {getattr(self, name)} is out of range; it must be {wanted}")
+        check_shared({name: value for name, value in self.shared().items() if value is not None})
+
+
+def check_shared(values: Mapping[str, Any]) -> None:
+    """Raise UserError for values out of range among those that a ds_config can hold too."""
+    for name, value in values.items():
+        good, wanted = _SHARED_RANGES[name]
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if not all(map(good, numbers)):
+            raise UserError(f"{name}: {value} is out of range; it must be {wanted}")
+
+
+_MOST_EPOCHS = 1_000_000
+_SHARED_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "training.pairs_per_step": (lambda value: 0 < value < 2**31, "a whole number greater than 0, and less than 2**31"),
+    "training.learning_rate": (lambda value: 0 <= value <= 1, "in [0, 1]"),
+    "training.weight_decay": (lambda value: 0 <= value < math.inf, "0 or more, and finite"),
+    "training.betas": (lambda value: 0 <= value < 1, "two numbers in [0, 1)"),
+    "training.eps": (lambda value: 0 < value <= 1, "greater than 0, and at most 1"),
+    "training.max_grad_norm": (lambda value: 0 <= value < math.inf, "0 (no clipping) or more, and finite"),
+}
 
 
 @dataclass
@@ -99,5 +121,5 @@ class CheckpointConfig:
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
         for name, least in (("every_steps", 0), ("every_minutes", 0), ("keep_last", 1)):
-            if not getattr(self, name) >= least:
-                raise UserError(f"checkpoints.{name}: {getattr(self, name)} must be at least {least}")
+            if not least <= getattr(self, name) < math.inf:
+                raise UserError(f"checkpoints.{name}: {getattr(self, name)} must be a number of at least {least}")

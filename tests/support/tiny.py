@@ -41,11 +41,11 @@ CONFIGS: dict[str, PretrainedConfig] = {
 }  # fmt: skip
 
 
-def tiny_config(family: str, positions: int = 256) -> PretrainedConfig:
+def tiny_config(family: str, positions: int = 256, vocabulary: int = VOCABULARY) -> PretrainedConfig:
     """A fresh configuration of a family."""
     config = CONFIGS[family]
     name = "n_positions" if hasattr(config, "n_positions") else "max_position_embeddings"
-    values = {**config.to_dict(), name: positions, "vocab_size": VOCABULARY, "bos_token_id": 256, "eos_token_id": 257}
+    values = {**config.to_dict(), name: positions, "vocab_size": vocabulary, "bos_token_id": 256, "eos_token_id": 257}
     return type(config).from_dict(values)
 
 
@@ -59,10 +59,12 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="</s>")
 
 
-def save_tiny_model(folder: Path, family: str = "llama", seed: int = 0, positions: int = 256) -> Path:
+def save_tiny_model(
+    folder: Path, family: str = "llama", seed: int = 0, positions: int = 256, vocabulary: int = VOCABULARY
+) -> Path:
     """A model folder with weights large enough that logits differ visibly between tokens."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(tiny_config(family, positions), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(tiny_config(family, positions, vocabulary), dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

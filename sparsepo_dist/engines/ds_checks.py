@@ -1,0 +1,179 @@
+"""What a ds_config may hold, found out before DeepSpeed would stop over it on every rank. Checks raise ValueError."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from deepspeed.ops.adam import DeepSpeedCPUAdam, FusedAdam
+from deepspeed.ops.op_builder import AsyncIOBuilder
+from deepspeed.runtime.config import DeepSpeedConfig
+from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
+from pydantic import ValidationError
+
+from sparsepo_dist.errors import did_you_mean, shortened
+from sparsepo_dist.files import unwritable
+
+Json = Mapping[str, Any]
+
+_BATCH_SIZES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
+_MONITORS = ("tensorboard", "wandb", "csv_monitor", "comet")
+_SECTIONS = (
+    "zero_optimization", "optimizer", "bf16", "fp16", *_MONITORS, "activation_checkpointing", "aio", "amp",
+    "autotuning", "checkpoint", "comms_logger", "compile", "compression_training", "data_efficiency", "data_types",
+    "datastates_ckpt", "flops_profiler", "hybrid_engine", "pipeline", "tensor_parallel", "torch_autocast",
+    "weight_quantization",
+)  # fmt: skip
+_KNOWN = (
+    *_BATCH_SIZES, *_SECTIONS, "gradient_clipping", "scheduler", "communication_data_type", "dataloader_drop_last",
+    "disable_allgather", "disable_python_gc", "dump_state", "expert_parallel", "gradient_allreduce_op",
+    "gradient_predivide_factor", "log_level", "memory_breakdown", "prescale_gradients",
+    "seq_parallel_communication_data_type", "sequence_parallel_size", "steps_per_print", "timers",
+    "use_data_before_expert_parallelism", "wall_clock_breakdown", "zero_allow_untested_optimizer",
+    "zero_force_ds_cpu_optimizer",
+)  # fmt: skip
+_NOT_SERVED = {
+    "scheduler": "the schedule is the recipe's (training.schedule)",
+    "tensor_parallel": "tensor parallelism is not supported; ZeRO stage 3 (zero_optimization) shards models",
+    "sequence_parallel_size": "sequence parallelism is not supported",
+    "pipeline": "pipeline parallelism is not supported; ZeRO stage 3 (zero_optimization) shards models",
+    "amp": "apex is not supported; use bf16",
+}
+_OWN_PARAMS = ("torch_adam", "adam_w_mode", "fp32_optimizer_states")
+# pydantic's model of a section -> the section
+_TITLES = {"DeepSpeedZeroConfig": "zero_optimization"}
+
+
+def check_fields(config: Json) -> None:
+    """A ds_config as its file has it: sections, types, and what the trainer relies on."""
+    for name in config:
+        if name in _NOT_SERVED:
+            raise ValueError(f"it has a {name}; {_NOT_SERVED[name]}. Remove it")
+        if name not in _KNOWN and did_you_mean(name, _KNOWN):
+            raise ValueError(f"there is no field {shortened(name)}{did_you_mean(name, _KNOWN)}")
+    for name in _SECTIONS:
+        if name in config and not isinstance(config[name], Mapping):
+            raise ValueError(f"{name} must be an object, {{...}}, found {_shown(config[name])}")
+    for name in _BATCH_SIZES:
+        _expect(config, name, _is_count, 'a whole number greater than 0, or "auto"')
+    _expect(config, "gradient_clipping", _is_amount, 'a number of at least 0, or "auto"')
+    for name in ("bf16", "fp16"):
+        _expect(config.get(name, {}), "enabled", lambda value: isinstance(value, bool), 'true, false or "auto"', name)
+    zero = config.get("zero_optimization", {})
+    if type(zero.get("stage", 0)) is not int or zero.get("stage", 0) not in range(4):
+        raise ValueError(f"zero_optimization.stage must be 0, 1, 2 or 3, found {_shown(zero['stage'])}")
+    for name in ("offload_optimizer", "offload_param"):
+        if not isinstance(zero.get(name), Mapping | None):
+            raise ValueError(f"zero_optimization.{name} must be an object, {{...}}, found {_shown(zero[name])}")
+    if "optimizer" in config:
+        _check_optimizer(config["optimizer"], zero)
+    elif _device(zero, "offload_optimizer") != "none" and config.get("zero_force_ds_cpu_optimizer", True):
+        raise ValueError(
+            "zero_optimization.offload_optimizer needs an optimizer section, as ds_configs/zero3_offload.json has it"
+        )
+
+
+def check_engine(engine: Json, device: torch.device) -> None:
+    """A ds_config with everything filled in: what DeepSpeed itself would refuse, or this machine does not have."""
+    try:
+        DeepSpeedConfig(dict(engine))
+    except ValidationError as error:
+        raise ValueError(_first_problem(error)) from None
+    except Exception as error:  # DeepSpeed asserts, and raises whatever its parts do
+        raise ValueError(f"DeepSpeed refuses it: {type(error).__name__}: {shortened(str(error), 300)}") from None
+    zero = engine.get("zero_optimization", {})
+    for name in ("offload_optimizer", "offload_param"):
+        if _device(zero, name) == "nvme":
+            _check_nvme(zero[name], f"zero_optimization.{name}")
+    quantised = [name for name in zero if name.startswith("zero_quantized") and zero[name]]
+    if quantised and device.type == "cpu":
+        raise ValueError(f"zero_optimization.{quantised[0]} has no CPU implementation in DeepSpeed; remove it")
+    for name in ("wandb", "comet"):
+        package = {"comet": "comet_ml"}.get(name, name)
+        if engine.get(name, {}).get("enabled") and importlib.util.find_spec(package) is None:
+            raise ValueError(f"{name} is enabled, but {package} is not installed: pip install {package}")
+
+
+def check_monitor_paths(config: Json) -> None:
+    """The folders that monitors write to, where the ds_config names them."""
+    for name in ("tensorboard", "csv_monitor"):
+        path = config.get(name, {}).get("output_path", "auto")
+        if config.get(name, {}).get("enabled") and path not in ("auto", ""):
+            reason = unwritable(Path(str(path)))
+            if reason is not None:
+                raise ValueError(f'{name}.output_path: {path} cannot be written: {reason}; "auto" is the run\'s folder')
+
+
+def _check_optimizer(section: Json, zero: Json) -> None:
+    kind = section.get("type")
+    if not isinstance(kind, str) or kind.lower() not in ("adam", "adamw"):
+        found = f"found {_shown(kind)}" if "type" in section else "it is missing"
+        raise ValueError(f"optimizer.type must be Adam or AdamW, which parameter groups here are made for; {found}")
+    params = section.get("params", {})
+    if not isinstance(params, Mapping):
+        raise ValueError(f"optimizer.params must be an object, {{...}}, found {_shown(params)}")
+    for name in ("lr", "eps", "weight_decay"):
+        _expect(params, name, _is_amount, 'a number of at least 0, or "auto"', "optimizer.params")
+    _expect(params, "betas", _is_two_numbers, 'a list of two numbers, or "auto"', "optimizer.params")
+    adam: Any = FusedAdam
+    if params.get("torch_adam"):
+        adam = torch.optim.AdamW
+    elif _device(zero, "offload_optimizer") != "none":
+        adam = DeepSpeedCPUAdam
+    taken = [*_OWN_PARAMS, *list(inspect.signature(adam.__init__).parameters)[2:]]
+    for name in params:
+        if name not in taken:
+            hint = did_you_mean(name, taken) or f"; it takes {', '.join(taken)}"
+            raise ValueError(f"optimizer.params.{shortened(name)} is not taken by {adam.__name__}{hint}")
+
+
+def _check_nvme(section: Json, name: str) -> None:
+    path = section.get("nvme_path")
+    reason = f"nvme_path {path} is no folder"
+    if not AsyncIOBuilder().is_compatible(verbose=False):
+        reason = "DeepSpeed's async_io cannot be built here (it needs libaio)"
+    elif path is not None and Path(str(path)).is_dir():
+        return
+    raise ValueError(f'{name}: {reason}; use "device": "cpu"')
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    place = ".".join(map(str, problem["loc"]))
+    section = _TITLES.get(error.title, error.title)
+    hint = ""
+    if problem["type"] == "extra_forbidden" and section == "zero_optimization":
+        hint = did_you_mean(place, DeepSpeedZeroConfig.model_fields)
+    return f"{section}.{place}: {problem['msg']}, found {_shown(problem['input'])}{hint}"
+
+
+def _device(zero: Json, name: str) -> str:
+    section = zero.get(name)
+    return str(section.get("device", "none")) if isinstance(section, Mapping) else "none"
+
+
+def _expect(section: Json, name: str, good: Callable[[Any], bool], wanted: str, prefix: str = "") -> None:
+    value = section.get(name, "auto")
+    if value != "auto" and not good(value):
+        raise ValueError(f"{prefix}{'.' * bool(prefix)}{name} must be {wanted}, found {_shown(value)}")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_amount(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def _is_two_numbers(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_amount, value))
+
+
+def _shown(value: Any) -> str:
+    return shortened(repr(value))

@@ -1,0 +1,98 @@
+"""Models without weights: modules and shapes on the meta device, where a model of any size costs next to nothing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from sparsepo_dist.data.config import Layout
+from sparsepo_dist.engines.adapters import add_adapters
+from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.engines.loading import attention_for, check_complete
+from sparsepo_dist.errors import UserError, shortened
+
+
+def empty_model(
+    config: PretrainedConfig, dtype: torch.dtype, layout: Layout, *, trust_remote_code: bool
+) -> PreTrainedModel:
+    """The model that a configuration describes, with the attention that a layout gets."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            config,
+            dtype=dtype,
+            attn_implementation=attention_for(config, layout),
+            trust_remote_code=trust_remote_code,
+        )
+
+
+def adapt(model: PreTrainedModel, settings: LoraSettings, dtype: torch.dtype) -> None:
+    """Put an adapter on a model and freeze the rest, as training does.
+
+    Raises:
+        UserError: targets that fit nothing.
+    """
+    with torch.device("meta"):
+        add_adapters(model, settings, dtype, base="", start=None, reference=None)
+
+
+def checked_structure(
+    path: str, config: PretrainedConfig, dtype: torch.dtype, layout: Layout, *, field: str, trust_remote_code: bool
+) -> PreTrainedModel:
+    """As `empty_model`, after holding a folder's weights against it: of the files only the headers are read.
+
+    A hub's models are not looked into: that would fetch them.
+
+    Raises:
+        UserError: weights are missing, damaged or of other shapes.
+    """
+    if not Path(path).is_dir():
+        return empty_model(config, dtype, layout, trust_remote_code=trust_remote_code)
+    model: PreTrainedModel
+    found: dict[str, Any]
+    try:
+        with quiet():
+            model, found = AutoModelForCausalLM.from_pretrained(
+                path,
+                output_loading_info=True,
+                config=config,
+                dtype=dtype,
+                attn_implementation=attention_for(config, layout),
+                trust_remote_code=trust_remote_code,
+                device_map="meta",
+                ignore_mismatched_sizes=True,
+            )
+    except Exception as error:  # whatever the readers of the file formats raise
+        raise UserError(
+            f"{field} {path}: its weights cannot be read: {shortened(str(error), 300)}; fetch it again"
+        ) from None
+    if found["mismatched_keys"]:
+        name, stored, wanted = min(found["mismatched_keys"], key=str)
+        raise UserError(
+            f"{field} {path}: {name} is stored as {list(stored)}, but config.json asks for {list(wanted)}; one of the "
+            "two is another model's"
+        )
+    check_complete(path, found)
+    return model
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the loading report and its bar, and torch's remarks on what the meta device does not do."""
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
