@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,7 +60,7 @@ def load_engine(policy: PolicyEngine, folder: Path, *, universal: bool = False) 
     try:
         with only_tensors(), _universal(policy, universal):
             path, _ = policy.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
-    except (RuntimeError, KeyError, AssertionError) as error:
+    except (RuntimeError, KeyError, AssertionError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise UserError(f"resume: {folder} does not fit this model or these ranks: {reason}") from None
     if path is None:

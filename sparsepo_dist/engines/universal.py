@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import io
 import os
+import pickle
 from pathlib import Path
 
 from deepspeed.checkpoint import ds_to_universal
@@ -27,7 +28,7 @@ def convert(checkpoint: Path, output: Path) -> None:
     try:
         with only_tensors(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             ds_to_universal.main(settings)
-    except (RuntimeError, KeyError, AssertionError, ValueError, NotImplementedError, FileNotFoundError) as error:
+    except (RuntimeError, KeyError, AssertionError, ValueError, OSError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise UserError(
             f"resume: {checkpoint} was written by another number of ranks and cannot be converted: {reason}. Resume on "
