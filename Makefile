@@ -1,6 +1,7 @@
 # Two commands do all: `make demo` and `make test`. VENV=FOLDER chooses another environment than .venv.
 VENV ?= .venv
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
@@ -20,8 +21,10 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 demo: setup
 	$(BIN)/sparsepo demo
 
+# Most tests wait for one rank that imports DeepSpeed: two at a time, one thread each, take half as long.
 test: setup
-	$(BIN)/python -m pytest -m "not gpu and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network" -n $(WORKERS) --dist loadfile \
+		--no-loadscope-reorder
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not gpu and not network and not slow"

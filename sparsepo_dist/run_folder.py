@@ -14,6 +14,7 @@ from typing import IO
 from sparsepo_dist.config import RunConfig
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import unwritable
+from sparsepo_dist.training.checkpoint_store import open_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +31,10 @@ def run_folder(config: RunConfig) -> Path:
     """Where the run is, or will be; nothing is made.
 
     Raises:
-        UserError: resume and output_dir do not fit each other.
+        UserError: resume and output_dir do not fit each other, or there is no such checkpoint.
     """
     if config.resume not in (None, "auto"):
-        folder = Path(config.resume).parent.parent
+        folder = open_checkpoint(Path(config.resume)).folder.parent.parent
         if config.output_dir is not None and Path(config.output_dir).resolve() != folder.resolve():
             raise UserError(
                 f"resume: {config.resume} is a checkpoint of {folder}, but output_dir is {config.output_dir}"
