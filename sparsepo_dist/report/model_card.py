@@ -90,7 +90,7 @@ def _results(run: RunFiles) -> str:
     lines = [
         f"- Held-out {name}: {last[key]:.4g}"
         for key, name in (("loss", "loss"), ("rewards/accuracies", "reward accuracy"), ("rewards/margins", "margin"))
-        if key in last
+        if last.get(key) is not None
     ]
     if run.evaluation:
         difference = run.evaluation["difference"]

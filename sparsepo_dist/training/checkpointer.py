@@ -7,6 +7,7 @@ So a checkpoint becomes complete even if the steps after it fail or hang.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -68,7 +69,7 @@ class Checkpointer:
         if name not in metrics:
             raise RunError(f"checkpoints.keep_best: evaluations have no {name!r}; they have {', '.join(metrics)}")
         value = metrics[name] if self.config.best_is == "lowest" else -metrics[name]
-        if self.best is not None and value >= self.best[1]:
+        if not math.isfinite(value) or (self.best is not None and value >= self.best[1]):
             return False
         self.best = (step, value)
         return True
@@ -80,11 +81,7 @@ class Checkpointer:
             RunError: it cannot be written, or the weights are no longer finite (on every rank).
         """
         self.finish()
-        if not agree_all(self._policy.device, self._policy.finite()):
-            raise RunError(
-                f"the weights are not finite after step {step}: no checkpoint is written. Go on from the last one with "
-                "--resume auto and a lower training.learning_rate in a new run, or other data"
-            )
+        self.require_finite(step)
         with _explained(step, self.store.folder):
             pending = self.store.begin(step) if rank() == 0 else self.store.pending(step)
             _barrier()
@@ -92,15 +89,22 @@ class Checkpointer:
             save_file(random_state.capture(), pending / _rank_file(rank()))
             if rank() == 0:
                 (pending / STATE).write_text(json.dumps({"step": step, "best": self.best, **state}), encoding="utf-8")
-            _barrier()
-            files = sorted(path for path in pending.rglob("*") if path.is_file())
-        mine = files[rank() :: world_size()]
+            files = _files_of_all(pending)
+        mine = [pending / name for name in files[rank() :: world_size()]]
         best = None if self.best is None else self.best[0]
         tasks = [self._thread.submit(self.store.digest, step, mine, rank())]
         if rank() == 0:
             tasks.append(self._thread.submit(self._publish, step, best))
         self._writing = (step, tasks)
         self._last_time = time.monotonic()
+
+    def require_finite(self, step: int) -> None:
+        """Raise RunError, on every rank, if the weights are not finite."""
+        if not agree_all(self._policy.device, self._policy.finite()):
+            raise RunError(
+                f"the weights are not finite after step {step}: nothing is written from them. Checkpoints are from "
+                "before; start a new run with a lower training.learning_rate, or see docs/troubleshooting.md"
+            )
 
     def _publish(self, step: int, best: int | None) -> None:
         """Beside the next steps: the checkpoint is complete as soon as all ranks have synced their files."""
@@ -172,6 +176,16 @@ def _explained(step: int, folder: Path) -> Iterator[None]:
             f"{str(error).splitlines()[0] if str(error) else error!r} ({_free(folder)} free there). Those that were "
             "complete before are intact; make room and go on with --resume auto"
         ) from None
+
+
+def _files_of_all(folder: Path) -> list[str]:
+    """Names of the files that ranks have written; shared file systems may show each of them little but its own."""
+    own = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    gathered = [own]
+    if world_size() > 1:
+        gathered = [[] for _ in range(world_size())]
+        dist.all_gather_object(gathered, own)
+    return sorted({name for part in gathered for name in part})
 
 
 def _free(folder: Path) -> str:

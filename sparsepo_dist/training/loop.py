@@ -77,6 +77,7 @@ class TrainingLoop:
                 best = self._due(step + 1) and self._evaluate(writer, step + 1)
                 self._between_steps(step + 1, stop, writer, best=best)
             self.checkpointer.finish()
+            self.checkpointer.require_finite(trainer.total_steps)
 
     def _between_steps(self, step: int, stop: StopRequest, writer: MetricsWriter, *, best: bool) -> None:
         checkpointer, progress = self.checkpointer, self.trainer.progress

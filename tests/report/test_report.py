@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from matplotlib.image import imread
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.report.build import build_report
 from sparsepo_dist.report.heatmap import token_colour
+from sparsepo_dist.report.reading import read_run
 
 
 def test_everything_is_drawn(run: Path) -> None:
@@ -71,6 +73,17 @@ def test_a_killed_runs_half_line_is_left_out_and_other_damage_is_named(run: Path
     metrics.write_text("{broken\n" + whole)
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 1"):
         build_report(run)
+
+
+def test_skipped_steps_leave_a_gap(run: Path) -> None:
+    """Where loss or gradient were not finite, metrics.jsonl has null."""
+    file = run / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    rows[2]["loss"] = rows[-1]["loss"] = None
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_run(run).series("loss", "train")[0] == [1, 3, 4]
+    build_report(run)
+    assert "Held-out loss" not in (run / "final" / "README.md").read_text()
 
 
 def test_parts_that_were_not_written_are_left_out(run: Path) -> None:

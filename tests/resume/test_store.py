@@ -105,6 +105,7 @@ def test_the_best_evaluation(tmp_path: Path, best_is: Any, wanted: list[bool]) -
     checkpointer = Checkpointer(cast(Any, None), tmp_path, config)
     assert not checkpointer.evaluated(0, {"loss": 0.0})  # nothing is trained yet
     assert [checkpointer.evaluated(step, {"loss": value}) for step, value in ((2, 0.5), (4, 0.6), (6, 0.4))] == wanted
+    assert not checkpointer.evaluated(7, {"loss": float("nan")})
     with pytest.raises(RunError, match=r"evaluations have no 'loss'; they have kl, rewards"):
         checkpointer.evaluated(8, {"kl": 1.0, "rewards": 2.0})
 
