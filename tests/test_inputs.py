@@ -165,3 +165,19 @@ def test_an_incomplete_model_is_not_filled_up_at_random(tmp_path: Path) -> None:
         load_model(
             str(folder), load_config(str(folder)), dtype=torch.float32, layout="packed", zero3=None
         )  # fmt: skip
+
+
+def test_code_in_a_model_folder_is_run_only_when_that_is_asked_for(tmp_path: Path) -> None:
+    settings = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    ran = tmp_path / "ran"
+    (tmp_path / "own.py").write_text(
+        "from pathlib import Path\nfrom transformers import PretrainedConfig\n"
+        f"Path({str(ran)!r}).touch()\n\n\nclass OwnConfig(PretrainedConfig):\n    model_type = 'own'\n"
+    )
+    with pytest.raises(UserError, match="trust_remote_code"):
+        load_config(str(tmp_path))
+    assert not ran.exists()
+    with pytest.raises(UserError, match="not a causal language model"):
+        load_config(str(tmp_path), trust_remote_code=True)
+    assert ran.exists()

@@ -43,6 +43,11 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except _UNREADABLE as error:
+        if "custom code" in str(error) and not trust_remote_code:
+            raise UserError(
+                f"{field} {path}: it brings Python code of its own, which is not run unasked; read it, then say "
+                "--model.trust_remote_code true"
+            ) from None
         here = "the folder holds no model" if Path(path).is_dir() else "neither a folder here nor found on a hub"
         raise UserError(f"{field} {path}: {here} ({_told(error)})") from None
     model_class = _model_class(config)
