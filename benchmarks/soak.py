@@ -28,6 +28,7 @@ from tqdm import tqdm
 from benchmarks.measure import describe
 from sparsepo_dist.training.checkpoint_store import CheckpointStore
 
+RANKS = 2
 ROOT = Path(__file__).resolve().parents[1]
 VOLATILE = ("tokens_per_second", "seconds")
 KINDS = {
@@ -50,7 +51,7 @@ def start(arguments: argparse.Namespace, run: Path, log: Path) -> subprocess.Pop
         **SETTINGS, "model.path": arguments.model, "data.train": arguments.data, "output_dir": run,
         "training.max_steps": arguments.steps, "ds_config": ROOT / "ds_configs" / "zero3.json",
     }  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(RANKS)]
     command += [str(ROOT / "launch" / "train.py"), *(f"--{name}={value}" for name, value in fields.items())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("ab") as output:
@@ -65,8 +66,9 @@ def ranks_of(launcher: subprocess.Popen[bytes]) -> list[int]:
 
 def disturb(launcher: subprocess.Popen[bytes], kind: str, dice: random.Random) -> None:
     """One kill; returns when no process is left."""
-    ranks = ranks_of(launcher)
-    if kind == "kill -9 of one rank" and ranks:
+    while len(ranks := ranks_of(launcher)) < RANKS and launcher.poll() is None:
+        time.sleep(0.1)
+    if kind == "kill -9 of one rank":
         _signal(dice.choice(ranks), signal.SIGKILL)
     elif kind == "SIGTERM to all ranks":
         for pid in ranks:
@@ -76,6 +78,8 @@ def disturb(launcher: subprocess.Popen[bytes], kind: str, dice: random.Random) -
         for pid in ranks:
             _signal(pid, signal.SIGKILL)
     launcher.wait()
+    while any(Path(f"/proc/{pid}").exists() for pid in ranks):
+        time.sleep(0.1)
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -100,7 +104,8 @@ def soak(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
         delay = dice.uniform(1, longest)
         try:
-            process.wait(timeout=delay)
+            if process.wait(timeout=delay) != 0:
+                raise SystemExit(f"a start failed: see {folder / 'killed.log'}")
             break  # it came to its end first
         except subprocess.TimeoutExpired:
             disturb(process, kind, dice)
@@ -148,6 +153,7 @@ def main() -> None:
     result = soak(arguments, folder)
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
     good = result["metrics_equal"] and result["weights_equal"] and result["last_exit_code"] == 0
+    good = good and len(result["kills"]) == arguments.kills
     equal = {name: "equal" if result[f"{name}_equal"] else "DIFFER" for name in ("metrics", "weights")}
     print(f"{len(result['kills'])} kills in {result['minutes']} minutes: {equal}")
     if not good:

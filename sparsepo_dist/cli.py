@@ -41,6 +41,9 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
         elif _among_others():
             time.sleep(SPEAKER_FIRST_SECONDS)
         code = error.exit_code
+    except dist.DistError as error:  # before the ranks have found each other; later it is a RankError
+        print(f"error: rank {rank()} cannot reach the other ranks: {str(error).splitlines()[0]}", file=sys.stderr)  # noqa: T201
+        code = RunError.exit_code
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Exception:

@@ -87,6 +87,10 @@ def load_inputs(config: RunConfig) -> Inputs:
     check_filled(config.ds_config, ds_config, engine, device)
     check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype)
     train, heldout = _load_pairs(config, tokenizer, scored=needs.scores)
+    if config.checkpoints.keep_best is not None and not heldout:
+        raise UserError(
+            "checkpoints.keep_best needs held-out pairs to evaluate on: give data.heldout or data.heldout_pairs"
+        )
     _check_token_ids(config, {"model": model_config, **frozen}, (*train, *heldout))
     if not needs.rejected:
         train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))

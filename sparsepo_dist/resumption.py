@@ -24,16 +24,18 @@ log = logging.getLogger(__name__)
 
 # What changes how a run is computed or watched, not what it computes.
 MAY_DIFFER = (
-    "output_dir", "resume", "overwrite", "ds_config", "checkpoints.", "ops.", "data.tokens_per_micro_batch",
-    "data.layout", "data.train", "data.heldout", "reference.placement", "oracle.placement",
-    "model.activation_checkpointing", "training.evaluate_every", "training.full_metrics_every",
-    "training.max_skipped_steps", "training.hang_minutes",
+    "output_dir", "resume", "resume_changed_data", "overwrite", "ds_config", "checkpoints.", "ops.",
+    "data.tokens_per_micro_batch", "data.layout", "data.train", "data.heldout",
+    "reference.placement", "oracle.placement", "model.activation_checkpointing",
+    "training.evaluate_every", "training.full_metrics_every", "training.max_skipped_steps", "training.hang_minutes",
 )  # fmt: skip
 
 
 def resolved(inputs: Inputs, folder: Path) -> dict[str, Any]:
     """The configuration as it is used: what recipe and ds_config agreed on, filled in."""
-    config = dataclasses.asdict(inputs.config) | {"output_dir": str(folder), "resume": None, "overwrite": False}
+    config = dataclasses.asdict(inputs.config) | {
+        "output_dir": str(folder), "resume": None, "resume_changed_data": False, "overwrite": False,
+    }  # fmt: skip
     for name, value in inputs.agreed.items():
         config["training"][name.removeprefix("training.")] = list(value) if "betas" in name else value
     config["training"]["precision"] = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(inputs.dtype, "fp32")
@@ -88,6 +90,13 @@ def find_checkpoint(resume: str | None, folder: Path) -> Checkpoint | None:
     return None
 
 
+def retire_newer(folder: Path, checkpoint: Checkpoint | None) -> None:
+    """On rank 0, take the checkpoints out of the way that are newer than the one the run goes on from."""
+    if rank() == 0:
+        for path in CheckpointStore(folder).retire_after(-1 if checkpoint is None else checkpoint.step):
+            log.warning("kept aside, and used no more: %s", path)
+
+
 def _same_on_all(candidates: list[Checkpoint]) -> list[Checkpoint]:
     """Rank 0's view: shared file systems show a fresh folder to some machines later than to others."""
     told = [candidates]
@@ -97,10 +106,11 @@ def _same_on_all(candidates: list[Checkpoint]) -> list[Checkpoint]:
 
 
 def _damage_on_any_rank(checkpoint: Checkpoint) -> str | None:
-    found = [checkpoint.damage(rank(), world_size())]
+    own = checkpoint.damage(rank(), world_size())
+    found = [own]
     if world_size() > 1:
         found = [None] * world_size()
-        dist.all_gather_object(found, checkpoint.damage(rank(), world_size()))
+        dist.all_gather_object(found, own)
     return next((damage for damage in found if damage is not None), None)
 
 

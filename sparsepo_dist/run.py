@@ -14,11 +14,14 @@ from sparsepo_dist.config import RunConfig
 from sparsepo_dist.engines import distributed
 from sparsepo_dist.engines.saving import save_final
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.inputs import load_inputs
-from sparsepo_dist.resumption import check_same_run, find_checkpoint, identity
+from sparsepo_dist.inputs import Inputs, load_inputs
+from sparsepo_dist.resumption import check_same_run, find_checkpoint, identity, retire_newer
 from sparsepo_dist.run_folder import CHECKPOINTS, check_output_dir, claim
 from sparsepo_dist.training.checkpointer import Checkpointer
+from sparsepo_dist.training.control import StopRequest
+from sparsepo_dist.training.failures import failures_explained
 from sparsepo_dist.training.loop import TrainingLoop
+from sparsepo_dist.training.progress import Progress
 from sparsepo_dist.training.token_table import write_token_table
 
 SHOWN_PAIRS = 4
@@ -32,31 +35,46 @@ def run(config: RunConfig) -> Path:
         StoppedError: a signal asked to stop, and a checkpoint is complete.
         RunError: the run cannot go on.
     """
-    distributed.prepare_environment()
-    if distributed.rank() != 0:
-        disable_progress_bar()
-    check_output_dir(config)
-    inputs = load_inputs(config)
-    distributed.initialise(hang_minutes=config.training.hang_minutes)
-    folder, lock = open_run(config)
-    try:
-        checkpoint = find_checkpoint(config.resume, folder / CHECKPOINTS)
-        described = identity(inputs, folder)
-        if checkpoint is not None:
-            check_same_run(checkpoint, described, changed_data=config.resume_changed_data)
-        trainer = build_trainer(inputs, folder)
-        if checkpoint is None:
-            write_config(described["config"], folder)
-        checkpointer = Checkpointer(trainer.policy, folder / CHECKPOINTS, config.checkpoints)
-        TrainingLoop(trainer, checkpointer, described).run(checkpoint)
-        save_final(trainer.policy, inputs.tokenizer, folder / "final")
-        shown = (inputs.heldout or inputs.train)[:SHOWN_PAIRS]
-        beta = inputs.config.objective.beta
-        write_token_table(trainer, shown, inputs.tokenizer, config.data, beta, folder / "tokens.jsonl")
-    finally:
-        if lock is not None:
-            lock.close()
+    stop = StopRequest()
+    with stop.listening():
+        distributed.prepare_environment()
+        if distributed.rank() != 0:
+            disable_progress_bar()
+        check_output_dir(config)
+        inputs = load_inputs(config)
+        distributed.initialise(hang_minutes=config.training.hang_minutes)
+        progress = Progress()
+        with failures_explained(progress):
+            folder, lock = open_run(config)
+            try:
+                _train(inputs, folder, progress, stop)
+            finally:
+                if lock is not None:
+                    lock.close()
     return folder
+
+
+def _train(inputs: Inputs, folder: Path, progress: Progress, stop: StopRequest) -> None:
+    config = inputs.config
+    progress.at("checking the checkpoints")
+    checkpoint = find_checkpoint(config.resume, folder / CHECKPOINTS)
+    described = identity(inputs, folder)
+    if checkpoint is not None:
+        check_same_run(checkpoint, described, changed_data=config.resume_changed_data)
+    progress.at("building the engines")
+    trainer = build_trainer(inputs, folder)
+    trainer.progress = progress
+    retire_newer(folder / CHECKPOINTS, checkpoint)
+    if checkpoint is None:
+        write_config(described["config"], folder)
+    checkpointer = Checkpointer(trainer.policy, folder / CHECKPOINTS, config.checkpoints)
+    TrainingLoop(trainer, checkpointer, described, stop).run(checkpoint)
+    progress.at("saving the model")
+    save_final(trainer.policy, inputs.tokenizer, folder / "final")
+    progress.at("looking at single tokens")
+    shown = (inputs.heldout or inputs.train)[:SHOWN_PAIRS]
+    beta = config.objective.beta
+    write_token_table(trainer, shown, inputs.tokenizer, config.data, beta, folder / "tokens.jsonl")
 
 
 def open_run(config: RunConfig) -> tuple[Path, IO[str] | None]:

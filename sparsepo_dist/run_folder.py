@@ -24,6 +24,8 @@ LOCK = ".lock"
 WRITTEN = (
     "config.yaml", "metrics.jsonl", "tokens.jsonl", "evaluation.json", CHECKPOINTS, "final", "report", "monitor",
 )  # fmt: skip
+# File servers hold the locks of a machine that has died for as long as its lease.
+PATIENCE_SECONDS = 120
 STACKS = "hang-rank-*.txt"
 
 
@@ -86,19 +88,30 @@ def _occupied(folder: Path) -> bool:
 
 
 def _hold(lock: IO[str], folder: Path) -> None:
+    here, until = socket.gethostname(), time.monotonic() + PATIENCE_SECONDS
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        raise UserError(
-            f"output_dir: another run is at work in {folder} ({lock.read().strip() or 'unknown'}); wait for its end, "
-            "or name another folder"
-        ) from None
+        while not _locked(lock):
+            lock.seek(0)
+            holder = lock.read().strip()
+            if holder.endswith(f" on {here}") or time.monotonic() > until:
+                raise UserError(
+                    f"output_dir: another run is at work in {folder} ({holder or 'unknown'}); wait for its end, or "
+                    "name another folder"
+                )
+            time.sleep(1)
     except OSError as error:
         log.warning("%s cannot be locked here (%s): do not start two runs in it", folder, error.strerror)
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     lock.flush()
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _clear(folder: Path) -> None:

@@ -18,6 +18,7 @@ from deepspeed.runtime.fp16.loss_scaler import LossScaler
 from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
+from sparsepo_dist.engines.distributed import lost_peer
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.errors import UserError
 
@@ -61,6 +62,8 @@ def load_engine(policy: PolicyEngine, folder: Path, *, universal: bool = False) 
         with only_tensors(), _universal(policy, universal):
             path, _ = policy.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
     except (RuntimeError, KeyError, AssertionError, pickle.UnpicklingError) as error:
+        if isinstance(error, RuntimeError) and lost_peer(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else repr(error)
         raise UserError(f"resume: {folder} does not fit this model or these ranks: {reason}") from None
     if path is None:
@@ -99,10 +102,13 @@ def _universal(policy: PolicyEngine, universal: bool) -> Iterator[None]:
 
 def _separate_steps(policy: PolicyEngine) -> None:
     """DeepSpeed gives all sub-groups one tensor for their step, which Adam then counts up once for each of them."""
-    optimizer = policy.engine.optimizer
-    for state in getattr(optimizer, "optimizer", optimizer).state.values():
+    optimizer = getattr(policy.engine.optimizer, "optimizer", policy.engine.optimizer)
+    # torch's fused and capturable kernels read it where the parameter is
+    beside = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+    for parameter, state in optimizer.state.items():
         if torch.is_tensor(state.get("step")):
-            state["step"] = state["step"].clone()
+            device = parameter.device if beside else "cpu"
+            state["step"] = state["step"].to(device, torch.float32, copy=True)
 
 
 def _groups(policy: PolicyEngine) -> list[dict[str, object]]:

@@ -161,6 +161,11 @@ class PolicyEngine:
             self.engine.empty_partition_cache()
 
     @property
+    def seeks_loss_scale(self) -> bool:
+        """Whether fp16's loss scale follows overflows, which are then no fault of the data."""
+        return bool(getattr(self.engine.optimizer, "dynamic_loss_scale", False))
+
+    @property
     def device(self) -> torch.device:
         """Where this rank computes."""
         return torch.device(self.engine.device)

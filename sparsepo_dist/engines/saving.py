@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import deepspeed
@@ -40,11 +41,16 @@ def gathered_state(module: nn.Module, *, trained_only: bool = False) -> dict[str
 def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """final/: the model, or its adapter in peft's format; tokenizer; learned masks. Every rank must call this.
 
+    It is written aside and renamed, so that nobody finds half a model there.
+
     Frozen weights under an adapter are not written: `sparsepo merge` puts both together. Learned masks are used in
     training only: the model in the folder generates without them.
     """
     module = policy.module
     policy.settle()
+    finished, folder = folder, folder.with_name(f".writing-{folder.name}")
+    if rank() == 0:
+        shutil.rmtree(folder, ignore_errors=True)
     adapted = has_adapters(module.model)
     state = gathered_state(module.model, trained_only=adapted)
     if rank() == 0:
@@ -59,3 +65,6 @@ def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder:
         masks = gathered_state(module.masker.heads)
         if rank() == 0:
             save_file(masks, folder / MASKS, metadata={"format": "pt"})
+    if rank() == 0:
+        shutil.rmtree(finished, ignore_errors=True)
+        folder.rename(finished)

@@ -122,6 +122,20 @@ class CheckpointStore:
         found = [Checkpoint(path, int(m[1])) for path, m in matches if m and (path / COMPLETE).is_file()]
         return sorted(found, key=lambda checkpoint: -checkpoint.step)
 
+    def retire_after(self, step: int) -> list[Path]:
+        """Rename the checkpoints after a step, from which the run goes on: damaged, or of a way not taken.
+
+        They would be newer for ever than what is written now. Nothing removes them but a person.
+        """
+        retired = []
+        for checkpoint in self.complete():
+            if checkpoint.step > step:
+                number = 0
+                while (aside := self.folder / f"retired-{checkpoint.folder.name}-{number}").exists():
+                    number += 1
+                retired.append(checkpoint.folder.rename(aside))
+        return retired
+
     def prune(self, keep_last: int, best: int | None) -> None:
         """Remove all but the newest `keep_last` checkpoints and the one of step `best`."""
         for checkpoint in self.complete()[keep_last:]:

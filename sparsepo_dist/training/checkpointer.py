@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sparsepo_dist.engines.distributed import lost_peer, rank, world_size
 from sparsepo_dist.engines.persistence import TAG, load_engine, save_engine
 from sparsepo_dist.engines.policy import PolicyEngine
-from sparsepo_dist.engines.universal import convert
+from sparsepo_dist.engines.universal import Conversion
 from sparsepo_dist.errors import RankError, RunError, UserError
 from sparsepo_dist.training import random_state
 from sparsepo_dist.training.checkpoint_store import STATE, Checkpoint, CheckpointStore
@@ -64,10 +65,12 @@ class Checkpointer:
             RunError: it has no such metric.
         """
         name = self.config.keep_best
-        if name is None or step == 0:
+        if name is None:
             return False
         if name not in metrics:
             raise RunError(f"checkpoints.keep_best: evaluations have no {name!r}; they have {', '.join(metrics)}")
+        if step == 0:
+            return False
         value = metrics[name] if self.config.best_is == "lowest" else -metrics[name]
         if not math.isfinite(value) or (self.best is not None and value >= self.best[1]):
             return False
@@ -92,9 +95,10 @@ class Checkpointer:
             files = _files_of_all(pending)
         mine = [pending / name for name in files[rank() :: world_size()]]
         best = None if self.best is None else self.best[0]
-        tasks = [self._thread.submit(self.store.digest, step, mine, rank())]
+        digest = self._thread.submit(self.store.digest, step, mine, rank())
+        tasks = [digest]
         if rank() == 0:
-            tasks.append(self._thread.submit(self._publish, step, best))
+            tasks.append(self._thread.submit(self._publish, step, best, digest))
         self._writing = (step, tasks)
         self._last_time = time.monotonic()
 
@@ -106,8 +110,9 @@ class Checkpointer:
                 "before; start a new run with a lower training.learning_rate, or see docs/troubleshooting.md"
             )
 
-    def _publish(self, step: int, best: int | None) -> None:
+    def _publish(self, step: int, best: int | None, own: Future[None]) -> None:
         """Beside the next steps: the checkpoint is complete as soon as all ranks have synced their files."""
+        own.result()  # raises where this rank failed: its part would never come
         while not self.store.digested(step, world_size()):
             time.sleep(POLL_SECONDS)
         self.store.publish(step, world_size())
@@ -146,13 +151,14 @@ class Checkpointer:
             return
         # named like an interrupted writer's folder, so that the next one removes it
         whole = self.store.folder / f".writing-universal-{checkpoint.folder.name}"
-        failure: list[str | None] = [None]
+        conversion = None
         if rank() == 0:
             shutil.rmtree(whole, ignore_errors=True)
-            try:
-                convert(checkpoint.folder, whole)
-            except UserError as error:
-                failure = [str(error)]
+            conversion = Conversion(checkpoint.folder, whole)
+        # One short collective after the other: a single long one would time out, and would not see rank 0 die.
+        while not agree_all(self._policy.device, conversion is None or conversion.done()):
+            time.sleep(POLL_SECONDS)
+        failure = [None if conversion is None else conversion.failure()]
         if world_size() > 1:
             dist.broadcast_object_list(failure, src=0)
         if failure[0] is not None:
@@ -168,7 +174,7 @@ def _explained(step: int, folder: Path) -> Iterator[None]:
     """torch's writer says RuntimeError where the disk is full."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         if isinstance(error, RuntimeError) and lost_peer(error):
             raise
         raise RankError(

@@ -5,19 +5,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
 
-from sparsepo_dist.engines.distributed import lost_peer, rank, world_size
-from sparsepo_dist.errors import RankError, RunError, StoppedError
+from sparsepo_dist.engines.distributed import rank, world_size
+from sparsepo_dist.errors import RunError, StoppedError
 from sparsepo_dist.training.checkpoint_store import Checkpoint
 from sparsepo_dist.training.checkpointer import Checkpointer
 from sparsepo_dist.training.control import StopRequest, agree
 from sparsepo_dist.training.metrics import MetricsWriter
-from sparsepo_dist.training.progress import Progress
 from sparsepo_dist.training.trainer import StepResult, Trainer
 from sparsepo_dist.training.watchdog import Watchdog
 
@@ -32,11 +30,13 @@ class TrainingLoop:
 
     Args:
         identity: what a checkpoint says of the run it belongs to, for whoever resumes from it.
+        stop: hears signals, if someone has opened it.
     """
 
     trainer: Trainer
     checkpointer: Checkpointer
     identity: Mapping[str, Any]
+    stop: StopRequest = dataclasses.field(default_factory=StopRequest)
 
     def __post_init__(self) -> None:
         self._skipped = 0
@@ -49,15 +49,14 @@ class TrainingLoop:
             RunError: the run cannot go on.
         """
         trainer = self.trainer
+        trainer.progress.at("loading the checkpoint")
         first, written = 0, None
         if checkpoint is not None:
             state = self.checkpointer.load(checkpoint)
             trainer.restore(state["trainer"])
             first, written, self._skipped = state["step"], state["metrics_bytes"], state["skipped_steps"]
-        stop = StopRequest()
         with (
-            _lost_peers_explained(trainer.progress),
-            stop.listening(),
+            self.stop.finishing(),
             Watchdog(trainer.progress, 60 * trainer.config.hang_minutes, trainer.run),
             MetricsWriter(trainer.run / "metrics.jsonl", trainer.policy.engine.monitor, written) as writer,
             tqdm(total=trainer.total_steps, initial=first, desc="training", unit="step", disable=rank() != 0) as bar,
@@ -75,14 +74,14 @@ class TrainingLoop:
                 if result.skipped:
                     self._count_skipped(step + 1, result)
                 best = self._due(step + 1) and self._evaluate(writer, step + 1)
-                self._between_steps(step + 1, stop, writer, best=best)
+                self._between_steps(step + 1, writer, best=best)
             self.checkpointer.finish()
             self.checkpointer.require_finite(trainer.total_steps)
 
-    def _between_steps(self, step: int, stop: StopRequest, writer: MetricsWriter, *, best: bool) -> None:
+    def _between_steps(self, step: int, writer: MetricsWriter, *, best: bool) -> None:
         checkpointer, progress = self.checkpointer, self.trainer.progress
         progress.at("agreeing on what comes next")
-        agreed = agree(self.trainer.policy.device, stop=stop.signal or 0, due=best or checkpointer.due(step))
+        agreed = agree(self.trainer.policy.device, stop=self.stop.signal or 0, due=best or checkpointer.due(step))
         ended = step == self.trainer.total_steps
         if agreed.due or agreed.stop or (ended and checkpointer.at_the_end):
             progress.at("writing a checkpoint")
@@ -99,6 +98,8 @@ class TrainingLoop:
 
     def _count_skipped(self, step: int, result: StepResult) -> None:
         """Say which rows spoiled a step, and stop when there were too many such steps."""
+        if self.trainer.policy.seeks_loss_scale and not result.rows:
+            return  # how fp16 finds its scale
         self._skipped += 1
         most = self.trainer.config.max_skipped_steps
         rows = "; ".join(result.rows[:_MOST_ROWS_NAMED])
@@ -107,6 +108,7 @@ class TrainingLoop:
         what = f"the loss is not finite for {rows}" if rows else "the gradient is not finite, the loss of every row is"
         sentence = f"step {step} was skipped: {what}"
         if self._skipped > most:
+            self.checkpointer.finish()
             raise RunError(
                 f"{sentence}. That is one more than the {most} steps that training.max_skipped_steps allows. No "
                 "checkpoint holds any of it. Mend or drop those rows, lower training.learning_rate, or see "
@@ -120,7 +122,7 @@ class TrainingLoop:
             **self.identity,
             "world_size": world_size(),
             "total_steps": self.trainer.total_steps,
-            "metrics_bytes": writer.bytes_written,
+            "metrics_bytes": writer.synced_bytes(),
             "skipped_steps": self._skipped,
             "trainer": self.trainer.state(),
         }
@@ -136,18 +138,3 @@ class TrainingLoop:
         metrics = self.trainer.evaluate()
         writer.write(step, "eval", metrics)
         return self.checkpointer.evaluated(step, metrics)
-
-
-@contextmanager
-def _lost_peers_explained(progress: Progress) -> Iterator[None]:
-    """When a rank dies, the others learn of it as an error of whatever collective they are in."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not lost_peer(error):
-            raise
-        reason = str(error).splitlines()[0].partition(". This is")[0]
-        raise RankError(
-            f"rank {rank()} lost another rank in {progress} ({reason}). What that rank or the launcher says tells why. "
-            "Complete checkpoints are intact, go on with --resume auto"
-        ) from None

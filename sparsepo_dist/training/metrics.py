@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -48,13 +49,15 @@ class MetricsWriter:
         """`keep_bytes`: of a file that is there, what was written up to the checkpoint that the run goes on from."""
         self._file = path.open("ab") if rank() == 0 else None
         if self._file is not None and keep_bytes is not None:
-            self._file.truncate(keep_bytes)
+            self._file.truncate(min(keep_bytes, path.stat().st_size))
         self._monitor = monitor
 
-    @property
-    def bytes_written(self) -> int:
-        """Size of the file; 0 where there is none."""
-        return 0 if self._file is None else self._file.tell()
+    def synced_bytes(self) -> int:
+        """Size of the file, all of it on the disk; 0 where there is none."""
+        if self._file is None:
+            return 0
+        os.fsync(self._file.fileno())
+        return self._file.tell()
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """One line, and one event per metric; numbers that are none become null."""

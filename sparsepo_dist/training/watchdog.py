@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import math
 import os
 import sys
 import threading
@@ -57,26 +58,31 @@ class Watchdog:
     def __init__(self, progress: Progress, seconds: float, folder: Path) -> None:
         self._progress, self._seconds, self._folder = progress, seconds, folder
         self._closed = threading.Event()
+        self._spoken = False
         self._worker = threading.current_thread().ident
         self._pulse = min(LONGEST_PULSE, seconds / 10)
-        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        # Two threads: the store may be on a machine that is gone, and talking to it may then take for ever.
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("watchdog", self._watch), ("signs of life", self._tell))
+        ]
 
     def __enter__(self) -> Watchdog:
         if self._seconds:
             self._store = _own_store()
-            self._thread.start()
+            for thread in self._threads:
+                thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         if self._seconds:
-            self._thread.join()
+            for thread in self._threads:
+                thread.join(timeout=2 * self._pulse)
 
     def _watch(self) -> None:
         while not self._closed.wait(self._pulse):
             sign = self._sign()
-            with suppress(RuntimeError):  # the store ended with its rank; this rank's own clock still counts
-                self._tell(sign)
             if sign.still > self._seconds:
                 self._end(sign)
 
@@ -86,19 +92,29 @@ class Watchdog:
         still = time.monotonic() - progress.since
         return Sign(progress.marks, str(progress), place, waits, still, time.time())
 
-    def _tell(self, sign: Sign) -> None:
-        if self._store is not None:
-            self._store.set(_key(rank()), json.dumps(sign.__dict__))
+    def _tell(self) -> None:
+        with suppress(RuntimeError):  # the store ended with its rank; each rank's own clock still counts
+            while self._store is not None and not self._closed.wait(self._pulse):
+                self._store.set(_key(rank()), json.dumps(self._sign().__dict__))
 
     def _end(self, own: Sign) -> None:
-        stacks = self._folder / f"hang-rank-{rank()}.txt"
-        with suppress(OSError), stacks.open("w") as file:
-            faulthandler.dump_traceback(file, all_threads=True)
+        alone = threading.Timer(3 * self._pulse, self._last_words, [own])
+        alone.daemon = True
+        alone.start()
         with suppress(RuntimeError):
             if self._first_to_speak():
                 report = describe_hang(self._signs(own), self._seconds, 3 * self._pulse)
-                os.write(2, f"\nerror: {report} Stacks of every rank that could write them: {stacks.parent}\n".encode())
+                _say(f"{report} Stacks of every rank that can write them: {self._folder}")
+        self._spoken = True
         time.sleep(self._pulse)  # for the one that speaks: launchers end all ranks when one is gone
+        with suppress(OSError), (self._folder / f"hang-rank-{rank()}.txt").open("w") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+        os._exit(RunError.exit_code)
+
+    def _last_words(self, own: Sign) -> None:
+        """Where the store or the file system hangs as well."""
+        if not self._spoken:
+            _say(f"{describe_hang({rank(): own}, self._seconds, math.inf)} Other ranks could not be asked.")
         os._exit(RunError.exit_code)
 
     def _first_to_speak(self) -> bool:
@@ -173,6 +189,10 @@ def _own_store() -> Any:
         return None
     store: Any = dist.distributed_c10d._get_default_store()
     return store.clone()
+
+
+def _say(message: str) -> None:
+    os.write(2, f"\nerror: {message}\n".encode())
 
 
 def _key(number: int) -> str:

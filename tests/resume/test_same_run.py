@@ -87,7 +87,8 @@ def test_changed_data_is_refused_unless_that_is_said(data: dict[str, Any], tmp_p
         now = inputs(data, data__train=file)
         told = refused(checkpoint, now)
         assert "data.train is not what" in told and "--resume_changed_data true" in told
-        check_same_run(checkpoint, identity(now, tmp_path), changed_data=True)
+        said = inputs(data, data__train=file, resume_changed_data=True).config.resume_changed_data
+        check_same_run(checkpoint, identity(now, tmp_path), changed_data=said)
 
 
 def test_data_that_is_gone_is_named(data: dict[str, Any], tmp_path: Path) -> None:

@@ -33,10 +33,13 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"--{name}={value}" for name, value in fields.items()]
 
 
-def struck(launcher: list[str], kind: str, arguments: list[str], run: Path) -> subprocess.CompletedProcess[str]:
-    """A launch whose last rank gets a signal in step 2."""
+def struck(
+    launcher: list[str], kind: str, arguments: list[str], run: Path, *, step: int = 2,
+    during: str = "the policy's forward",
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    """A launch whose last rank gets a signal in a step."""
     rank = 1 if "2" in launcher else 0
-    fault = {"kind": kind, "rank": rank, "step": 2, "during": "the policy's forward"}
+    fault = {"kind": kind, "rank": rank, "step": step, "during": during}
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return subprocess.run(
         [*launcher, "tests.support.struck", json.dumps(fault), *arguments, f"--output_dir={run}"],
@@ -61,6 +64,13 @@ def test_a_scheduler_requeues(arguments: list[str], tmp_path: Path) -> None:
     for secret in SECRETS.values():
         assert secret not in done.stdout + done.stderr
         assert not any(secret.encode() in content for content in written)
+
+
+def test_before_the_first_step_there_is_nothing_to_finish(arguments: list[str], tmp_path: Path) -> None:
+    done = struck([sys.executable, "-m"], "SIGTERM", arguments, tmp_path / "run", step=0, during="before the engines")
+    assert done.returncode == 75, done.stderr[-3000:]
+    assert "stopped by SIGTERM" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
 @pytest.mark.parametrize(("kind", "code"), [("SIGINT", 130), ("SIGTERM twice", 128 + 15)])

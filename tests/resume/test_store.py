@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
@@ -97,6 +98,28 @@ def test_what_is_kept(tmp_path: Path) -> None:
     (tmp_path / "step-00000000").mkdir()  # an interrupted removal
     store.prune(keep_last=1, best=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000004"]
+
+
+def test_newer_checkpoints_are_kept_aside(tmp_path: Path) -> None:
+    """After going on from an older one, what is written now must be the newest, and must not be pruned."""
+    store = CheckpointStore(tmp_path)
+    for step in (95, 100):
+        write(store, step)
+    assert [path.name for path in store.retire_after(95)] == ["retired-step-00000100-0"]
+    write(store, 97)
+    store.prune(keep_last=1, best=None)
+    assert [checkpoint.step for checkpoint in store.complete()] == [97]
+    write(store, 100)
+    assert [path.name for path in store.retire_after(99)] == ["retired-step-00000100-1"]
+    assert store.retire_after(99) == []
+
+
+def test_a_rank_whose_part_fails_is_not_waited_for(tmp_path: Path) -> None:
+    failed: Future[None] = Future()
+    failed.set_exception(OSError("No space left on device"))
+    checkpointer = Checkpointer(cast(Any, None), tmp_path, CheckpointConfig())
+    with pytest.raises(OSError, match="No space left"):
+        checkpointer._publish(3, None, failed)
 
 
 @pytest.mark.parametrize(("best_is", "wanted"), [("lowest", [True, False, True]), ("highest", [True, True, False])])

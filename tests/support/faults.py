@@ -103,7 +103,14 @@ def _before(target: Any, name: str) -> Callable[[Callable[[], None]], Any]:
     return place
 
 
+def _before_the_engines(act: Callable[[], None]) -> Any:
+    import sparsepo_dist.run as module
+
+    return _before(module, "build_trainer")(act)
+
+
 PLACES: dict[str, Callable[[Any], Any]] = {
+    "before the engines": _before_the_engines,
     "inside the forward": _inside_forward,
     "inside the optimizer": _before(torch.optim.AdamW, "step"),
     "between a checkpoint's files": _before(checkpointer, "save_file"),
