@@ -186,7 +186,9 @@ def _explained(step: int, folder: Path) -> Iterator[None]:
 
 def _files_of_all(folder: Path) -> list[str]:
     """Names of the files that ranks have written; shared file systems may show each of them little but its own."""
-    own = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    files = (path for path in folder.rglob("*") if path.is_file())
+    # safetensors writes under a hidden name that it renames: another rank's may be gone a moment after it is seen here
+    own = [path.relative_to(folder).as_posix() for path in files if not path.name.startswith(".")]
     gathered = [own]
     if world_size() > 1:
         gathered = [[] for _ in range(world_size())]

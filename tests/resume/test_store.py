@@ -14,7 +14,7 @@ import torch
 from sparsepo_dist.engines.persistence import only_tensors
 from sparsepo_dist.errors import RunError, UserError
 from sparsepo_dist.training.checkpoint_store import COMPLETE, MANIFEST, CheckpointStore, open_checkpoint, sha256
-from sparsepo_dist.training.checkpointer import Checkpointer
+from sparsepo_dist.training.checkpointer import Checkpointer, _files_of_all
 from sparsepo_dist.training.config import CheckpointConfig
 
 
@@ -120,6 +120,13 @@ def test_a_rank_whose_part_fails_is_not_waited_for(tmp_path: Path) -> None:
     checkpointer = Checkpointer(cast(Any, None), tmp_path, CheckpointConfig())
     with pytest.raises(OSError, match="No space left"):
         checkpointer._publish(3, None, failed)
+
+
+def test_files_that_another_rank_is_about_to_rename_are_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "engine").mkdir()
+    for name in ("state.json", "engine/weights", ".tmpn6WhEX"):
+        (tmp_path / name).write_text("")
+    assert _files_of_all(tmp_path) == ["engine/weights", "state.json"]
 
 
 @pytest.mark.parametrize(("best_is", "wanted"), [("lowest", [True, False, True]), ("highest", [True, True, False])])
