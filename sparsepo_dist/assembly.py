@@ -49,9 +49,11 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
     limit = most_pairs_per_micro_batch(inputs.ds_config)
     batches = MicroBatches(inputs.train, config.data, inputs.device, limit)
     heldout = dataclasses.replace(batches, pairs=inputs.heldout) if inputs.heldout else None
+    gathering = any(engine is not None and engine.gathers for engine in (reference, oracle))
     return Trainer(
         policy, reference, oracle, inputs.objective, batches, heldout, config.training,
         inputs.agreed["training.pairs_per_step"], folder,
+        config.micro_batches_per_pass if gathering else 1,
     )  # fmt: skip
 
 

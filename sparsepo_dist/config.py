@@ -59,5 +59,13 @@ class RunConfig:
         """Raise UserError for values that cannot work."""
         if self.overwrite and self.resume is not None:
             raise UserError("overwrite removes the run that resume would go on with; choose one")
-        for part in (self.data, self.masks, self.training, self.checkpoints, self.ops):
+        for part in (self.data, self.masks, self.reference, self.training, self.checkpoints, self.ops):
             part.validate()
+
+    @property
+    def micro_batches_per_pass(self) -> int:
+        """How many micro-batches a frozen model scores at once where its weights come from elsewhere.
+
+        The same on every rank, as its collectives must be.
+        """
+        return max(1, self.reference.tokens_per_pass // self.data.tokens_per_micro_batch)

@@ -6,8 +6,8 @@ width, V vocabulary. A sum per response is an `index_add` over `sequence_id`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 from torch import Tensor
 
@@ -128,6 +128,17 @@ class ReferenceOutputs:
     """[sites, N] float32: mean over features of each hooked activation, for activation masks."""
     oracle_logps: Tensor | None = None
     """[N]: log-probabilities under the oracle, for masks that select tokens by its reward."""
+    mask: Tensor | None = None
+    """[N] float32: a finished activation mask, from a cache."""
+
+    def split(self, sizes: Sequence[int]) -> list[ReferenceOutputs]:
+        """Outputs of consecutive micro-batches of so many response tokens each, as views."""
+        names = [entry.name for entry in fields(self) if getattr(self, entry.name) is not None]
+        parts = {name: getattr(self, name).split(list(sizes), _TOKEN_DIMENSION.get(name, 0)) for name in names}
+        return [ReferenceOutputs(**{name: parts[name][i] for name in names}) for i in range(len(sizes))]
+
+
+_TOKEN_DIMENSION = {"layer_hidden": 1, "site_means": 1}
 
 
 @dataclass(frozen=True)

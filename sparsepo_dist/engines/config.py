@@ -75,6 +75,14 @@ class ReferenceConfig:
     """`adapter` is the policy's own model with its adapter off: no second copy. `sharded` shards parameters over the
     ranks (ZeRO-3 inference), `replicated` keeps a copy on each rank, `offload` shards them and rests them in host
     memory. `auto`: `adapter` where the policy has one and no `reference.path` is given, else `sharded`."""
+    tokens_per_pass: int = 16384
+    """Packed tokens that a sharded reference or oracle scores at once, as whole micro-batches: its weights are gathered
+    once for so many. What it says is kept until those micro-batches are trained."""
+
+    def validate(self) -> None:
+        """Raise UserError for values that cannot work."""
+        if self.tokens_per_pass < 1:
+            raise UserError(f"reference.tokens_per_pass: {self.tokens_per_pass} must be at least 1")
 
 
 @dataclass

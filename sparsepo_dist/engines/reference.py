@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
 from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.config import Placement
+from sparsepo_dist.engines.distributed import world_size
 from sparsepo_dist.engines.head import HeadStats
 from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings
 from sparsepo_dist.ops import Head, OpsConfig
@@ -59,6 +60,8 @@ class ReferenceEngine:
         self._head: Head | None = _frozen_head(model) if head_leaves else None
         scorer = _Scorer(model, None if head_leaves else ops).eval()
         self._module: Any = scorer
+        self.gathers = placement == "offload" or (placement == "sharded" and world_size() > 1)
+        """Whether a pass brings weights here from elsewhere."""
         if placement == "replicated":
             scorer.to(device)
             return

@@ -27,7 +27,7 @@ class Parts:
     """Adam's moments and float32 master weights."""
     gradients: int = 0
     batches: int = 0
-    """All micro-batches of the step, their attention masks above all."""
+    """Packed micro-batches, their attention masks above all."""
     reference: int = 0
     """Its own engine's weights."""
     oracle: int = 0

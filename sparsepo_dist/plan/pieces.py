@@ -34,13 +34,16 @@ class Pieces(NamedTuple):
     tied: bool
     """Whether embedding and head are one parameter."""
     batches: int
-    """All micro-batches of the step: the trainer packs them before the first one runs."""
+    """Packed micro-batches: those that frozen models score at once, twice if they are several."""
 
 
 def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batches: int) -> Pieces:
     """The pieces of a step on one rank."""
-    size, rows = setting.element_size, shape.predicted
-    frozen = _frozen_activations(setting, shape)
+    size, group = setting.element_size, scored_at_once(setting, census, micro_batches)
+    scored = shape.times(group)
+    frozen, rows = _frozen_activations(setting, scored), scored.predicted
+    # An objective that looks at the whole global batch first keeps all of it.
+    packed = micro_batches if setting.needs.global_means and micro_batches > 1 else group
     read = census.readings
     # A single layer's hidden rows are the final ones themselves.
     layers = read.hidden_layers if read.hidden_layers > 1 else 0
@@ -48,7 +51,7 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
     return Pieces(
         policy=policy_activations(setting, shape, checkpointing=setting.config.model.activation_checkpointing),
         frozen=frozen,
-        head=head_bytes(setting, census, shape),
+        head=head_bytes(setting, census, shape)._replace(scoring=head_bytes(setting, census, scored).scoring),
         training=training(setting, census, micro_batches),
         gathered=policy_gathering(setting, census),
         frozen_gathered=max((g.at("scoring") for g in frozen_gathering(setting, census).values()), default=0),
@@ -57,7 +60,7 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
         unpacked=max((w.numel * size for w in census.policy_weights if w.stored < w.numel), default=0),
         embedding=first.numel * size if first.trained else 0,
         tied=first in census.heads.weights,
-        batches=shape.bytes * micro_batches,
+        batches=shape.bytes * packed + (scored.bytes if group > 1 else 0),
     )
 
 
@@ -93,6 +96,13 @@ def frozen_gathering(setting: Setting, census: Census) -> dict[str, Gathered]:
         if setting.ranks > 1 or (placement == "offload" and setting.request.device == "cuda"):
             found[name] = gather(scoring_order(units), setting.inference_zero(placement))
     return found
+
+
+def scored_at_once(setting: Setting, census: Census, micro_batches: int) -> int:
+    """Micro-batches that frozen models score in one pass."""
+    if not frozen_gathering(setting, census):
+        return 1
+    return min(micro_batches, setting.config.micro_batches_per_pass)
 
 
 def _decoder(setting: Setting, shape: BatchShape) -> Decoder:

@@ -63,6 +63,10 @@ class BatchShape(NamedTuple):
         indices = 8 * (self.blocks * self.slots + self.tokens)
         return columns + indices + (self.blocks * self.slots**2 if self.layout == "prefix_shared" else 0)
 
+    def times(self, count: int) -> BatchShape:
+        """So many micro-batches of this shape as one."""
+        return self._replace(tokens=self.tokens * count, predicted=self.predicted * count, blocks=self.blocks * count)
+
 
 def largest_batch(setting: Setting) -> BatchShape:
     """The micro-batch with the most tokens, every pair being as long as the recipe allows.

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from sparsepo_dist.plan.census import Census
 from sparsepo_dist.plan.gathering import persistent
-from sparsepo_dist.plan.pieces import frozen_gathering, policy_gathering
+from sparsepo_dist.plan.pieces import frozen_gathering, policy_gathering, scored_at_once
 from sparsepo_dist.plan.request import Setting
 
 Collective = Literal["all-gather", "reduce-scatter", "all-reduce", "reduce"]
@@ -30,8 +30,9 @@ def traffic(setting: Setting, census: Census, micro_batches: int) -> list[Traffi
         return []
     passes = 2 if setting.needs.global_means and micro_batches > 1 else 1
     found = _policy(setting, census, micro_batches, passes)
+    scorings = -(-micro_batches // scored_at_once(setting, census, micro_batches))
     for name, gathered in frozen_gathering(setting, census).items():
-        found.append(Traffic("all-gather", f"{name}'s weights", gathered.fetched * micro_batches * passes))
+        found.append(Traffic("all-gather", f"{name}'s weights", gathered.fetched * scorings))
     share = (setting.ranks - 1) / setting.ranks
     return [item._replace(bytes=round(item.bytes * share)) for item in found]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
-from sparsepo_dist.data.balance import pair_tokens, plan_step
+from sparsepo_dist.data.balance import MicroBatchPlan, pair_tokens, plan_step
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.order import SampleOrder
 from sparsepo_dist.data.pack import pack
@@ -24,14 +25,17 @@ class MicroBatches:
     device: torch.device
     most_pairs: int | None = None
 
-    def of(self, indices: Sequence[int]) -> Iterator[PackedBatch]:
+    def of(self, indices: Sequence[int]) -> StepBatches:
         """This rank's micro-batches of a global batch; equally many on every rank, weights summing to 1 over all."""
         tokens = {i: pair_tokens(self.pairs[i], self.config.layout) for i in indices}
         plans = plan_step(indices, tokens, world_size(), self.config.tokens_per_micro_batch, self.most_pairs)
-        for plan in plans[rank()]:
-            weight = 0.0 if plan.filler else 1 / len(indices)
-            members = [self.pairs[i] for i in plan.indices]
-            yield pack(members, [weight] * len(members), self.config.layout, self.device, plan.indices)
+        return StepBatches(self, plans[rank()], 1 / len(indices))
+
+    def packed(self, plans: Sequence[MicroBatchPlan], share: float) -> PackedBatch:
+        """The pairs of some micro-batches as one, each with its share of the global mean."""
+        indices = [i for plan in plans for i in plan.indices]
+        weights = [0.0 if plan.filler else share for plan in plans for _ in plan.indices]
+        return pack([self.pairs[i] for i in indices], weights, self.config.layout, self.device, indices)
 
     def tokens(self, indices: Sequence[int]) -> int:
         """Packed tokens of a global batch, over all ranks."""
@@ -41,6 +45,35 @@ class MicroBatches:
         """Indices of all pairs in file order, in global batches: for evaluation."""
         for start in range(0, len(self.pairs), pairs_per_step):
             yield list(range(start, min(start + pairs_per_step, len(self.pairs))))
+
+
+class Group(NamedTuple):
+    """Micro-batches that frozen models score at once."""
+
+    joined: PackedBatch
+    """All of their pairs, in the same order: response tokens are those of the micro-batches, one after the other."""
+    micro_batches: list[PackedBatch]
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """One rank's part of a global batch; packed when it is needed."""
+
+    source: MicroBatches
+    plans: Sequence[MicroBatchPlan]
+    share: float
+    """Of one pair in the global mean."""
+
+    def __len__(self) -> int:
+        """Number of micro-batches, the same on every rank."""
+        return len(self.plans)
+
+    def groups(self, size: int) -> Iterator[Group]:
+        """The micro-batches, `size` at a time."""
+        for start in range(0, len(self.plans), size):
+            plans = self.plans[start : start + size]
+            batches = [self.source.packed([plan], self.share) for plan in plans]
+            yield Group(batches[0] if len(plans) == 1 else self.source.packed(plans, self.share), batches)
 
 
 def sample_order(pairs: Sequence[TokenizedPair], pairs_per_step: int, seed: int) -> SampleOrder:

@@ -30,7 +30,7 @@ def write_token_table(
     rows = []
     for number, pair in enumerate(pairs):
         batch = pack([pair], [1.0], config.layout, device)
-        stats, masks = trainer.statistics(batch)
+        stats, masks = trainer.statistics(batch, trainer.score(batch))
         for branch, (name, ids) in enumerate((("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids))):
             if not ids or stats.reference_logp is None or beta is None:
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from sparsepo_dist.engines.distributed import world_size
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.reference import ReferenceEngine
 from sparsepo_dist.objectives import Objective
-from sparsepo_dist.training.batches import MicroBatches, sample_order
+from sparsepo_dist.training.batches import MicroBatches, StepBatches, sample_order
 from sparsepo_dist.training.config import TrainingConfig
 from sparsepo_dist.training.global_means import GlobalMeans
 from sparsepo_dist.training.metrics import MetricSums
@@ -55,6 +55,8 @@ class Trainer:
     config: TrainingConfig
     pairs_per_step: int
     run: Path
+    micro_batches_per_pass: int = 1
+    """How many micro-batches frozen models score at once."""
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
@@ -80,11 +82,10 @@ class Trainer:
         sums = MetricSums()
         seen: list[tuple[Tensor, Tensor]] = []
         indices = self.order.step(step)
-        batches = list(self.train_batches.of(indices))
-        known = self._begin(batches)
-        for number, (batch, first) in enumerate(zip(batches, known, strict=True), start=1):
-            all_tokens = step % self.config.full_metrics_every == 0
-            losses = self._losses(batch, sums, first, all_tokens=all_tokens)
+        batches = self.train_batches.of(indices)
+        for number, known in enumerate(self._known(batches), start=1):
+            batch, all_tokens = known.batch, step % self.config.full_metrics_every == 0
+            losses = self._losses(known, sums, all_tokens=all_tokens)
             seen.append((batch.pair_index, losses.detach()))
             # DeepSpeed averages over ranks; the weights already average over the whole global batch.
             loss = (losses * batch.pair_weight).sum() * world_size()
@@ -127,56 +128,78 @@ class Trainer:
         self.policy.train(False)
         sums = MetricSums()
         for indices in self.heldout_batches.steps(self.pairs_per_step):
-            batches = list(self.heldout_batches.of(indices))
             share = len(indices) / len(self.heldout_batches.pairs)
-            for batch, first in zip(batches, self._begin(batches), strict=True):
-                self._losses(batch, sums, first, share=share, training=False)
+            for known in self._known(self.heldout_batches.of(indices)):
+                self._losses(known, sums, share=share, training=False)
         return sums.reduce()
 
-    def statistics(
-        self, batch: PackedBatch, *, all_tokens: bool = True, reference_logps: Tensor | None = None
-    ) -> tuple[TokenStats, TokenMasks | None]:
-        """Per-token statistics and masks of a micro-batch; the reference is not asked for log-probabilities that are
-        known. Every rank must call this."""
-        reference = None
-        if reference_logps is not None:
-            reference = ReferenceOutputs(logps=reference_logps)
-        elif self.reference is not None:
-            self.progress.at("scoring with the reference")
-            reference = self.reference.score(batch)
+    def score(self, batch: PackedBatch) -> ReferenceOutputs | None:
+        """What the frozen models of their own say of a batch; None if there are none. Every rank must call this."""
+        outputs = None
+        self.progress.at("scoring with the reference")
+        if self.reference is not None:
+            outputs = self.reference.score(batch)
         if self.oracle is not None:
             oracle_logps = self.oracle.score(batch).logps
-            reference = dataclasses.replace(reference or ReferenceOutputs(), oracle_logps=oracle_logps)
+            outputs = dataclasses.replace(outputs or ReferenceOutputs(), oracle_logps=oracle_logps)
+        return outputs
+
+    def statistics(
+        self, batch: PackedBatch, reference: ReferenceOutputs | None, *, all_tokens: bool = True
+    ) -> tuple[TokenStats, TokenMasks | None]:
+        """Per-token statistics and masks of a micro-batch, `reference` being what `score` said of it. Every rank must
+        call this."""
         self.progress.at("the policy's forward")
         return self.policy.stats(batch, reference, all_tokens=all_tokens)
 
-    def _begin(self, batches: Sequence[PackedBatch]) -> Sequence[TokenStats | None]:
-        """Before a global batch: what one pair must know of the others takes a first pass over all of them.
+    def _known(self, batches: StepBatches) -> Iterator[_Known]:
+        """Each micro-batch of a global batch with what is known before its loss.
 
-        Its statistics, without gradient; None for each micro-batch where there was no such pass.
+        Where one pair must know of the others, a first pass over all of them comes before the first micro-batch.
         """
         if self.global_means is not None:
             self.global_means.forget()
+        scored = self._scored(batches)
         if self.global_means is None or len(batches) == 1:  # one pass gives the only micro-batch's means and loss
-            return [None] * len(batches)
+            yield from (_Known(batch, reference) for batch, reference in scored)
+            return
         with torch.no_grad():
-            first = [self.statistics(batch)[0] for batch in batches]
-            self.global_means.reduce(zip(first, batches, strict=True))
-        return first
+            first = [(self.statistics(batch, reference)[0], batch) for batch, reference in scored]
+            self.global_means.reduce(first)
+        for stats, batch in first:
+            logps = stats.reference_logp
+            yield _Known(batch, None if logps is None else ReferenceOutputs(logps=logps), stats)
+
+    def _scored(self, batches: StepBatches) -> Iterator[tuple[PackedBatch, ReferenceOutputs | None]]:
+        """Sharded models gather their weights once for a group of micro-batches, and when its first one is due."""
+        for group in batches.groups(self.micro_batches_per_pass):
+            outputs = self.score(group.joined)
+            if outputs is None:
+                yield from ((batch, None) for batch in group.micro_batches)
+            else:
+                parts = outputs.split([len(batch.labels) for batch in group.micro_batches])
+                yield from zip(group.micro_batches, parts, strict=True)
 
     def _losses(
-        self, batch: PackedBatch, sums: MetricSums, first: TokenStats | None, *, share: float = 1.0,
-        all_tokens: bool = True, training: bool = True,
-    ) -> Tensor:  # fmt: skip
-        """`first` is what a first pass found, for objectives without masks: all of it where nothing is trained."""
-        if first is not None and not training:
-            stats, masks = first, None
+        self, known: _Known, sums: MetricSums, *, share: float = 1.0, all_tokens: bool = True, training: bool = True
+    ) -> Tensor:
+        batch = known.batch
+        if known.first is not None and not training:  # only objectives without masks have a first pass
+            stats, masks = known.first, None
         else:
-            known = None if first is None else first.reference_logp
-            stats, masks = self.statistics(batch, all_tokens=all_tokens, reference_logps=known)
+            stats, masks = self.statistics(batch, known.reference, all_tokens=all_tokens)
         responses = batch.responses
         if self.global_means is not None:
             responses = self.global_means.inform(stats, batch, training=training)
         losses, metrics = self.objective(stats, masks, responses)
         sums.add({"loss": losses.detach(), **metrics}, batch.pair_weight * share)
         return losses
+
+
+class _Known(NamedTuple):
+    """A micro-batch before its loss."""
+
+    batch: PackedBatch
+    reference: ReferenceOutputs | None
+    first: TokenStats | None = None
+    """Of a first pass, without gradient."""

@@ -93,6 +93,9 @@ def test_parameters_do_not_depend_on_how_the_work_is_dealt_out(folders: dict[str
 def test_metrics_do_not_depend_on_how_the_work_is_dealt_out(folders: dict[str, Path], name: str) -> None:
     for got, want in zip(metrics(folders[f"{name}_dealt"]), metrics(folders[name]), strict=True):
         assert got.pop("split") == want.pop("split")
+        if want["step"] <= 1 and name not in ("simpo", "orpo", "sft"):
+            # All rewards are 0; which of two is larger is rounding where the reference scores other pairs at once.
+            del got["rewards/accuracies"], want["rewards/accuracies"]
         assert got == pytest.approx(want, rel=2e-4, abs=2e-5), f"step {want['step']}"
 
 

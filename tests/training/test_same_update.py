@@ -62,6 +62,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "two_zero3": {"ds_config": ZERO[3]},
         "two_padded": {"ds_config": ZERO[3], "data.layout": "padded"},
         "two_small_budget": {"ds_config": ZERO[3], "data.tokens_per_micro_batch": 70},
+        "two_scored_apart": {"ds_config": ZERO[3], "data.tokens_per_micro_batch": 70, "reference.tokens_per_pass": 1},
+        "two_scored_by_threes": {"ds_config": ZERO[3], "data.tokens_per_micro_batch": 70,
+                                 "reference.tokens_per_pass": 210, "data.layout": "padded"},
     }
     return train_all(base / "one", {n: {**common, **c} for n, c in one.items()}) | train_all(
         base / "two", {n: {**common, **c} for n, c in two.items()}, ranks=2
@@ -75,7 +78,8 @@ def parameters(run: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "name",
     ["zero0", "zero1", "zero2", "zero3", "packed", "small_budget", "offload", "checkpointing",
-     "two_zero0", "two_zero2", "two_zero3", "two_padded", "two_small_budget"],
+     "two_zero0", "two_zero2", "two_zero3", "two_padded", "two_small_budget", "two_scored_apart",
+     "two_scored_by_threes"],
 )  # fmt: skip
 def test_update_equals_the_plain_one(folders: dict[str, Path], name: str) -> None:
     plain, other = parameters(folders["plain"]), parameters(folders[name])
