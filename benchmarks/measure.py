@@ -85,11 +85,26 @@ def _peak(run: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         run()
         return torch.cuda.max_memory_allocated(device) - before
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel forgets the highest resident size
-    before = _status("VmRSS")
+    reset_peak()
+    before = resident_bytes()
     run()
-    return max(0, _status("VmHWM") - before)
+    return max(0, resident_peak_bytes() - before)
+
+
+def reset_peak() -> None:
+    """Give freed memory back, and forget the highest resident size."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def resident_bytes() -> int:
+    """Memory of this process now."""
+    return _status("VmRSS")
+
+
+def resident_peak_bytes() -> int:
+    """The most memory of this process since `reset_peak`."""
+    return _status("VmHWM")
 
 
 def _status(field: str) -> int:

@@ -63,8 +63,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "two_padded": {"ds_config": ZERO[3], "data.layout": "padded"},
         "two_small_budget": {"ds_config": ZERO[3], "data.tokens_per_micro_batch": 70},
         "two_scored_apart": {"ds_config": ZERO[3], "data.tokens_per_micro_batch": 70, "reference.tokens_per_pass": 1},
-        "two_scored_by_threes": {"ds_config": ZERO[3], "data.tokens_per_micro_batch": 70,
-                                 "reference.tokens_per_pass": 210, "data.layout": "padded"},
+        "two_scored_by_threes": {
+            "ds_config": ZERO[3],
+            "data.tokens_per_micro_batch": 70,
+            "reference.tokens_per_pass": 210,
+            "data.layout": "padded",
+        },
     }
     return train_all(base / "one", {n: {**common, **c} for n, c in one.items()}) | train_all(
         base / "two", {n: {**common, **c} for n, c in two.items()}, ranks=2
