@@ -12,12 +12,13 @@ from transformers import PreTrainedModel
 from sparsepo_dist.engines import distributed
 from sparsepo_dist.engines.adapters import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.backbone import backbone
+from sparsepo_dist.engines.cached import CachedReference, Reference
 from sparsepo_dist.engines.ds_config import engine_config, most_pairs_per_micro_batch, reference_config, zero_stage
 from sparsepo_dist.engines.loading import load_model
 from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel, parameter_groups
 from sparsepo_dist.engines.reference import ReferenceEngine
 from sparsepo_dist.inputs import Inputs
-from sparsepo_dist.masks import ReferenceReadings, TokenMasker
+from sparsepo_dist.masks import Readings, ReferenceReadings, TokenMasker
 from sparsepo_dist.ops import Head
 from sparsepo_dist.training.batches import MicroBatches
 from sparsepo_dist.training.trainer import Trainer
@@ -29,9 +30,17 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
     engine = engine_config(
         inputs.ds_config, inputs.agreed, inputs.dtype, inputs.model_config.hidden_size, folder / "monitor"
     )
-    reference = oracle = None
-    if needs.reference and config.models.placement() != "adapter":
-        reference = _build_reference(inputs, engine)
+    oracle = None
+    reference: Reference | None = None
+    if inputs.cache is not None:
+        reference = CachedReference(
+            inputs.cache,
+            head_leaves=needs.divergence is not None,
+            mask_reads_last=inputs.mask_kind == "learned" and config.masks.layers == "last",
+            device=inputs.device,
+        )
+    elif needs.reference and config.models.placement() != "adapter":
+        reference = build_reference(inputs, engine)
     if config.oracle.path is not None:
         oracle = _build_oracle(inputs, engine)
     module = _build_policy(inputs, engine, reference)
@@ -57,7 +66,9 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
     )  # fmt: skip
 
 
-def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: ReferenceEngine | None) -> PolicyModel:
+def _build_policy(
+    inputs: Inputs, engine: dict[str, Any], reference: Reference | None
+) -> PolicyModel:
     config, needs = inputs.config, inputs.objective.requirements
     model = load_model(
         config.model.path,
@@ -70,7 +81,7 @@ def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: ReferenceEn
         trust_remote_code=config.model.trust_remote_code,
     )
     beside: Head | OwnReference | None = None if reference is None else reference.take_head()
-    readings = None if reference is None else reference.readings
+    readings: Readings | None = None if reference is None else reference.readings
     if config.model.adapter != "none":
         # Before each part that is drawn, here and below: what comes first differs between set-ups.
         torch.manual_seed(config.training.seed)
@@ -79,8 +90,8 @@ def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: ReferenceEn
             reference=config.reference.adapter_path if reference is None else None,
         )  # fmt: skip
         if needs.reference and reference is None:
-            readings = ReferenceReadings(backbone(model), model.get_output_embeddings(), inputs.mask_kind, config.masks)
-            beside = OwnReference(adapter, readings)
+            own = ReferenceReadings(backbone(model), model.get_output_embeddings(), inputs.mask_kind, config.masks)
+            readings, beside = own, OwnReference(adapter, own)
     if config.model.activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     masker = None
@@ -91,7 +102,8 @@ def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: ReferenceEn
     return PolicyModel(model, needs, masker, beside, config.ops)
 
 
-def _build_reference(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
+def build_reference(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
+    """The reference in an engine of its own. Every rank must call this."""
     config = inputs.config
     path = config.reference.path or config.model.path
     return _frozen_engine(inputs, engine, "reference", path, config.models.placement(), config.reference.adapter_path)

@@ -85,8 +85,10 @@ def main() -> None:
     merge.add_argument("--base", help="the model it belongs on (default: the one that the adapter names)")
     commands.add_parser("doctor", help="say what this machine can run, and why")
     commands.add_parser("plan", help="predict memory and traffic of a run before it is launched")
-    if sys.argv[1:2] == ["plan"]:  # takes every option of a training run, which only their own parser knows
-        sys.exit(_plan(sys.argv[2:]))
+    commands.add_parser("cache", help="write what the reference says of every pair, for --reference.placement cached")
+    own_parser = {"plan": _plan, "cache": cache}  # they take every option of a training run
+    if sys.argv[1:2] and sys.argv[1] in own_parser:
+        sys.exit(own_parser[sys.argv[1]](sys.argv[2:]))
     arguments = parser.parse_args()
     actions = {"demo": _demo, "report": _report, "merge": _merge, "doctor": _doctor}
     sys.exit(guarded(actions[arguments.command], arguments))
@@ -117,6 +119,20 @@ def _plan(arguments: Sequence[str]) -> int:
     add_arguments(parser)
     fits: list[bool] = []
     return guarded(lambda: fits.append(plan(*parse_arguments(parser, arguments)))) or int(not fits[0])
+
+
+def cache(arguments: Sequence[str]) -> int:
+    """One rank's part of `sparsepo cache`; its exit code."""
+    from sparsepo_dist.caching import add_arguments, write_cache
+
+    def action() -> None:
+        parser = train_parser()
+        add_arguments(parser)
+        config, parsed = parse_arguments(parser, arguments)
+        folder = write_cache(config, say, all_layers=parsed.all_layers)
+        say(f"The cache is in {folder}: train with --reference.placement cached --reference.cache {folder}")
+
+    return guarded(action)
 
 
 def _doctor(_: argparse.Namespace) -> None:

@@ -94,6 +94,8 @@ class PackedBatch:
     """[N] int64: 2 * pair + 0 for chosen, 1 for rejected."""
     pair_index: Tensor
     """[P] int64: each pair's place in its data set, whatever batch it is in."""
+    pair_key: Tensor
+    """[P] int64: made of a pair's token ids alone; names it in a reference cache."""
     scores: Tensor | None
     """[P, 2] float32: rewards of chosen and rejected responses; None unless every pair has them."""
     pair_weight: Tensor

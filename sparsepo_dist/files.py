@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from sparsepo_dist.errors import shortened
+
+_BLOCK = 1 << 22
 
 
 def parse_json(text: str) -> Any:
@@ -86,3 +89,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {shortened(twice)!r} stands twice in one object")
     return found
+
+
+def sha256(file: Path) -> str:
+    """Hexadecimal digest of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as handle:
+        while block := handle.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -14,15 +14,18 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from sparsepo_dist.config import RunConfig
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.pack import pair_key
 from sparsepo_dist.data.tokenize import load_tokenized
 from sparsepo_dist.engines import distributed
 from sparsepo_dist.engines.adapter_files import SETTINGS, adapter_settings, adapter_weights, is_adapter_folder
+from sparsepo_dist.engines.cached import cache_key, check_key
 from sparsepo_dist.engines.ds_config import agree, check_filled, engine_config, load_ds_config, precision
 from sparsepo_dist.engines.loading import check_window, load_config, load_tokenizer
+from sparsepo_dist.engines.reference_cache import MAKE_ANEW, ReferenceCache
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, resolve_kind, unused_options
 from sparsepo_dist.model_checks import check_models
-from sparsepo_dist.objectives import Objective, ObjectiveConfig, build_objective, unused_fields
+from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, build_objective, unused_fields
 from sparsepo_dist.training.config import check_shared
 
 log = logging.getLogger(__name__)
@@ -48,6 +51,8 @@ class Inputs:
     """One value for each field that recipe and ds_config share."""
     dtype: torch.dtype
     device: torch.device
+    cache: ReferenceCache | None = None
+    """With placement `cached`: fits, and has every pair."""
 
 
 def load_inputs(config: RunConfig) -> Inputs:
@@ -94,9 +99,44 @@ def load_inputs(config: RunConfig) -> Inputs:
     _check_token_ids(config, {"model": model_config, **frozen}, (*train, *heldout))
     if not needs.rejected:
         train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))
+    cache = None
+    if needs.reference and config.models.placement() == "cached":
+        cache = _open_cache(config, needs, mask_kind, dtype, (*train, *heldout))
     return Inputs(
-        config, objective, mask_kind, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype, device
+        config, objective, mask_kind, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype, device,
+        cache,
     )  # fmt: skip
+
+
+def reference_key(
+    config: RunConfig, needs: Requirements, mask_kind: MaskKind | None, dtype: torch.dtype,
+    known: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What a reference cache of this run depends on besides its pairs."""
+    path = config.reference.path or config.model.path
+    return cache_key(path, config.reference.adapter_path, dtype, needs, mask_kind, config.masks, known)
+
+
+def _open_cache(
+    config: RunConfig, needs: Requirements, mask_kind: MaskKind | None, dtype: torch.dtype,
+    pairs: Sequence[TokenizedPair],
+) -> ReferenceCache:  # fmt: skip
+    """The reference cache, held against the run.
+
+    Raises:
+        UserError: it is damaged, of something else, or lacks pairs.
+    """
+    assert config.reference.cache is not None
+    cache = ReferenceCache(Path(config.reference.cache))
+    check_key(cache, reference_key(config, needs, mask_kind, dtype, cache.key))
+    missing = cache.missing([pair_key(pair) for pair in pairs])
+    if missing:
+        raise UserError(
+            f"reference.cache: {cache.folder} lacks {len(missing)} of {len(pairs)} pairs, among them "
+            f"{pairs[missing[0]].place}: it was made from other data, or with another tokenizer or truncation. "
+            f"{MAKE_ANEW}"
+        )
+    return cache
 
 
 def resolve_builtin(config: RunConfig) -> RunConfig:

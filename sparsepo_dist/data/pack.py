@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +32,15 @@ def pack(
     if layout == "padded":
         batch = _pad(batch)
     return batch if device is None or device.type == "cpu" else _to_device(batch, device)
+
+
+def pair_key(pair: TokenizedPair) -> int:
+    """A 64-bit number made of a pair's token ids: the same wherever the pair stands."""
+    digest = hashlib.blake2b(digest_size=8)
+    for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
+        digest.update(len(ids).to_bytes(8, "little"))
+        digest.update(array("q", ids).tobytes())
+    return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 @dataclass
@@ -85,6 +96,7 @@ def _pack_flat(
     return PackedBatch(
         **columns,
         pair_index=torch.tensor(indices, dtype=torch.int64),
+        pair_key=torch.tensor([pair_key(pair) for pair in pairs], dtype=torch.int64),
         scores=None if None in scores else torch.tensor(scores, dtype=torch.float32),
         pair_weight=torch.tensor(weights, dtype=torch.float32),
         rows=1,
@@ -130,6 +142,7 @@ def _pad(packed: PackedBatch) -> PackedBatch:
         labels=packed.labels,
         sequence_id=packed.sequence_id,
         pair_index=packed.pair_index,
+        pair_key=packed.pair_key,
         scores=packed.scores,
         pair_weight=packed.pair_weight,
         rows=rows,

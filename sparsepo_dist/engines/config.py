@@ -10,7 +10,7 @@ from sparsepo_dist.errors import UserError
 
 ALL_LINEAR = "all-linear"
 _HIGHEST_RANK = 2**16
-Placement = Literal["adapter", "sharded", "replicated", "offload"]
+Placement = Literal["adapter", "sharded", "replicated", "offload", "cached"]
 
 
 @dataclass
@@ -71,10 +71,13 @@ class ReferenceConfig:
     """Model folder or hub id; the policy's starting point where not given."""
     adapter_path: str | None = None
     """Folder of a peft adapter that belongs on it: required, and normally the same, where `model.adapter_path` is."""
-    placement: Literal["auto", "adapter", "sharded", "replicated", "offload"] = "auto"
+    placement: Literal["auto", "adapter", "sharded", "replicated", "offload", "cached"] = "auto"
     """`adapter` is the policy's own model with its adapter off: no second copy. `sharded` shards parameters over the
     ranks (ZeRO-3 inference), `replicated` keeps a copy on each rank, `offload` shards them and rests them in host
-    memory. `auto`: `adapter` where the policy has one and no `reference.path` is given, else `sharded`."""
+    memory, `cached` reads what `sparsepo cache` has written and loads no reference. `auto`: `adapter` where the policy
+    has one and no `reference.path` is given, else `sharded`."""
+    cache: str | None = None
+    """Folder of a reference cache: what `sparsepo cache` writes, and placement `cached` reads."""
     tokens_per_pass: int = 16384
     """Packed tokens that a sharded reference or oracle scores at once, as whole micro-batches: its weights are gathered
     once for so many. What it says is kept until those micro-batches are trained."""
@@ -116,6 +119,8 @@ class Models:
         unused = []
         if not needs_reference and self.reference.placement != "auto":
             unused.append(f"reference.placement: objective {objective} has no reference model")
+        if needs_reference and self.reference.cache is not None and self.reference.placement != "cached":
+            unused.append("reference.cache: it is read with --reference.placement cached only")
         if self.oracle.path is None and self.oracle.placement != "sharded":
             unused.append(f"oracle.placement: objective {objective} has no oracle")
         return unused
@@ -153,6 +158,10 @@ class Models:
 
     def _check_reference(self) -> None:
         model, reference, placement = self.model, self.reference, self.placement()
+        if placement == "cached" and reference.cache is None:
+            raise UserError(
+                "reference.cache: placement cached reads a folder that `sparsepo cache` has written; name it"
+            )
         if model.adapter_path is not None and reference.adapter_path is None and reference.path is None:
             raise UserError(
                 f"reference.adapter_path: the policy starts from the adapter {model.adapter_path}; is the reference "

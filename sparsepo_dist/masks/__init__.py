@@ -4,13 +4,14 @@ from sparsepo_dist.masks.activation import activation_masks
 from sparsepo_dist.masks.config import MaskConfig, MaskKind, resolve_kind, unused_options
 from sparsepo_dist.masks.learned import MaskHeads
 from sparsepo_dist.masks.masker import MaskPair, TokenMasker
-from sparsepo_dist.masks.readings import ReferenceReadings
+from sparsepo_dist.masks.readings import Readings, ReferenceReadings
 
 __all__ = [
     "MaskConfig",
     "MaskHeads",
     "MaskKind",
     "MaskPair",
+    "Readings",
     "ReferenceReadings",
     "TokenMasker",
     "activation_masks",

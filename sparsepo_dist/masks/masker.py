@@ -12,7 +12,7 @@ from sparsepo_dist.masks.activation import activation_masks
 from sparsepo_dist.masks.config import MaskConfig, MaskKind
 from sparsepo_dist.masks.learned import MaskHeads
 from sparsepo_dist.masks.oracle import oracle_mask
-from sparsepo_dist.masks.readings import ReferenceReadings
+from sparsepo_dist.masks.readings import Readings
 from sparsepo_dist.masks.uniform import random_mask
 
 
@@ -32,7 +32,7 @@ class TokenMasker(nn.Module):
         seed: of random masks.
     """
 
-    def __init__(self, kind: MaskKind, config: MaskConfig, readings: ReferenceReadings, seed: int) -> None:
+    def __init__(self, kind: MaskKind, config: MaskConfig, readings: Readings, seed: int) -> None:
         super().__init__()
         self.kind, self.config, self.seed = kind, config, seed
         self.site_types = readings.site_types
@@ -53,6 +53,8 @@ class TokenMasker(nn.Module):
         return MaskPair(mask, mask)
 
     def _shared(self, reference: ReferenceOutputs, batch: PackedBatch) -> Tensor:
+        if reference.mask is not None:
+            return reference.mask
         if self.kind == "activation":
             assert reference.site_means is not None
             return activation_masks(reference.site_means, self.site_types, batch.sequence_id, batch.pairs, self.config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import deepspeed
 import torch
@@ -16,6 +16,22 @@ from sparsepo_dist.masks.config import MaskConfig, MaskKind
 from sparsepo_dist.masks.decoder import decoder_blocks
 from sparsepo_dist.masks.hooks import HiddenStack, Site, hidden_rows, site_means
 from sparsepo_dist.masks.sites import activation_sites
+
+
+class Readings(Protocol):
+    """What a masker must know of a reference."""
+
+    @property
+    def layers(self) -> int:
+        """L of the whole model."""
+
+    @property
+    def width(self) -> int:
+        """D."""
+
+    @property
+    def site_types(self) -> list[str]:
+        """Type of each activation, in the order of ReferenceOutputs.site_means."""
 
 
 class ReferenceReadings:

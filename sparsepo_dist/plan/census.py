@@ -145,12 +145,13 @@ def _take_census(setting: Setting) -> Census:
     reference_head = Unit()
     if setting.reference is not None:
         reference, reference_head = _units(scored, setting.element_size, frozenset(), trained=False)
+    own_engine = setting.reference is not None and setting.placement != "cached"
     moves = setting.reference is not None and setting.needs.divergence is not None
     return Census(
         policy=units,
         masks=_mask_unit(setting, readings),
         heads=Unit((*head.weights, *(_as_copy(w) for w in reference_head.weights if moves))),
-        reference=reference if moves or not reference else (*reference, reference_head),
+        reference=(*reference, *([] if moves else [reference_head])) if own_engine else (),
         oracle=_oracle_units(setting),
         frozen_adapter=_frozen_adapter(setting, units),
         readings=Readings(readings.width, readings.hidden_layers, len(readings.site_types)) if readings else Readings(),

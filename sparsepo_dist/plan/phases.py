@@ -90,7 +90,7 @@ def memory(setting: Setting, census: Census, shape: BatchShape, micro_batches: i
     )
     host = weights.host + pieces.training.host + sum(engine.host for engine in (reference, oracle) if engine)
     phases = [*_forward_phases(pieces, resting), *_backward_phases(pieces, resting)]
-    if not setting.needs.reference:
+    if setting.placement in (None, "cached"):
         phases = phases[1:]
     return Memory([*_loading(setting, census, pieces), *phases], host)
 

@@ -123,7 +123,7 @@ def _frozen_activations(setting: Setting, shape: BatchShape) -> Activations | No
     own = _decoder(setting, shape)
     found = [
         activations(own._replace(config=config, adapter=None, checkpointing=False, dropout=False))
-        for config in (setting.reference, setting.oracle)
+        for config in (None if setting.placement == "cached" else setting.reference, setting.oracle)
         if config is not None
     ]
     return max(found, key=lambda each: each.scoring, default=None)

@@ -128,6 +128,7 @@ def batch_like(shape: BatchShape) -> PackedBatch:
         labels=predicted.clone(),
         sequence_id=predicted.clone(),
         pair_index=torch.zeros(1, dtype=torch.int64),
+        pair_key=torch.zeros(1, dtype=torch.int64),
         scores=None,
         pair_weight=torch.zeros(1),
         rows=shape.blocks if shape.layout == "padded" else 1,

@@ -6,7 +6,6 @@ of models or ranks: several processes may write files into one pending folder, o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import sha256
 
 COMPLETE, MANIFEST, STATE = "COMPLETE", "manifest.json", "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
-_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -158,15 +157,6 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if match is None or not (folder / COMPLETE).is_file():
         raise UserError(f"resume: {folder} is no complete checkpoint (step-NNNNNNNN with a file {COMPLETE})")
     return Checkpoint(folder, int(match[1]))
-
-
-def sha256(file: Path) -> str:
-    """Hexadecimal digest of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as handle:
-        while block := handle.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
+from sparsepo_dist.engines.cached import Reference
 from sparsepo_dist.engines.distributed import world_size
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.reference import ReferenceEngine
@@ -47,7 +48,7 @@ class Trainer:
     """
 
     policy: PolicyEngine
-    reference: ReferenceEngine | None
+    reference: Reference | None
     oracle: ReferenceEngine | None
     objective: Objective
     train_batches: MicroBatches

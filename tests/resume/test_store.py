@@ -13,7 +13,8 @@ import torch
 
 from sparsepo_dist.engines.persistence import only_tensors
 from sparsepo_dist.errors import RunError, UserError
-from sparsepo_dist.training.checkpoint_store import COMPLETE, MANIFEST, CheckpointStore, open_checkpoint, sha256
+from sparsepo_dist.files import sha256
+from sparsepo_dist.training.checkpoint_store import COMPLETE, MANIFEST, CheckpointStore, open_checkpoint
 from sparsepo_dist.training.checkpointer import Checkpointer, _files_of_all
 from sparsepo_dist.training.config import CheckpointConfig
 

@@ -122,11 +122,11 @@ def _recorded() -> Any:
             current[0] = 0
 
     def recorded(self: MicroBatches, indices: Sequence[int]) -> Any:
-        for batch in of(self, indices):
-            if current[0]:
-                counting = batch.pair_index[batch.pair_weight.cpu() > 0].tolist()
-                seen.setdefault(current[0], []).extend(counting)
-            yield batch
+        batches = of(self, indices)
+        if current[0]:
+            counting = [index for plan in batches.plans if not plan.filler for index in plan.indices]
+            seen.setdefault(current[0], []).extend(counting)
+        return batches
 
     with patch.object(MicroBatches, "of", recorded), patch.object(Trainer, "train_step", step_of):
         yield seen

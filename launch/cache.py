@@ -1,0 +1,9 @@
+#!/usr/bin/env python3
+"""Write a reference cache on as many ranks as a launcher starts: `sparsepo cache` for references that need sharding."""
+
+import sys
+
+from sparsepo_dist.cli import cache
+
+if __name__ == "__main__":
+    sys.exit(cache(sys.argv[1:]))

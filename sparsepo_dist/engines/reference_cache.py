@@ -1,0 +1,217 @@
+"""What a frozen reference said of pairs, on disk: written once, read memory-mapped, every read checked.
+
+    FOLDER/cache.json          the key, what is stored, sizes of all files; it comes last: without it there is no cache
+    FOLDER/pairs.safetensors   per pair: its key, where its rows are, their checksums
+    FOLDER/shard-RRRRR-KKKKK.safetensors   rows of the response tokens, those of a pair one after the other
+    FOLDER/head.safetensors    the reference's LM head, where a divergence needs it
+
+Rows of a field are [rows, ...]; a pair's are those of its chosen response, then those of its rejected one.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sparsepo_dist.errors import RankError, UserError
+from sparsepo_dist.ops import Head
+
+MANIFEST, PAIRS, HEAD = "cache.json", "pairs.safetensors", "head.safetensors"
+FORMAT = 1
+MAKE_ANEW = "Make it anew with `sparsepo cache` and this run's options"
+SHARD_BYTES = 256 * 2**20
+FIELDS = ("final_hidden", "layer_hidden", "logps", "mask")
+"""Of ReferenceOutputs; layer_hidden is stored [rows, L, D]."""
+
+
+class CachedReadings(NamedTuple):
+    """What a masker must know of the reference that was cached."""
+
+    layers: int
+    width: int
+    site_types: list[str]
+
+
+class CacheWriter:
+    """One rank's shards.
+
+    Args:
+        folder: where all ranks write.
+        part: this rank's number.
+    """
+
+    def __init__(self, folder: Path, part: int) -> None:
+        self._folder, self._part, self._shards = folder, part, 0
+        self._rows: dict[str, list[Tensor]] = {}
+        self._bytes = self._start = 0
+        self._pairs: list[list[int]] = []
+        self._checksums: list[list[int]] = []
+
+    def add(self, key: int, rows: Mapping[str, Tensor]) -> None:
+        """Rows of one pair: field to [rows, ...] on the CPU, fields in the order of FIELDS."""
+        count = len(next(iter(rows.values())))
+        self._pairs.append([key, self._part, self._shards, self._start, count])
+        self._checksums.append([checksum(values) for values in rows.values()])
+        for name, values in rows.items():
+            self._rows.setdefault(name, []).append(values)
+            self._bytes += values.nbytes
+        self._start += count
+        if self._bytes >= SHARD_BYTES:
+            self._write_shard()
+
+    def close(self) -> None:
+        """Write what is left, and this part's list of pairs."""
+        if self._rows:
+            self._write_shard()
+        fields = len(self._checksums[0]) if self._checksums else 0
+        pairs = torch.tensor(self._pairs, dtype=torch.int64).view(-1, 5)
+        sums = torch.tensor(self._checksums, dtype=torch.int64).view(-1, fields)
+        save_file({"pairs": pairs, "checksums": sums}, self._folder / _part_name(self._part))
+
+    def _write_shard(self) -> None:
+        tensors = {name: torch.cat(parts) for name, parts in self._rows.items()}
+        save_file(tensors, self._folder / _shard_name(self._part, self._shards))
+        self._rows, self._bytes, self._start = {}, 0, 0
+        self._shards += 1
+
+
+def finish_cache(folder: Path, parts: int, key: Mapping[str, Any], readings: CachedReadings) -> None:
+    """Join the parts of all ranks; with this the folder is a cache. One process calls it."""
+    loaded = [load_file(folder / _part_name(part)) for part in range(parts)]
+    filled = [part for part in loaded if len(part["pairs"])]
+    pairs, sums = (torch.cat([part[name] for part in filled]) for name in ("pairs", "checksums"))
+    order = pairs[:, 0].argsort(stable=True)
+    save_file({"pairs": pairs[order].contiguous(), "checksums": sums[order].contiguous()}, folder / PAIRS)
+    for part in range(parts):
+        (folder / _part_name(part)).unlink()
+    files = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
+    manifest = {"format": FORMAT, "key": dict(key), "readings": readings._asdict(), "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+class ReferenceCache:
+    """A finished cache, open for reading.
+
+    Raises:
+        UserError: the folder holds none, or files are missing or of another size.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if not (folder / MANIFEST).is_file():
+            raise UserError(
+                f"reference.cache: {folder} holds no finished cache (no {MANIFEST} is there). {MAKE_ANEW}"
+            )
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            self.key: dict[str, Any] = manifest["key"]
+            self.readings = CachedReadings(**manifest["readings"])
+            self.fields: list[str] = self.key["fields"]
+            self._check_files(manifest["files"])
+            index = load_file(folder / PAIRS)
+            self._keys, self._places = index["pairs"][:, 0].contiguous(), index["pairs"][:, 1:].tolist()
+            self._checksums = index["checksums"].tolist()
+            known = manifest["format"]
+        except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
+            raise UserError(
+                f"reference.cache: {folder} is damaged ({error}). {MAKE_ANEW}"
+            ) from None
+        if known != FORMAT:
+            raise UserError(f"reference.cache: {folder} has format {known}, this version reads {FORMAT}. {MAKE_ANEW}")
+        self._open: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        """Number of different pairs."""
+        return len(self._places)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the reference's head is stored too."""
+        return (self.folder / HEAD).is_file()
+
+    def head(self) -> Head:
+        """The reference's LM head."""
+        try:
+            tensors = load_file(self.folder / HEAD)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"reference.cache: {self.folder / HEAD} cannot be read: {error}") from None
+        found = Head(tensors["weight"], tensors.get("bias"))
+        sums = [checksum(part) for part in found if part is not None]
+        if sums != self.key["head"]:
+            raise UserError(f"reference.cache: {self.folder / HEAD} has changed since it was written. {MAKE_ANEW}")
+        return found
+
+    def missing(self, keys: Sequence[int]) -> list[int]:
+        """Positions of the keys that the cache does not have."""
+        return [at for at, place in enumerate(self._find(torch.tensor(keys, dtype=torch.int64))) if place is None]
+
+    def rows(self, keys: Tensor, counts: Sequence[int]) -> dict[str, Tensor]:
+        """Rows of some pairs [P], one after the other: field to [N, ...], N being the sum of `counts`.
+
+        Raises:
+            RankError: a pair is not there, or what is read is not what was written.
+        """
+        found: dict[str, list[Tensor]] = {name: [] for name in self.fields}
+        for place, count in zip(self._find(keys), counts, strict=True):
+            if place is None:
+                raise RankError(
+                    f"reference.cache: {self.folder} lacks a pair of this run. {MAKE_ANEW}"
+                )
+            part, shard, start, stored = self._places[place]
+            if stored != count:
+                raise RankError(
+                    f"reference.cache: {self.folder} has {stored} rows of a pair of {count} tokens. {MAKE_ANEW}"
+                )
+            for name, expected in zip(self.fields, self._checksums[place], strict=True):
+                values = self._read(_shard_name(part, shard), name, start, count)
+                if checksum(values) != expected:
+                    raise RankError(
+                        f"reference.cache: {self.folder / _shard_name(part, shard)} has changed since it was written "
+                        f"({name}, rows {start} to {start + count}). {MAKE_ANEW}"
+                    )
+                found[name].append(values)
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+    def _find(self, keys: Tensor) -> list[int | None]:
+        places = torch.searchsorted(self._keys, keys.cpu()).clamp(max=len(self._keys) - 1)
+        there = self._keys[places] == keys.cpu()
+        return [place if ok else None for place, ok in zip(places.tolist(), there.tolist(), strict=True)]
+
+    def _read(self, shard: str, name: str, start: int, count: int) -> Tensor:
+        try:
+            if shard not in self._open:
+                self._open[shard] = safe_open(self.folder / shard, framework="pt")
+            values: Tensor = self._open[shard].get_slice(name)[start : start + count]
+        except (OSError, SafetensorError) as error:
+            raise RankError(f"reference.cache: {self.folder / shard} cannot be read: {error}") from None
+        return values
+
+    def _check_files(self, sizes: Mapping[str, int]) -> None:
+        for name, size in sizes.items():
+            path = self.folder / name
+            if Path(name).name != name or not path.is_file():
+                raise ValueError(f"{name} is missing")
+            if path.stat().st_size != size:
+                raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {size}")
+
+
+def checksum(values: Tensor) -> int:
+    """CRC-32 of a tensor's bytes."""
+    data: Any = values.contiguous().view(-1).view(torch.uint8).numpy()
+    return zlib.crc32(data)
+
+
+def _shard_name(part: int, number: int) -> str:
+    return f"shard-{part:05d}-{number:05d}.safetensors"
+
+
+def _part_name(part: int) -> str:
+    return f"pairs-{part:05d}.safetensors"
