@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast bench-ops lint format clean
+.PHONY: setup demo test test-fast bench-ops bench lint format clean
 
 setup: $(STAMP)
 
@@ -32,6 +32,11 @@ test-fast: setup
 # The fused operation against eager PyTorch (and TRL's chunked kernels where trl is installed): a table and JSON.
 bench-ops: setup
 	$(BIN)/python -m benchmarks.ops --output benchmarks/results/ops.json
+
+# Whole training steps against TRL's, on the pairs in PAIRS (hh_harmless_base.jsonl, imdb_pairs.jsonl).
+PAIRS ?= ../shared/data
+bench: setup
+	$(BIN)/python -m benchmarks.steps --data $(PAIRS) --output benchmarks/results/steps.json
 
 lint: setup
 	$(BIN)/ruff check .

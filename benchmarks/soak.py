@@ -29,6 +29,7 @@ from benchmarks.measure import describe
 from sparsepo_dist.training.checkpoint_store import CheckpointStore
 
 RANKS = 2
+START_SECONDS = 20  # until a start trains
 ROOT = Path(__file__).resolve().parents[1]
 VOLATILE = ("tokens_per_second", "seconds")
 KINDS = {
@@ -82,6 +83,16 @@ def disturb(launcher: subprocess.Popen[bytes], kind: str, dice: random.Random) -
         time.sleep(0.1)
 
 
+def complete_steps(run: Path) -> list[int]:
+    """Steps of a run's complete checkpoints, the newest first."""
+    return [checkpoint.step for checkpoint in CheckpointStore(run / "checkpoints").complete()]
+
+
+def newest_step(run: Path) -> int:
+    """How far a run's newest complete checkpoint is; 0 without one."""
+    return max(complete_steps(run), default=0)
+
+
 def _signal(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
@@ -98,18 +109,20 @@ def soak(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         raise SystemExit(f"the undisturbed run failed: see {folder / 'undisturbed.log'}")
     undisturbed_seconds = time.monotonic() - began
     events = []
-    longest = 2 * undisturbed_seconds / arguments.kills + 15
-    for _ in tqdm(range(arguments.kills), desc="kills", unit="kill"):
+    per_step = undisturbed_seconds / arguments.steps
+    for kill in tqdm(range(arguments.kills), desc="kills", unit="kill"):
         process = start(arguments, killed, folder / "killed.log")
         kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
-        delay = dice.uniform(1, longest)
+        # Of the work that is left, each kill's share on average: the run lasts as long as there are kills to come.
+        left = (arguments.steps - newest_step(killed)) * per_step / (arguments.kills - kill)
+        delay = dice.uniform(1, left + START_SECONDS)
         try:
             if process.wait(timeout=delay) != 0:
                 raise SystemExit(f"a start failed: see {folder / 'killed.log'}")
             break  # it came to its end first
         except subprocess.TimeoutExpired:
             disturb(process, kind, dice)
-        steps = [checkpoint.step for checkpoint in CheckpointStore(killed / "checkpoints").complete()]
+        steps = complete_steps(killed)
         events.append({"after_seconds": round(delay, 1), "kind": kind, "complete_checkpoints": steps})
     code = start(arguments, killed, folder / "killed.log").wait()
     return {

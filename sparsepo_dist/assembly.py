@@ -66,9 +66,7 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
     )  # fmt: skip
 
 
-def _build_policy(
-    inputs: Inputs, engine: dict[str, Any], reference: Reference | None
-) -> PolicyModel:
+def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: Reference | None) -> PolicyModel:
     config, needs = inputs.config, inputs.objective.requirements
     model = load_model(
         config.model.path,

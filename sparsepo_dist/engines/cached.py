@@ -80,9 +80,7 @@ def check_key(cache: ReferenceCache, wanted: Mapping[str, Any]) -> None:
     if "final_hidden" in wanted["fields"] and not cache.has_head:
         wrong.append("it lacks the reference's head")
     if wrong:
-        raise UserError(
-            f"reference.cache: {cache.folder} does not fit: {'; '.join(wrong)}. {MAKE_ANEW}"
-        )
+        raise UserError(f"reference.cache: {cache.folder} does not fit: {'; '.join(wrong)}. {MAKE_ANEW}")
 
 
 class CachedReference:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
 from sparsepo_dist.engines.adapters import as_reference
 from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.distributed import world_size
 from sparsepo_dist.engines.ds_config import zero_stage
 from sparsepo_dist.engines.head import HeadStats
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
@@ -112,6 +113,9 @@ class PolicyEngine:
         self.zero_stage = zero_stage(ds_config)
         if self.zero_stage == 3:
             module.head_stats.gather_with_zero3()
+        if self.zero_stage == 0 and world_size() == 1:
+            # DeepSpeed would copy all gradients into one buffer, reduce it over nobody, and copy them back.
+            self.engine.enable_backward_allreduce = False
         self.module = module
 
     def stats(

@@ -107,9 +107,7 @@ class ReferenceCache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         if not (folder / MANIFEST).is_file():
-            raise UserError(
-                f"reference.cache: {folder} holds no finished cache (no {MANIFEST} is there). {MAKE_ANEW}"
-            )
+            raise UserError(f"reference.cache: {folder} holds no finished cache (no {MANIFEST} is there). {MAKE_ANEW}")
         try:
             manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             self.key: dict[str, Any] = manifest["key"]
@@ -121,9 +119,7 @@ class ReferenceCache:
             self._checksums = index["checksums"].tolist()
             known = manifest["format"]
         except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
-            raise UserError(
-                f"reference.cache: {folder} is damaged ({error}). {MAKE_ANEW}"
-            ) from None
+            raise UserError(f"reference.cache: {folder} is damaged ({error}). {MAKE_ANEW}") from None
         if known != FORMAT:
             raise UserError(f"reference.cache: {folder} has format {known}, this version reads {FORMAT}. {MAKE_ANEW}")
         self._open: dict[str, Any] = {}
@@ -162,9 +158,7 @@ class ReferenceCache:
         found: dict[str, list[Tensor]] = {name: [] for name in self.fields}
         for place, count in zip(self._find(keys), counts, strict=True):
             if place is None:
-                raise RankError(
-                    f"reference.cache: {self.folder} lacks a pair of this run. {MAKE_ANEW}"
-                )
+                raise RankError(f"reference.cache: {self.folder} lacks a pair of this run. {MAKE_ANEW}")
             part, shard, start, stored = self._places[place]
             if stored != count:
                 raise RankError(

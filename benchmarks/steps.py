@@ -1,0 +1,302 @@
+"""Whole training steps: ours against TRL's, and against ours with one thing changed; `make bench`.
+
+    python -m benchmarks.steps --smollm2 FOLDER --data FOLDER --output FILE.json [--only trl,ranks,...] [--rounds 2]
+
+Everything of a table runs in turn, each in a process of its own (benchmarks/step_worker.py), `--rounds` times; figures
+are medians over the steps after each process's first one. Memory is the peak above weights, gradients, optimizer
+state and reference, without what was there before any model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, LlamaConfig, PretrainedConfig
+
+from benchmarks.measure import MIB, describe, matrix_rate
+from benchmarks.step_worker import Measured, Work
+from benchmarks.tables import table
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = {"HH": "hh_harmless_base.jsonl", "IMDB": "imdb_pairs.jsonl"}
+SPARSEPO = {"objective.name": "sparsepo", "reference.placement": "replicated"}
+DPO = {"objective.name": "dpo", "reference.placement": "replicated"}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+LEAST_RATE = 0.5  # of fp32's: below it the machine has no arithmetic of that kind, and a figure would say nothing
+
+
+class Bench(NamedTuple):
+    """What all tables share."""
+
+    models: dict[str, Path]
+    data: Path
+    scratch: Path
+    rates: dict[str, float]
+    """Floating-point operations per second of a square product, by dtype."""
+    rounds: int
+    steps: int
+
+
+def trl_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    """(a) Full SparsePO with independent masks, and DPO, against TRL's DPO: same pairs, model, dtype; one rank."""
+    for model in ("pythia-70m", "smollm2-135m"):
+        for name, file in FILES.items():
+            for dtype in bench.rates:
+                work = _work(bench, model, file, dtype)
+                found = _in_turn(
+                    bench,
+                    {
+                        "TRL DPO": dataclasses.replace(work, system="trl"),
+                        "SparsePO": dataclasses.replace(work, fields=SPARSEPO),
+                        "DPO": dataclasses.replace(work, fields=DPO),
+                    },
+                )
+                peer = found["TRL DPO"]
+                for run in found:
+                    yield {
+                        "model": model, "pairs": name, "dtype": dtype, "run": run,
+                        "time / TRL": found[run].seconds / peer.seconds,
+                        "memory / TRL": found[run].memory / peer.memory,
+                        **found[run].columns(bench, model, dtype),
+                    }  # fmt: skip
+
+
+def rank_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    """(b) Ranks and ZeRO stages; the machine's cores are shared out."""
+    work = _work(bench, "pythia-70m", FILES["HH"], "fp32")
+    fields = {"objective.name": "sparsepo"}
+    runs = {
+        f"{ranks} x ZeRO-{stage}": (dataclasses.replace(work, fields=fields, zero_stage=stage), ranks)
+        for ranks in (1, 2)
+        for stage in (0, 2, 3)
+    }
+    found = _in_turn(bench, {n: w for n, (w, _) in runs.items()}, {n: r for n, (_, r) in runs.items()})
+    yield from _against(bench, found, "1 x ZeRO-0", "pythia-70m")
+
+
+def prompt_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    """(c) What sharing prompts gains: responses of 64 tokens."""
+    for prompt in (64, 256, 1024):
+        work = _work(bench, "pythia-70m", FILES["HH"], "fp32")
+        work = dataclasses.replace(work, lengths=[prompt, 64], max_length=2048)
+        found = _in_turn(
+            bench,
+            {
+                layout: dataclasses.replace(work, fields={**SPARSEPO, "data.layout": layout})
+                for layout in ("packed", "prefix_shared")
+            },
+        )
+        for row in _against(bench, found, "packed", "pythia-70m"):
+            yield {"prompt": prompt, **row}
+
+
+def sparsity_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    """(d) What sparse masks gain: both masks are 0 for a share of the tokens."""
+    fields = {**SPARSEPO, "masks.kind": "ones"}
+    work = _work(bench, "pythia-70m", FILES["IMDB"], "fp32")
+    runs = {f"{share:.0%}": dataclasses.replace(work, fields=fields, sparsity=share) for share in (0.0, 0.5, 0.8, 0.95)}
+    yield from _against(bench, _in_turn(bench, runs), "0%", "pythia-70m")
+
+
+def reference_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    """(e) Where the reference is: an engine of its own, or a cache on disk."""
+    for objective in ("sparsepo", "dpo"):
+        for ranks, stage in ((1, 0), (2, 3)):
+            work = _work(bench, "pythia-70m", FILES["HH"], "fp32")
+            cache = bench.scratch / f"cache-{objective}"
+            common = {"objective.name": objective, "reference.cache": cache}
+            if not cache.exists():
+                _write_cache(work, common)
+            runs = {
+                placement: dataclasses.replace(
+                    work, fields={**common, "reference.placement": placement}, zero_stage=stage
+                )
+                for placement in ("sharded", "replicated", "cached")
+            }
+            found = _in_turn(bench, runs, dict.fromkeys(runs, ranks))
+            for row in _against(bench, found, "sharded", "pythia-70m"):
+                yield {"objective": objective, "ranks": ranks, "ZeRO": stage, **row}
+
+
+def vocabulary_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    """(f) The vocabulary at a fixed body: memory does not follow it, but for the head's own weights and gradient."""
+    runs = {}
+    for thousand in (32, 64, 128, 256):
+        name = f"{thousand}k"
+        folder = bench.scratch / f"vocabulary-{name}"
+        if not folder.exists():
+            sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4}
+            positions = {"max_position_embeddings": 2048, "vocab_size": 1000 * thousand}
+            _save_model(LlamaConfig(**sizes, **positions, tie_word_embeddings=True), bench, folder)
+        bench.models[name] = folder
+        # Kept logits grow up to ops.keep_bytes; without them nothing is left that could follow the vocabulary.
+        runs[name] = dataclasses.replace(
+            _work(bench, name, FILES["IMDB"], "fp32"), lengths=[16, 64], fields={**SPARSEPO, "ops.keep_bytes": 0}
+        )
+    found = _in_turn(bench, runs)
+    for name, run in found.items():
+        yield {"vocabulary": name, "MiB above the states": run.memory / MIB, **run.columns(bench, name, "fp32")}
+
+
+TABLES = {
+    "trl": trl_rows, "ranks": rank_rows, "prompts": prompt_rows, "sparsity": sparsity_rows,
+    "reference": reference_rows, "vocabulary": vocabulary_rows,
+}  # fmt: skip
+
+
+class Found(NamedTuple):
+    """Of one candidate, over all its processes."""
+
+    seconds: float
+    """All measured steps of a process: the median over processes."""
+    memory: int
+    """Above the states; among several ranks, of rank 0 with its states."""
+    tokens: list[list[list[int]]]
+
+    def columns(self, bench: Bench, model: str, dtype: str) -> dict[str, Any]:
+        """What every table shows."""
+        lengths = [pair for step in self.tokens for pair in step]
+        packed = sum(prompt + chosen + rejected - 2 for prompt, chosen, rejected in lengths)
+        work = necessary_flops(AutoConfig.from_pretrained(bench.models[model]), lengths)
+        return {
+            "tokens/s": packed / self.seconds,
+            "share of matrix rate": work / self.seconds / bench.rates[dtype],
+            "MiB": self.memory / MIB,
+            "seconds": self.seconds,
+        }
+
+
+def necessary_flops(config: PretrainedConfig, pairs: list[list[int]]) -> float:
+    """Of the products that a preference step with a reference cannot do without, each prompt once.
+
+    The policy forward and twice that backward, the reference forward; the heads at response tokens only.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    width, layers = config.hidden_size, config.num_hidden_layers
+    head = model.get_output_embeddings().weight
+    embedding = model.get_input_embeddings().weight
+    matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2 and p is not head and p is not embedding)
+    total = 0.0
+    for prompt, chosen, rejected in pairs:
+        tokens = prompt + chosen + rejected - 2
+        seen = sum([prompt * (prompt + 1) / 2, *(n * prompt + n * (n + 1) / 2 for n in (chosen - 1, rejected - 1))])
+        total += 2 * matrices * tokens + 4 * width * layers * seen + 2 * head.numel() * (chosen + rejected)
+    return 4 * total
+
+
+def _work(bench: Bench, model: str, file: str, dtype: str) -> Work:
+    name = str(DTYPES[dtype]).removeprefix("torch.")
+    threads = torch.get_num_threads()
+    return Work("ours", str(bench.models[model]), str(bench.data / file), name, steps=bench.steps, threads=threads)
+
+
+def _in_turn(bench: Bench, runs: Mapping[str, Work], ranks: Mapping[str, int] | None = None) -> dict[str, Found]:
+    processes: dict[str, list[Measured]] = {name: [] for name in runs}
+    for _ in range(bench.rounds):
+        for name, work in runs.items():
+            processes[name].append(_measure(work, (ranks or {}).get(name, 1)))
+    found = {}
+    for name, measured in processes.items():
+        seconds = statistics.median(sum(m.seconds) for m in measured)
+        alone = (ranks or {}).get(name, 1) == 1
+        memory = int(statistics.median(m.peak_bytes - m.state_bytes * alone for m in measured))
+        found[name] = Found(seconds, memory, measured[0].tokens)
+    return found
+
+
+def _measure(work: Work, ranks: int) -> Measured:
+    command = [sys.executable]
+    threads = max(1, work.threads // ranks)
+    if ranks > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+    described = json.dumps(dataclasses.asdict(dataclasses.replace(work, threads=threads)), default=str)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "-m", "benchmarks.step_worker", described], cwd=ROOT, env=environment, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(f"{described} failed:\n{done.stderr[-3000:]}")
+    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith('{"seconds"'))
+    return Measured(**json.loads(line))
+
+
+def _against(bench: Bench, found: Mapping[str, Found], base: str, model: str) -> Iterator[dict[str, Any]]:
+    for name, run in found.items():
+        yield {
+            "run": name, f"time / {base}": run.seconds / found[base].seconds, **run.columns(bench, model, "fp32"),
+        }  # fmt: skip
+
+
+def _write_cache(work: Work, fields: Mapping[str, Any]) -> None:
+    options = {
+        "model.path": work.model, "training.precision": "fp32", **fields, "all_layers": "true",
+        **{f"data.{name}": value for name, value in vars(work.data()).items() if name in ("train", "on_bad_row")},
+        "data.max_length": work.max_length, "data.max_prompt_length": work.data().max_prompt_length,
+    }  # fmt: skip
+    command = [sys.executable, "launch/cache.py", *(f"--{name}={value}" for name, value in options.items())]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+
+
+def _save_model(config: PretrainedConfig, bench: Bench, folder: Path) -> None:
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(bench.models["smollm2-135m"]).save_pretrained(folder)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smollm2", type=Path, help="folder of SmolLM2-135M (default: the one the demo makes)")
+    parser.add_argument("--data", type=Path, required=True, help="folder of hh_harmless_base.jsonl, imdb_pairs.jsonl")
+    parser.add_argument("--output", type=Path, help="JSON file of every figure; tables already in it are kept")
+    parser.add_argument("--only", default=",".join(TABLES), help=f"some of {', '.join(TABLES)}")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each candidate")
+    parser.add_argument("--steps", type=int, default=4, help="steps of a process; the first one is not counted")
+    arguments = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rates = {name: matrix_rate(dtype, device) for name, dtype in DTYPES.items()}
+    left_out = [name for name, rate in rates.items() if rate < LEAST_RATE * rates["fp32"]]
+    scratch = Path(tempfile.mkdtemp(prefix="sparsepo-bench-"))
+    smollm2 = arguments.smollm2
+    if smollm2 is None:
+        from sparsepo_dist.sentiment.smollm2 import smollm2_folder
+
+        smollm2 = smollm2_folder()
+    models = {"smollm2-135m": smollm2, "pythia-70m": scratch / "pythia-70m"}
+    kept = {name: rate for name, rate in rates.items() if name not in left_out}
+    bench = Bench(models, arguments.data.resolve(), scratch, kept, arguments.rounds, arguments.steps)
+    _save_model(
+        GPTNeoXConfig(
+            vocab_size=50304, hidden_size=512, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=8,
+            max_position_embeddings=2048,
+        ),
+        bench, models["pythia-70m"],
+    )  # fmt: skip
+    result: dict[str, Any] = {}
+    if arguments.output and arguments.output.exists():
+        result = json.loads(arguments.output.read_text())
+    result |= {**describe(device), "matrix_flops_per_second": rates, "left_out": left_out}
+    for name in tqdm(arguments.only.split(","), desc="tables"):
+        result[name] = rows = list(TABLES[name](bench))
+        shown = [{column: value for column, value in row.items() if column != "seconds"} for row in rows]
+        print(table(str(TABLES[name].__doc__).splitlines()[0], shown), flush=True)
+        if arguments.output:
+            arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
