@@ -61,9 +61,9 @@ def copy_bandwidth(device: torch.device, rounds: int = 7) -> float:
     return 2 * source.nbytes / in_turn({"copy": lambda: target.copy_(source)}, rounds, device)["copy"].seconds
 
 
-def matrix_rate(dtype: torch.dtype, device: torch.device, rounds: int = 7) -> float:
-    """Floating-point operations per second of the product of two square matrices."""
-    size = 8192 if device.type == "cuda" else 2048
+def matrix_rate(dtype: torch.dtype, device: torch.device, rounds: int = 7, size: int | None = None) -> float:
+    """Floating-point operations per second of the product of two square matrices, of `size` rows if given."""
+    size = size or (8192 if device.type == "cuda" else 2048)
     matrix = torch.randn(size, size, device=device).to(dtype)
     return 2 * size**3 / in_turn({"product": lambda: matrix @ matrix}, rounds, device)["product"].seconds
 

@@ -268,8 +268,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="steps of a process; the first one is not counted")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rates = {name: matrix_rate(dtype, device) for name, dtype in DTYPES.items()}
-    left_out = [name for name, rate in rates.items() if rate < LEAST_RATE * rates["fp32"]]
+    probes = {name: matrix_rate(dtype, device, rounds=3, size=512) for name, dtype in DTYPES.items()}
+    left_out = [name for name, rate in probes.items() if rate < LEAST_RATE * probes["fp32"]]
+    rates = {name: matrix_rate(DTYPES[name], device) for name in DTYPES if name not in left_out}
     scratch = Path(tempfile.mkdtemp(prefix="sparsepo-bench-"))
     smollm2 = arguments.smollm2
     if smollm2 is None:
@@ -277,8 +278,7 @@ def main() -> None:
 
         smollm2 = smollm2_folder()
     models = {"smollm2-135m": smollm2, "pythia-70m": scratch / "pythia-70m"}
-    kept = {name: rate for name, rate in rates.items() if name not in left_out}
-    bench = Bench(models, arguments.data.resolve(), scratch, kept, arguments.rounds, arguments.steps)
+    bench = Bench(models, arguments.data.resolve(), scratch, rates, arguments.rounds, arguments.steps)
     _save_model(
         GPTNeoXConfig(
             vocab_size=50304, hidden_size=512, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=8,
@@ -289,7 +289,7 @@ def main() -> None:
     result: dict[str, Any] = {}
     if arguments.output and arguments.output.exists():
         result = json.loads(arguments.output.read_text())
-    result |= {**describe(device), "matrix_flops_per_second": rates, "left_out": left_out}
+    result |= {**describe(device), "matrix_flops_per_second": probes | rates, "left_out": left_out}
     for name in tqdm(arguments.only.split(","), desc="tables"):
         result[name] = rows = list(TABLES[name](bench))
         shown = [{column: value for column, value in row.items() if column != "seconds"} for row in rows]

@@ -30,7 +30,7 @@ from sparsepo_dist.engines.reference_cache import (
     checksum,
     finish_cache,
 )
-from sparsepo_dist.errors import RunError, UserError
+from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import Inputs, load_inputs, reference_key
 from sparsepo_dist.masks import activation_masks
 from sparsepo_dist.ops import Head
@@ -60,7 +60,7 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
 
     Raises:
         UserError: anything the user can mend, before anything is written.
-        RunError: it cannot be written.
+        RankError: it cannot be written.
     """
     distributed.prepare_environment()
     folder = _target(config)
@@ -73,7 +73,7 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
     _announce(inputs, pairs, key["fields"], folder, say, all_layers=all_layers)
     distributed.initialise(hang_minutes=config.training.hang_minutes)
     progress = Progress()
-    with failures_explained(progress):
+    with failures_explained(progress, left="Nothing of the cache is used; write it again"):
         progress.at("loading the reference")
         engine = build_reference(
             inputs,
@@ -82,10 +82,7 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
             ),
         )
         unfinished = folder.with_name(f".writing-{folder.name}")
-        try:
-            _write(inputs, engine, pairs, key, unfinished, progress)
-        except OSError as error:
-            raise RunError(f"reference.cache: {unfinished} cannot be written: {error}; nothing of it is used") from None
+        _write(inputs, engine, pairs, key, unfinished, progress)
         if distributed.rank() == 0:
             unfinished.rename(folder)
         _barrier()

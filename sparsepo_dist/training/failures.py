@@ -11,24 +11,25 @@ from sparsepo_dist.engines.distributed import lost_peer, rank
 from sparsepo_dist.errors import RankError
 from sparsepo_dist.training.progress import Progress
 
-_INTACT = "Complete checkpoints are intact, go on with --resume auto"
+INTACT = "Complete checkpoints are intact, go on with --resume auto"
 
 
 @contextmanager
-def failures_explained(progress: Progress) -> Iterator[None]:
+def failures_explained(progress: Progress, left: str = INTACT) -> Iterator[None]:
     """Turn the end of another rank, and files that cannot be read or written, into a RankError that says when.
 
-    When a rank dies, the others learn of it as an error of whatever collective they are in.
+    When a rank dies, the others learn of it as an error of whatever collective they are in. `left` is a sentence on
+    what there is to go on with.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise RankError(f"rank {rank()}: {error} (in {progress}). {_INTACT}") from None
+        raise RankError(f"rank {rank()}: {error} (in {progress}). {left}") from None
     except RuntimeError as error:
         if not lost_peer(error):
             raise
         reason = str(error).splitlines()[0].partition(". This is")[0]
         raise RankError(
             f"rank {rank()} lost another rank in {progress} ({reason}). What that rank or the launcher says tells why. "
-            f"{_INTACT}"
+            f"{left}"
         ) from None
