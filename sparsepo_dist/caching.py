@@ -108,7 +108,7 @@ def _with_an_engine(config: RunConfig) -> RunConfig:
                 "it is not cached"
             )
         placement = "sharded"
-    return dataclasses.replace(config, reference=dataclasses.replace(config.reference, placement=placement))
+    return dataclasses.replace(config, reference=dataclasses.replace(config.reference, placement=placement, cache=None))
 
 
 def _announce(

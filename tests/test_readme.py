@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.sentiment.prompts import all_prompts
 from tests.support.runs import assert_same_curve, train_all
-from tests.support.tiny import save_tiny_model
+from tests.support.tiny import save_tiny_model, write_pairs
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -134,6 +134,18 @@ def test_sparsepo_plan_answers_as_shown(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "It fits: the peak of" in done.stdout and "80 GiB less a margin" in done.stdout
+
+
+def test_sparsepo_cache_runs_as_shown(tmp_path: Path) -> None:
+    """But for model and data, which the recipe has on a hub."""
+    model = save_tiny_model(tmp_path / "model", "gpt_neox", positions=2048)
+    pairs = write_pairs(tmp_path / "pairs.jsonl", 6)
+    command = next(command for command in COMMANDS if command.startswith("sparsepo cache"))
+    given = {"model.path": model, "data.train": pairs, "data.heldout": pairs, "reference.cache": tmp_path / "cache"}
+    done = console(command, *(f"--{name}={value}" for name, value in given.items()))
+    assert done.returncode == 0, done.stderr
+    assert "6 pairs" in done.stdout and (tmp_path / "cache" / "cache.json").is_file()
+    assert "reference.cache" not in done.stderr
 
 
 def test_sparsepo_merge_runs_as_shown(tmp_path: Path) -> None:
