@@ -137,10 +137,11 @@ class Trainer:
     def score(self, batch: PackedBatch) -> ReferenceOutputs | None:
         """What the frozen models of their own say of a batch; None if there are none. Every rank must call this."""
         outputs = None
-        self.progress.at("scoring with the reference")
         if self.reference is not None:
+            self.progress.at("scoring with the reference")
             outputs = self.reference.score(batch)
         if self.oracle is not None:
+            self.progress.at("scoring with the oracle")
             oracle_logps = self.oracle.score(batch).logps
             outputs = dataclasses.replace(outputs or ReferenceOutputs(), oracle_logps=oracle_logps)
         return outputs

@@ -105,6 +105,16 @@ def test_bytes_sent(ask: Ask) -> None:
     assert sent["all-gather", "reference's weights"] == pytest.approx(body * scorings * 7 / 8, rel=0.01)
 
 
+def test_a_cached_reference_weighs_nothing_but_its_head(ask: Ask) -> None:
+    here, cached = (
+        make_plan(ask("pythia-1.4b", 8, {**DIALOGUE, "reference.placement": placement, "reference.cache": "DIR"}))
+        for placement in ("replicated", "cached")
+    )
+    assert here.memory.peak.parts.reference > 0 and cached.memory.peak.parts.reference == 0
+    assert cached.census.count("reference head") == here.census.count("reference head") > 0
+    assert "reference scoring" not in [phase.name for phase in cached.memory.phases]
+
+
 def test_shorter_pairs_make_fewer_micro_batches(ask: Ask) -> None:
     request = ask("pythia-1.4b", 8, DIALOGUE)
     assert make_plan(request).micro_batches == 128 // 8  # of the longest pairs, one a micro-batch
