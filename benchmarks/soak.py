@@ -113,8 +113,8 @@ def soak(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for kill in tqdm(range(arguments.kills), desc="kills", unit="kill"):
         process = start(arguments, killed, folder / "killed.log")
         kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
-        # Of the work that is left, each kill's share on average: the run lasts as long as there are kills to come.
-        left = (arguments.steps - newest_step(killed)) * per_step / (arguments.kills - kill)
+        # A share of the work that is left, so that the run outlasts its kills.
+        left = (arguments.steps - newest_step(killed)) * per_step / (arguments.kills - kill + 1)
         delay = dice.uniform(1, left + START_SECONDS)
         try:
             if process.wait(timeout=delay) != 0:
@@ -126,7 +126,7 @@ def soak(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         events.append({"after_seconds": round(delay, 1), "kind": kind, "complete_checkpoints": steps})
     code = start(arguments, killed, folder / "killed.log").wait()
     return {
-        "machine": describe(torch.device("cpu")),
+        **describe(torch.device("cpu")),
         "settings": {name: str(value) for name, value in {**SETTINGS, "training.max_steps": arguments.steps}.items()},
         "kills": events,
         "minutes": round((time.monotonic() - began) / 60, 1),
