@@ -146,10 +146,10 @@ def _spoiled_rows(fault: Fault) -> Iterator[None]:
     """The loss of a pair is not finite, in every step from `step` on."""
     losses = Trainer._losses
 
-    def spoiled(self: Trainer, batch: Any, *args: Any, **kwargs: Any) -> Any:
-        found = losses(self, batch, *args, **kwargs)
+    def spoiled(self: Trainer, known: Any, *args: Any, **kwargs: Any) -> Any:
+        found = losses(self, known, *args, **kwargs)
         if kwargs.get("training", True) and self.progress.step >= fault["step"]:
-            row = batch.pair_index.to(found.device) == fault["pair"]
+            row = known.batch.pair_index.to(found.device) == fault["pair"]
             found = found * torch.where(row, math.nan if fault["kind"] == "nan" else math.inf, 1.0)
         return found
 

@@ -43,6 +43,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "data.heldout": base / "pairs.jsonl",
         "data.max_length": 100,
         "data.tokens_per_micro_batch": 120,
+        # Scored in the same micro-batches, the reference is the policy to the last bit.
+        "reference.tokens_per_pass": 1,
         "lora.rank": 4,
         "training.pairs_per_step": 8,
         "training.epochs": 3,
