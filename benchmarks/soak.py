@@ -88,11 +88,6 @@ def complete_steps(run: Path) -> list[int]:
     return [checkpoint.step for checkpoint in CheckpointStore(run / "checkpoints").complete()]
 
 
-def newest_step(run: Path) -> int:
-    """How far a run's newest complete checkpoint is; 0 without one."""
-    return max(complete_steps(run), default=0)
-
-
 def _signal(pid: int, number: signal.Signals) -> None:
     try:
         os.kill(pid, number)
@@ -114,7 +109,7 @@ def soak(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         process = start(arguments, killed, folder / "killed.log")
         kind = dice.choices(list(KINDS), list(KINDS.values()))[0]
         # A share of the work that is left, so that the run outlasts its kills.
-        left = (arguments.steps - newest_step(killed)) * per_step / (arguments.kills - kill + 1)
+        left = (arguments.steps - max(complete_steps(killed), default=0)) * per_step / (arguments.kills - kill + 1)
         delay = dice.uniform(1, left + START_SECONDS)
         try:
             if process.wait(timeout=delay) != 0:

@@ -15,7 +15,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,6 @@ from sparsepo_dist.data.order import SampleOrder
 from sparsepo_dist.data.tokenize import load_tokenized
 from sparsepo_dist.engines.loading import load_tokenizer
 from sparsepo_dist.masks import MaskPair
-
-CUTS = ("train", "on_bad_row", "max_length", "max_prompt_length")
 
 
 @dataclass
@@ -58,10 +56,20 @@ class Work:
     sparsity: float | None = None
     """Ours: share of tokens whose masks are both 0, in place of the masks that the objective makes."""
 
+    @property
+    def pairs_of_all_steps(self) -> int:
+        """How many pairs are needed."""
+        return self.steps * self.pairs_per_step
+
     def data(self) -> DataConfig:
         """How pairs are cut, for both systems."""
         prompt = self.max_length * 3 // 4
         return DataConfig(train=self.pairs, on_bad_row="skip", max_length=self.max_length, max_prompt_length=prompt)
+
+    def data_fields(self) -> dict[str, Any]:
+        """The same as fields of a run's configuration."""
+        names = ("train", "on_bad_row", "max_length", "max_prompt_length")
+        return {f"data.{name}": getattr(self.data(), name) for name in names}
 
 
 @dataclass
@@ -78,20 +86,23 @@ class Measured:
     """Weights, gradients, optimizer state and reference, as the system keeps them."""
     tokens: list[list[list[int]]]
     """Per step after the first, per pair: tokens of prompt, chosen and rejected response."""
-    parameters: int
 
 
 def read_pairs(work: Work) -> list[TokenizedPair]:
     """The pairs of all steps, in file order."""
-    count = work.steps * work.pairs_per_step
-    if work.lengths is None:
-        return load_tokenized(work.pairs, load_tokenizer(work.model), work.data())[:count]
-    dice, (prompt, response) = random.Random(0), work.lengths
+    if work.lengths is not None:
+        return random_pairs(work, work.lengths)
+    return load_tokenized(work.pairs, load_tokenizer(work.model), work.data())[: work.pairs_of_all_steps]
+
+
+def random_pairs(work: Work, lengths: Sequence[int]) -> list[TokenizedPair]:
+    """As many pairs of random tokens, of `Work.lengths`."""
+    dice, (prompt, response) = random.Random(0), lengths
 
     def ids(length: int) -> tuple[int, ...]:
         return tuple(dice.randrange(1000, 20000) for _ in range(length))
 
-    return [TokenizedPair(ids(prompt), ids(response), ids(response)) for _ in range(count)]
+    return [TokenizedPair(ids(prompt), ids(response), ids(response)) for _ in range(work.pairs_of_all_steps)]
 
 
 def shapes(pairs: list[TokenizedPair], work: Work) -> list[list[list[int]]]:
@@ -130,13 +141,13 @@ def run_ours(work: Work) -> Measured:
         "training.pairs_per_step": work.pairs_per_step, "training.max_steps": work.steps,
         "training.schedule": "constant", "training.warmup_ratio": 0.0,
         "training.precision": {"float32": "fp32", "bfloat16": "bf16"}[work.dtype],
-        **{f"data.{name}": getattr(work.data(), name) for name in CUTS},
-        **work.fields,
+        **work.data_fields(), **work.fields,
     }  # fmt: skip
     distributed.prepare_environment()
     inputs = load_inputs(parse_train([f"--{name}={value}" for name, value in fields.items()]))
     distributed.initialise()
-    inputs = dataclasses.replace(inputs, train=read_pairs(work))
+    given = inputs.train[: work.pairs_of_all_steps]
+    inputs = dataclasses.replace(inputs, train=given if work.lengths is None else random_pairs(work, work.lengths))
     before = resident_bytes()
     trainer = build_trainer(inputs, folder)
     trainer.order = _InOrder(len(inputs.train), work.pairs_per_step, 0)
@@ -149,7 +160,7 @@ def run_ours(work: Work) -> Measured:
     states = parameters * ((12 if width == 4 else 14) + width)
     if trainer.reference is not None:
         states += parameters * width
-    return Measured(seconds, losses, peak - before, states, shapes(list(inputs.train), work), parameters)
+    return Measured(seconds, losses, peak - before, states, shapes(list(inputs.train), work))
 
 
 def run_trl(work: Work) -> Measured:
@@ -203,9 +214,7 @@ def run_trl(work: Work) -> Measured:
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     parameters = sum(p.numel() for p in policy.parameters())
     width = policy.dtype.itemsize
-    return Measured(
-        seconds[1:], losses, max(peaks[1:]) - before, parameters * width * 5, shapes(pairs, work), parameters
-    )
+    return Measured(seconds[1:], losses, max(peaks[1:]) - before, parameters * width * 5, shapes(pairs, work))
 
 
 class _InOrder(SampleOrder):

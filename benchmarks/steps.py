@@ -244,8 +244,7 @@ def _against(bench: Bench, found: Mapping[str, Found], base: str, model: str) ->
 def _write_cache(work: Work, fields: Mapping[str, Any]) -> None:
     options = {
         "model.path": work.model, "training.precision": "fp32", **fields, "all_layers": "true",
-        **{f"data.{name}": value for name, value in vars(work.data()).items() if name in ("train", "on_bad_row")},
-        "data.max_length": work.max_length, "data.max_prompt_length": work.data().max_prompt_length,
+        **work.data_fields(),
     }  # fmt: skip
     command = [sys.executable, "launch/cache.py", *(f"--{name}={value}" for name, value in options.items())]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})

@@ -27,9 +27,7 @@ from sparsepo_dist.training.trainer import Trainer
 def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
     """Reference, oracle and policy engines, and the trainer. Every rank must call this."""
     config, needs = inputs.config, inputs.objective.requirements
-    engine = engine_config(
-        inputs.ds_config, inputs.agreed, inputs.dtype, inputs.model_config.hidden_size, folder / "monitor"
-    )
+    engine = filled_config(inputs, folder)
     oracle = None
     reference: Reference | None = None
     if inputs.cache is not None:
@@ -64,6 +62,12 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
         inputs.agreed["training.pairs_per_step"], folder,
         config.micro_batches_per_pass if gathering else 1,
     )  # fmt: skip
+
+
+def filled_config(inputs: Inputs, folder: Path) -> dict[str, Any]:
+    """The ds_config that the policy's engine gets, and frozen engines' is made from; `folder` is the run's."""
+    width = inputs.model_config.hidden_size
+    return engine_config(inputs.ds_config, inputs.agreed, inputs.dtype, width, folder / "monitor")
 
 
 def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: Reference | None) -> PolicyModel:

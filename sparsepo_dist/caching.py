@@ -8,22 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
 from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sparsepo_dist.assembly import build_reference
+from sparsepo_dist.assembly import build_reference, filled_config
 from sparsepo_dist.config import RunConfig
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
 from sparsepo_dist.data.pack import pair_key
 from sparsepo_dist.engines import distributed
-from sparsepo_dist.engines.ds_config import engine_config
 from sparsepo_dist.engines.reference import ReferenceEngine
 from sparsepo_dist.engines.reference_cache import (
-    FIELDS,
     HEAD,
     CachedReadings,
     CacheWriter,
@@ -75,17 +71,12 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
     progress = Progress()
     with failures_explained(progress, left="Nothing of the cache is used; write it again"):
         progress.at("loading the reference")
-        engine = build_reference(
-            inputs,
-            engine_config(
-                inputs.ds_config, inputs.agreed, inputs.dtype, inputs.model_config.hidden_size, folder / "monitor"
-            ),
-        )
+        engine = build_reference(inputs, filled_config(inputs, folder))
         unfinished = folder.with_name(f".writing-{folder.name}")
         _write(inputs, engine, pairs, key, unfinished, progress)
         if distributed.rank() == 0:
             unfinished.rename(folder)
-        _barrier()
+        distributed.barrier()
     return folder
 
 
@@ -148,7 +139,7 @@ def _write(
     if distributed.rank() == 0:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    _barrier()
+    distributed.barrier()
     head = engine.take_head()
     if head is not None and distributed.rank() == 0:
         key = {**key, "head": _save_head(head, folder)}
@@ -156,7 +147,7 @@ def _write(
     for pair, rows in _scored(inputs, engine, pairs, key["fields"], progress):
         writer.add(pair, rows)
     writer.close()
-    _barrier()
+    distributed.barrier()
     if distributed.rank() == 0:
         readings = engine.readings
         known = CachedReadings(readings.layers, readings.width, readings.site_types)
@@ -186,11 +177,10 @@ def _rows(
             outputs.site_means, engine.readings.site_types, batch.sequence_id, batch.pairs, inputs.config.masks
         )
         outputs = dataclasses.replace(outputs, mask=mask)
-    counts = torch.bincount(batch.sequence_id // 2, minlength=batch.pairs).tolist()
-    parts = outputs.split(counts)
+    parts = outputs.split(batch.tokens_of_pairs)
     for pair, weight, part in zip(batch.pair_key.tolist(), batch.pair_weight.tolist(), parts, strict=True):
         if weight:  # else it only fills this rank's round, and another rank has it
-            yield pair, {name: _stored(part, name) for name in FIELDS if name in fields}
+            yield pair, {name: _stored(part, name) for name in fields}
 
 
 def _stored(outputs: ReferenceOutputs, name: str) -> Tensor:
@@ -206,8 +196,3 @@ def _save_head(head: Head, folder: Path) -> list[int]:
         tensors["bias"] = head.bias.cpu().contiguous()
     save_file(tensors, folder / HEAD)
     return [checksum(part) for part in tensors.values()]
-
-
-def _barrier() -> None:
-    if distributed.world_size() > 1:
-        dist.barrier()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
+import torch
 from torch import Tensor
 
 Message = Mapping[str, str]
@@ -109,6 +110,11 @@ class PackedBatch:
     def pairs(self) -> int:
         """Number of pairs P."""
         return self.pair_weight.numel()
+
+    @property
+    def tokens_of_pairs(self) -> list[int]:
+        """Response tokens of each pair: they stand one pair after the other."""
+        return torch.bincount(self.sequence_id // 2, minlength=self.pairs).tolist()
 
     @property
     def responses(self) -> Responses:

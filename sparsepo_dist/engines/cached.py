@@ -23,7 +23,7 @@ _WEIGHTS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json")
 
 
 def stored_fields(needs: Requirements, kind: MaskKind | None, masks: MaskConfig) -> list[str]:
-    """What of ReferenceOutputs an objective with such masks reads, in the order of FIELDS."""
+    """What of ReferenceOutputs an objective with such masks reads."""
     fields = []
     if needs.divergence is not None or (kind == "learned" and masks.layers == "last"):
         fields.append("final_hidden")
@@ -108,8 +108,7 @@ class CachedReference:
 
     def score(self, batch: PackedBatch) -> ReferenceOutputs:
         """What the reference said of a batch."""
-        counts = torch.bincount(batch.sequence_id // 2, minlength=batch.pairs).tolist()
-        rows = self._cache.rows(batch.pair_key, counts)
+        rows = self._cache.rows(batch.pair_key, batch.tokens_of_pairs)
         if "layer_hidden" in rows:  # stored by token
             rows["layer_hidden"] = rows["layer_hidden"].transpose(0, 1).contiguous()
         placed = {name: values.to(self._device, non_blocking=True) for name, values in rows.items()}

@@ -90,6 +90,12 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def barrier() -> None:
+    """Wait for the other ranks, if there are any."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def lost_peer(error: RuntimeError) -> bool:
     """Whether a collective failed because another rank is gone."""
     words = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")

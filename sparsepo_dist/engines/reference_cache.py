@@ -5,7 +5,8 @@
     FOLDER/shard-RRRRR-KKKKK.safetensors   rows of the response tokens, those of a pair one after the other
     FOLDER/head.safetensors    the reference's LM head, where a divergence needs it
 
-Rows of a field are [rows, ...]; a pair's are those of its chosen response, then those of its rejected one.
+Rows of a field are [rows, ...]; a pair's are those of its chosen response, then those of its rejected one. Fields are
+those of ReferenceOutputs; layer_hidden is [rows, L, D] here.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ MANIFEST, PAIRS, HEAD = "cache.json", "pairs.safetensors", "head.safetensors"
 FORMAT = 1
 MAKE_ANEW = "Make it anew with `sparsepo cache` and this run's options"
 SHARD_BYTES = 256 * 2**20
-FIELDS = ("final_hidden", "layer_hidden", "logps", "mask")
-"""Of ReferenceOutputs; layer_hidden is stored [rows, L, D]."""
 
 
 class CachedReadings(NamedTuple):
@@ -56,7 +55,7 @@ class CacheWriter:
         self._checksums: list[list[int]] = []
 
     def add(self, key: int, rows: Mapping[str, Tensor]) -> None:
-        """Rows of one pair: field to [rows, ...] on the CPU, fields in the order of FIELDS."""
+        """Rows of one pair: field to [rows, ...] on the CPU, in the order of the key's fields."""
         count = len(next(iter(rows.values())))
         self._pairs.append([key, self._part, self._shards, self._start, count])
         self._checksums.append([checksum(values) for values in rows.values()])

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sparsepo_dist.engines.distributed import lost_peer, rank, world_size
+from sparsepo_dist.engines.distributed import barrier, lost_peer, rank, world_size
 from sparsepo_dist.engines.persistence import TAG, load_engine, save_engine
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.universal import Conversion
@@ -87,7 +87,7 @@ class Checkpointer:
         self.require_finite(step)
         with _explained(step, self.store.folder):
             pending = self.store.begin(step) if rank() == 0 else self.store.pending(step)
-            _barrier()
+            barrier()
             save_engine(self._policy, pending)
             save_file(random_state.capture(), pending / _rank_file(rank()))
             if rank() == 0:
@@ -126,9 +126,9 @@ class Checkpointer:
         self._writing = None
         with _explained(step, self.store.folder):
             tasks[0].result()
-            _barrier()  # fails where a rank is gone, whose part rank 0 would wait for
+            barrier()  # fails where a rank is gone, whose part rank 0 would wait for
             tasks[-1].result()
-            _barrier()
+            barrier()
 
     def load(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Put engine and random states back; what the trainer had written. The checkpoint must be sound.
@@ -164,7 +164,7 @@ class Checkpointer:
         if failure[0] is not None:
             raise UserError(failure[0])
         load_engine(self._policy, whole, universal=True)
-        _barrier()
+        barrier()
         if rank() == 0:
             shutil.rmtree(whole)
 
@@ -198,11 +198,6 @@ def _files_of_all(folder: Path) -> list[str]:
 
 def _free(folder: Path) -> str:
     return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB" if folder.is_dir() else "an unknown amount"
-
-
-def _barrier() -> None:
-    if world_size() > 1:
-        dist.barrier()
 
 
 def _rank_file(number: int) -> str:
