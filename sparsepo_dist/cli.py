@@ -42,7 +42,7 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
             time.sleep(SPEAKER_FIRST_SECONDS)
         code = error.exit_code
     except dist.DistError as error:  # before the ranks have found each other; later it is a RankError
-        print(f"error: rank {rank()} cannot reach the other ranks: {str(error).splitlines()[0]}", file=sys.stderr)  # noqa: T201
+        print(f"error: rank {rank()} cannot reach the other ranks: {_why_alone(error)}", file=sys.stderr)  # noqa: T201
         code = RunError.exit_code
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
@@ -59,6 +59,16 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     if dist.is_initialized():
         dist.destroy_process_group()
     return code
+
+
+def _why_alone(error: dist.DistError) -> str:
+    said = str(error).splitlines()[0]
+    if "EADDRINUSE" not in said:
+        return said
+    return (
+        f"port {os.environ.get('MASTER_PORT')} is taken by another program, perhaps another training; "
+        "give the launcher a free one with --master_port"
+    )
 
 
 def _among_others() -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from sparsepo_dist.engines.distributed import free_port
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.report.build import build_report
 from sparsepo_dist.report.reading import read_run
@@ -34,6 +35,7 @@ def run_demo(output_dir: Path | None = None) -> Path:
     run = output_dir or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     command = [
         str(Path(sys.executable).with_name("deepspeed")), "--quiet", "--num_accelerators", str(_ranks()),
+        "--master_port", free_port(),
         str(script), "--ds_config", str(ROOT / "ds_configs" / "zero3.json"), "--output_dir", str(run),
     ]  # fmt: skip
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}

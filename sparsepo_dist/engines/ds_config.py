@@ -96,13 +96,14 @@ def precision(config: Json, wanted: str, device: torch.device) -> torch.dtype:
             raise UserError(f"training.precision is {wanted} in the recipe, {name} is disabled in the ds_config")
     if wanted == "auto":
         # bf16 is only silent about when the ds_config says "auto": no section means DeepSpeed's own default, fp32.
-        return torch.bfloat16 if _get(config, "bf16.enabled") == "auto" and _has_bf16(device) else torch.float32
+        return torch.bfloat16 if _get(config, "bf16.enabled") == "auto" and has_bf16(device) else torch.float32
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[wanted]
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16: where it is emulated, it takes several times as long as float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 

@@ -10,6 +10,8 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sparsepo_dist.engines.ds_config import has_bf16
+
 MAX_NEW_TOKENS, TEMPERATURE, TOP_P = 40, 0.9, 0.95
 
 
@@ -30,11 +32,13 @@ def sample(
 ) -> list[Sample]:
     """`per_prompt` continuations of every prompt, in order; nucleus sampling with this module's constants.
 
-    Runs on the GPU where there is one. Deterministic for a seed on one machine.
+    Runs on the GPU where there is one, in bf16 where the hardware multiplies it. Deterministic for a seed on one
+    machine.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = AutoTokenizer.from_pretrained(model_path, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.bfloat16).to(device).eval()
+    dtype = torch.bfloat16 if has_bf16(device) else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=dtype).to(device).eval()
     wanted = [prompt for prompt in prompts for _ in range(per_prompt)]
     torch.manual_seed(seed)
     samples: list[Sample] = []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from sparsepo_dist.engines.distributed import free_port
 from tests.support.runs import ROOT, launch
 from tests.support.tiny import save_tiny_model, write_pairs
 
@@ -45,8 +47,8 @@ def losses(folder: Path) -> list[float]:
 def test_every_launcher_trains_the_same(recipe: Path, tmp_path: Path) -> None:
     common = ["launch/train.py", "--ds_config", "ds_configs/zero3.json", "--recipe", str(recipe), "--output_dir"]
     launchers = {
-        "deepspeed": ["deepspeed", *common],
-        "deepspeed_2": ["deepspeed", "--num_accelerators", "2", *common],
+        "deepspeed": ["deepspeed", "--master_port", free_port(), *common],
+        "deepspeed_2": ["deepspeed", "--master_port", free_port(), "--num_accelerators", "2", *common],
         "torchrun_2": ["torchrun", "--standalone", "--nproc_per_node", "2", *common],
         "python": [sys.executable, *common],
     }
@@ -91,6 +93,16 @@ def test_mistakes_end_in_one_message(recipe: Path, arguments: list[str], message
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert set((ROOT / "runs").glob("*")) == before
+
+
+def test_a_taken_port_is_named(recipe: Path, tmp_path: Path) -> None:
+    with socket.create_server(("", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        common = ["launch/train.py", "--ds_config", "ds_configs/zero3.json", "--recipe", str(recipe)]
+        done = run(["deepspeed", "--master_port", port, *common, "--output_dir", str(tmp_path / "run")])
+    assert done.returncode == 1
+    assert f"port {port} is taken by another program" in done.stderr and "--master_port" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "run").exists()
 
 
 def test_a_bad_row_stops_both_ranks_before_they_wait(recipe: Path, tmp_path: Path) -> None:

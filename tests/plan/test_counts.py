@@ -87,7 +87,7 @@ def test_shapes_are_those_of_a_packed_batch(layout: Layout) -> None:
     pairs = [TokenizedPair((1,) * s.prompt, (2,) * s.response, (3,) * s.response) for s in shapes]
     real, planned = pack(pairs, [1.0] * 3, layout), batch_like(batch_of(shapes, layout))
     tensors = [v for part in (real, real.attention) if part for v in vars(part).values() if isinstance(v, torch.Tensor)]
-    of_pairs = real.pair_index.nbytes + real.pair_weight.nbytes
+    of_pairs = real.pair_index.nbytes + real.pair_weight.nbytes + real.pair_key.nbytes
     assert batch_of(shapes, layout).bytes == sum(tensor.nbytes for tensor in tensors) - of_pairs
     names = ("input_ids", "position_ids", "pair_id", "branch", "predict_index", "labels", "sequence_id")
     for name in names:

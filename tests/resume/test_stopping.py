@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sparsepo_dist.engines.distributed import free_port
 from sparsepo_dist.training.checkpoint_store import CheckpointStore
 from tests.support.runs import ROOT, ZERO
 from tests.support.tiny import save_tiny_model, write_pairs
@@ -54,7 +55,9 @@ def struck(
 def test_a_scheduler_requeues(arguments: list[str], tmp_path: Path) -> None:
     """75 reaches the caller of the launcher, and nothing that was printed or written knows the user's tokens."""
     run = tmp_path / "run"
-    done = struck(["deepspeed", "--num_accelerators", "2", "--module"], "SIGUSR1", arguments, run)
+    done = struck(
+        ["deepspeed", "--master_port", free_port(), "--num_accelerators", "2", "--module"], "SIGUSR1", arguments, run
+    )
     assert done.returncode == 75, done.stderr[-3000:]
     assert done.stderr.count("stopped by SIGUSR1 after step 2 of 9; the checkpoint is complete") == 1
     assert "Traceback" not in done.stderr
