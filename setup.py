@@ -12,6 +12,15 @@ from typing import Any
 
 from setuptools import find_packages, setup
 
+EVALUATION = [
+    "lm-eval[ifeval,math]>=0.4.9",
+    "rouge-score>=0.1.2",
+    "bert-score>=0.3.13",
+    "sacrebleu>=2.5",
+    "scipy>=1.13",
+    "vaderSentiment>=3.3.2",
+]
+
 
 def kernels() -> dict[str, Any]:
     """Arguments that build csrc/, or none where it cannot be built now."""
@@ -64,7 +73,8 @@ setup(
     ],
     extras_require={
         "demo": ["gguf>=0.17", "vaderSentiment>=3.3.2"],
-        "eval": ["lm-eval>=0.4.9"],
+        "eval": EVALUATION,
+        "slurm": ["submitit>=1.5"],
         "flash-attn": ["flash-attn>=2.8"],
         "wandb": ["wandb>=0.19"],
         "bench": ["trl>=1.16"],
@@ -77,6 +87,8 @@ setup(
             "mypy>=2.4",
             "pre-commit>=4",
             "trl>=1.16",
+            *EVALUATION,
+            "submitit>=1.5",
             "types-PyYAML",
             "types-tqdm",
         ],

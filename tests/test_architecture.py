@@ -11,10 +11,10 @@ PACKAGE = ROOT / "sparsepo_dist"
 ROOMS = [
     "errors", "files", "contracts", "ops", "data", "masks", "objectives", "engines", "training", "report", "config",
     "parsing", "sentiment", "model_checks", "inputs", "resumption", "run_folder", "plan", "assembly", "caching", "run",
-    "demo", "doctor", "cli",
+    "demo", "evaluation", "doctor", "cli",
 ]  # fmt: skip
 MOST_LINES = 400
-FOLDERS = ("sparsepo_dist", "tests", "benchmarks", "csrc")
+FOLDERS = ("sparsepo_dist", "evaluation", "tests", "benchmarks", "csrc")
 SUFFIXES = (".py", ".cpp", ".cu", ".cuh", ".h", ".inc")
 
 

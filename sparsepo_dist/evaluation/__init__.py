@@ -1,0 +1,1 @@
+"""Evaluation of trained models: leaderboard, code, summaries, reward against KL, and jobs that run them."""

@@ -1,0 +1,69 @@
+"""Datasets without a network: a folder that holds mirrors of hub datasets under their ids.
+
+`datasets`, and so lm-eval and the bigcode harness, read an id as a local folder where the working directory holds one
+of that name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sparsepo_dist.errors import UserError
+
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def mirror_environment(mirror: Path | None) -> dict[str, str]:
+    """Environment of a child process that reads datasets from a mirror.
+
+    huggingface_hub looks at it once, when it is imported: a parent that has imported it cannot go offline by it.
+    """
+    return {**os.environ, **(OFFLINE if mirror is not None else {})}
+
+
+@contextmanager
+def reading_from(mirror: Path | None) -> Iterator[None]:
+    """Run with the mirror as working directory; without one, where we are.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if mirror is None:
+        yield
+        return
+    check_mirror(mirror)
+    here = Path.cwd()
+    os.chdir(mirror)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
+def check_mirror(mirror: Path) -> None:
+    """Raise UserError if there is no such folder."""
+    if not mirror.is_dir():
+        raise UserError(f"--hub-mirror: there is no folder {mirror}")
+
+
+def check_dataset(dataset: str, mirror: Path | None, *, needed_by: str) -> None:
+    """Refuse a dataset that neither the mirror nor, offline, the hub can give.
+
+    Raises:
+        UserError: names the dataset, the task that needs it, and the folder that should hold it.
+    """
+    if mirror is not None:
+        check_mirror(mirror)
+        if not (mirror / dataset).is_dir():
+            raise UserError(
+                f"{needed_by} reads the dataset {dataset}, which the mirror lacks: it should be in {mirror / dataset} "
+                "(the files of the hub's repository; parquet files will do)"
+            )
+    elif os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") and not Path(dataset).is_dir():
+        raise UserError(
+            f"{needed_by} reads the dataset {dataset}, and HF_HUB_OFFLINE is set: give a folder that mirrors it with "
+            f"--hub-mirror DIR, as DIR/{dataset}"
+        )
