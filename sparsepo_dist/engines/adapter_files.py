@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from sparsepo_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
 
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 KEY_PREFIX = "base_model.model."
@@ -35,6 +37,8 @@ def adapter_settings(folder: str, field: str) -> LoraConfig:
     Raises:
         UserError: the folder holds no plain LoRA adapter with weights as safetensors.
     """
+    from peft import LoraConfig
+
     path = Path(folder)
     if not (path / SETTINGS).is_file():
         raise UserError(f"{field} {folder}: no {SETTINGS} is there; a peft adapter's folder is wanted")
@@ -76,6 +80,8 @@ def adapter_weights(folder: str, field: str) -> dict[str, Tensor]:
 
 def save_adapter(model: PreTrainedModel, name: str, state: dict[str, Tensor], folder: Path) -> None:
     """Write an adapter of a model; `state` holds its parameters, whole, under their names in the model."""
+    from peft import get_peft_model_state_dict
+
     weights = get_peft_model_state_dict(model, state_dict=state, adapter_name=name, save_embedding_layers=False)
     save_file(
         {KEY_PREFIX + key: value.contiguous() for key, value in weights.items()},

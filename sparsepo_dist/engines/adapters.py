@@ -1,4 +1,7 @@
-"""LoRA and QLoRA: adapters on the policy, and the reference as the same model with them off. peft does the work."""
+"""LoRA and QLoRA: adapters on the policy, and the reference as the same model with them off. peft does the work.
+
+peft is imported where it is called: it brings bitsandbytes and torch's compiler, a fifth of every rank's start.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ import dataclasses
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from sparsepo_dist.engines.adapter_files import adapter_settings, adapter_weights
 from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings
 from sparsepo_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
 POLICY, REFERENCE = "policy", "reference"
 
@@ -98,10 +103,12 @@ def as_reference(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
 
 def has_adapters(model: nn.Module) -> bool:
     """Whether a model has adapters."""
-    return any(True for _ in _layers(model))
+    return hasattr(model, "peft_config")
 
 
 def _lora_config(settings: LoraSettings, base: str) -> LoraConfig:
+    from peft import LoraConfig
+
     chosen = {name: getattr(settings, name) or value for name, value in LoraSettings.DEFAULTS.items()}
     named = isinstance(settings.targets, str) and settings.targets != ALL_LINEAR
     return LoraConfig(
@@ -120,6 +127,8 @@ def _load(
     settings: LoraSettings | None = None,
 ) -> None:  # fmt: skip
     """Put a saved adapter on a model; with `settings` it is trained, on `base`."""
+    from peft import set_peft_model_state_dict
+
     field = "reference.adapter_path" if settings is None else "model.adapter_path"
     config = adapter_settings(folder, field)
     changes: dict[str, Any] = {"lora_dropout": 0.0, "inference_mode": True}
@@ -143,6 +152,8 @@ def _load(
 
 
 def _inject(model: PreTrainedModel, config: LoraConfig, name: str, dtype: torch.dtype, field: str) -> None:
+    from peft import inject_adapter_in_model
+
     with warnings.catch_warnings():
         # Conv1D (GPT-2) stores its matrix transposed: peft sees that, corrects the setting and says so.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
@@ -152,7 +163,7 @@ def _inject(model: PreTrainedModel, config: LoraConfig, name: str, dtype: torch.
         except ValueError as error:
             raise UserError(f"{field}: {error}") from None
     for end in (model.get_output_embeddings(), model.get_input_embeddings()):
-        if any(isinstance(module, BaseTunerLayer) for module in end.modules()):
+        if any(True for _ in _layers(end)):
             raise UserError(f"{field}: the LM head and the embeddings cannot be adapted; name other modules")
     for key, parameter in model.named_parameters():
         if f".{name}." in key:
@@ -160,4 +171,6 @@ def _inject(model: PreTrainedModel, config: LoraConfig, name: str, dtype: torch.
 
 
 def _layers(model: nn.Module) -> Iterator[BaseTunerLayer]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     return (module for module in model.modules() if isinstance(module, BaseTunerLayer))
