@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from sparsepo_dist.evaluation.lm_eval_backend import (
     load_model,
     load_tasks,
 )
-from sparsepo_dist.evaluation.normalisation import TASKS, selected_tasks
+from sparsepo_dist.evaluation.normalisation import COLUMNS, TASKS, selected_tasks
 from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.target import Target, target
 
@@ -84,8 +84,14 @@ def _measure(
         result = evaluate(lm, loaded.pop(name), options, chat_template=chat)
         if result is not None:
             results.write(name, result)
+            say(f"    {_raw(name, result)} ({result['documents']} of {result['all_documents']} documents)")
             found[name] = result
     return found
+
+
+def _raw(task: str, result: Mapping[str, Any]) -> str:
+    metrics = [column.metric for column in COLUMNS if task in column.choices]
+    return ", ".join(f"{metric.split(',')[0]} {result['metrics'][metric]:.4f}" for metric in metrics)
 
 
 def _settings(options: LeaderboardOptions, chat: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
@@ -90,8 +91,11 @@ def load_tasks(names: Sequence[str], *, mirror: Path | None, seed: int) -> dict[
     tasks: dict[str, Task] = {}
     with reading_from(mirror), _fresh_transforms():
         for name in tqdm(names, desc="Datasets", unit="task", disable=rank() != 0):
-            random.seed(seed)  # GPQA's choices are shuffled while it is loaded
-            tasks[name] = _load_task(manager, name, mirror)
+            _draw_from(seed)  # GPQA's choices are shuffled while it is loaded
+            task = tasks[name] = _load_task(manager, name, mirror)
+            task.set_fewshot_seed(seed)
+            if task.get_config("num_fewshot") is None:
+                task.set_config("num_fewshot", 0)
     return tasks
 
 
@@ -107,6 +111,12 @@ def _load_task(manager: TaskManager, name: str, mirror: Path | None) -> Task:
         of = f"{configuration} of {dataset}" if configuration else dataset
         should = f"; the mirror should have it under {mirror / dataset}" if mirror is not None else ""
         raise UserError(f"{name} reads {of}, which cannot be loaded: {_told(error)}{should}") from None
+
+
+def _draw_from(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def _dataset(manager: TaskManager, name: str) -> tuple[str, str | None]:
@@ -192,18 +202,22 @@ def evaluate(model: LM, task: Task, options: LeaderboardOptions, *, chat_templat
         metrics: by lm-eval's names, accuracies of 0..1 and their standard errors; documents: how many they are the mean
         of; all_documents: how many the task has; shots; task_version: lm-eval's; batch_size; revision: of a hub model.
     """
-    from lm_eval import simple_evaluate
+    # Not simple_evaluate: around this call it asks git, pip and the hub about the machine, seconds for every task.
+    from lm_eval import evaluate as run
 
     # A batch size found for one task's longest document would be kept for another's longer ones.
     found_sizes: dict[Any, int] = getattr(model, "batch_sizes", {})
     found_sizes.clear()
-    seed = options.seed
+    _draw_from(options.seed)
     with _memory_told(options):
-        found = simple_evaluate(
-            model=model, tasks=[task], limit=options.limit, log_samples=False, apply_chat_template=chat_template,
-            fewshot_as_multiturn=chat_template, random_seed=seed, numpy_random_seed=seed, torch_random_seed=seed,
-            fewshot_random_seed=seed,
-        )  # fmt: skip
+        found = run(
+            lm=model,
+            task_dict={"tasks": {task.task_name: task}},
+            limit=options.limit,
+            log_samples=False,
+            apply_chat_template=chat_template,
+            fewshot_as_multiturn=chat_template,
+        )
     if found is None:
         return None
     name = task.task_name
