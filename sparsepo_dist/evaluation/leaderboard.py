@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,8 +28,8 @@ from sparsepo_dist.evaluation.target import Target, target
 _PACKAGES = ("lm_eval", "accelerate", "peft", "tokenizers", "vllm")
 
 
-def run_leaderboard(options: LeaderboardOptions, say: Callable[[str], None]) -> Path:
-    """Evaluate what is not finished yet and write the tables; the folder they are in.
+def run_leaderboard(options: LeaderboardOptions, say: Callable[[str], None]) -> None:
+    """Evaluate what is not finished yet and write the tables of all that is.
 
     Every rank must call this; the first one writes.
 
@@ -64,7 +63,6 @@ def run_leaderboard(options: LeaderboardOptions, say: Callable[[str], None]) -> 
         row = measured_row(model.name, found, options.limit)
         tables = write_tables(options.output.resolve(), row, found, settings)
         say(f"\n{models_table([row, *reported_rows()])}\n\nWritten: {', '.join(map(str, tables))}")
-    return options.output
 
 
 def _measure(

@@ -78,16 +78,25 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--limit", type=_positive, help="only so many documents of each task: a smoke run")
     parser.add_argument(
-        "--batch_size", type=lambda text: "auto" if text == "auto" else _positive(text), default="auto",
+        "--batch_size", type=_batch_size, default="auto",
         help="sequences at once (default: auto, what fits a GPU, 4 on CPUs)",
     )  # fmt: skip
-    parser.add_argument("--backend", choices=("transformers", "vllm"), default="transformers")
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
+    parser.add_argument(
+        "--backend", choices=("transformers", "vllm"), default="transformers",
+        help="what runs the model (default: transformers; vllm has to be installed)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+        help="of the weights (default: auto, as the model's configuration says)",
+    )  # fmt: skip
     parser.add_argument(
         "--chat_template", choices=("auto", "yes", "no"), default="auto",
         help="prompts as chat messages (default: auto, if the model has a template)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0,
+        help="of what is drawn, which is the order of GPQA's choices (default: 0, the leaderboard's)",
+    )  # fmt: skip
     parser.add_argument(
         "--hub-mirror", type=Path, metavar="DIR", help="read datasets from DIR/DATASET_ID and go without a network"
     )
@@ -95,8 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _batch_size(text: str) -> int | Literal["auto"]:
+    return "auto" if text == "auto" else _positive(text)
+
+
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return int(text)

@@ -91,8 +91,8 @@ def load_tasks(names: Sequence[str], *, mirror: Path | None, seed: int) -> dict[
     tasks: dict[str, Task] = {}
     with reading_from(mirror), _fresh_transforms():
         for name in tqdm(names, desc="Datasets", unit="task", disable=rank() != 0):
-            _draw_from(seed)  # GPQA's choices are shuffled while it is loaded
             task = tasks[name] = _load_task(manager, name, mirror)
+            _keep_documents(task, seed)
             task.set_fewshot_seed(seed)
             if task.get_config("num_fewshot") is None:
                 task.set_config("num_fewshot", 0)
@@ -139,9 +139,20 @@ def _check_punkt() -> None:
             ) from None
 
 
+def _keep_documents(task: Task, seed: int) -> None:
+    """Make a task's documents once, as this seed has them.
+
+    lm-eval makes them whenever it looks at them, and relies on datasets' cache to find GPQA's choices in the same order
+    each time: the order of the first run that this machine ever saw, whatever its seed was.
+    """
+    _draw_from(seed)
+    documents = task.eval_docs
+    setattr(task, "test_docs" if task.has_test_docs() else "validation_docs", lambda: documents)
+
+
 @contextmanager
 def _fresh_transforms() -> Iterator[None]:
-    """Transform anew: datasets would reuse GPQA's shuffled choices of an earlier run, whatever its seed was."""
+    """Keep datasets from reusing what an earlier run made of them."""
     import datasets
 
     enabled = datasets.is_caching_enabled()

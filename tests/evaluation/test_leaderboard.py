@@ -26,11 +26,12 @@ from sparsepo_dist.evaluation.leaderboard import run_leaderboard
 from sparsepo_dist.evaluation.leaderboard_options import LeaderboardOptions, parse_options
 from sparsepo_dist.evaluation.lm_eval_backend import CPU_BATCH_SIZE
 from sparsepo_dist.sentiment.smollm2 import smollm2_folder
-from tests.support.tiny import save_tiny_model
+from tests.support.tiny import save_tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 MIRROR = ROOT.parent / "shared" / "data" / "hub_mirror"
 MIRRORED = ("leaderboard_bbh_boolean_expressions", "leaderboard_bbh_sports_understanding")
+CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 mirrored = pytest.mark.skipif(not MIRROR.is_dir(), reason="the project's shared data is not beside this checkout")
 
 
@@ -106,13 +107,18 @@ def test_a_runs_adapter_is_evaluated_on_its_model(model: Path, tmp_path: Path, m
     adapted = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "o_proj"], init_lora_weights=False))
     adapted.peft_config["default"].base_model_name_or_path = str(model)
     adapted.save_pretrained(final)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHAT_TEMPLATE  # which its model lacks
+    tokenizer.save_pretrained(final)
     (final.parent / "metrics.jsonl").touch()
     run_leaderboard(options(final.parent, tmp_path / "adapted", limit=12), print)
     run_leaderboard(options(model, tmp_path / "plain", limit=12), print)
-    want = directly(monkeypatch, {"pretrained": str(model), "peft": str(final)}, 12)
+    arguments = {"pretrained": str(model), "tokenizer": str(final), "peft": str(final)}
+    want = directly(monkeypatch, arguments, 12, apply_chat_template=True, fewshot_as_multiturn=True)
     assert_equal_numbers(tmp_path / "adapted", want)
     record = kept(tmp_path / "adapted", MIRRORED[0])
-    assert record["model"]["adapter"] == str(final) and record["settings"]["chat_template"] is False
+    assert record["model"]["adapter"] == str(final) and record["settings"]["chat_template"] is True
+    assert kept(tmp_path / "plain", MIRRORED[0])["settings"]["chat_template"] is False
     assert [kept(tmp_path / "adapted", task)["result"]["metrics"] for task in MIRRORED] != [
         kept(tmp_path / "plain", task)["result"]["metrics"] for task in MIRRORED
     ]
@@ -195,6 +201,9 @@ def test_a_mirror_takes_this_process_off_the_network(monkeypatch: pytest.MonkeyP
     assert parsed == LeaderboardOptions("m", Path("o"), limit=3) and os.environ["HF_HUB_OFFLINE"] == "0"
     assert parse_options(["--model", "m", "--output", "o", "--hub-mirror", "d"]).hub_mirror == Path("d")
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
+    for wrong in (["--limit", "0"], ["--batch_size", "many"]):
+        with pytest.raises(SystemExit):
+            parse_options(["--model", "m", "--output", "o", *wrong])
     # Too late once the hub's client is imported.
     code = "import sys, sparsepo_dist.evaluation.leaderboard_options; sys.exit('huggingface_hub' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
