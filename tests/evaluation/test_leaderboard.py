@@ -209,16 +209,23 @@ def test_a_mirror_takes_this_process_off_the_network(monkeypatch: pytest.MonkeyP
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-@pytest.mark.slow
-def test_the_script_ends_with_a_message_and_shadows_no_module(tmp_path: Path) -> None:
-    script = shutil.copy(ROOT / "evaluation" / "leaderboard.py", tmp_path)
-    (tmp_path / "code.py").write_text("raise SystemExit('the standard library has a module of this name')")
-    ended = subprocess.run(
-        [sys.executable, script, "--model", "./nowhere", "--output", str(tmp_path / "out")],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
+def started(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, script, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
     )
+
+
+def test_what_lies_beside_the_script_shadows_no_module(tmp_path: Path) -> None:
+    script = Path(shutil.copy(ROOT / "evaluation" / "leaderboard.py", tmp_path))
+    (tmp_path / "argparse.py").write_text("raise SystemExit('the standard library has a module of this name')")
+    ended = started(script, "--help")
+    assert ended.returncode == 0, ended.stderr
+    assert "finished tasks are not run again" in ended.stdout
+
+
+@pytest.mark.slow
+def test_the_script_ends_with_a_message(tmp_path: Path) -> None:
+    ended = started(ROOT / "evaluation" / "leaderboard.py", "--model", "./nowhere", "--output", str(tmp_path / "out"))
     assert ended.returncode == 2, ended.stderr
     assert "error: --model: there is no folder ./nowhere" in ended.stderr and "Traceback" not in ended.stderr
