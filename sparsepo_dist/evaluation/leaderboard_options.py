@@ -1,0 +1,114 @@
+"""The command line of evaluation/leaderboard.py; imports nothing that asks whether the hub may be reached."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sparsepo_dist.evaluation.hub_mirror import OFFLINE
+from sparsepo_dist.evaluation.normalisation import GROUPS
+
+_EXAMPLES = """
+examples:
+  python evaluation/leaderboard.py --model runs/RUN --output results/RUN
+  python evaluation/leaderboard.py --model runs/RUN --output /tmp/smoke --limit 4 --tasks leaderboard_ifeval
+  accelerate launch --num_processes 8 evaluation/leaderboard.py --model DIR_OR_HUB_ID --output results/NAME
+
+Started again with the same --output, it goes on where it was. OUTPUT/leaderboard.md, .csv and .json hold the scores
+beside the paper's, OUTPUT/leaderboard/TASK.json each task's raw numbers and how they came about.
+"""
+
+
+@dataclass(frozen=True)
+class LeaderboardOptions:
+    """What is evaluated, on what, and how."""
+
+    model: str
+    """A run's folder, a model's, an adapter's, or a hub id."""
+    output: Path
+    """Where results are written and, by a later call, found again."""
+    base: str | None = None
+    """The model that an adapter belongs on, where it is no longer where the adapter says."""
+    tasks: Sequence[str] = tuple(GROUPS)
+    """lm-eval's names of groups or single tasks."""
+    limit: int | None = None
+    """Documents per task; such results are marked and never taken for full ones."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Sequences per forward pass; auto: as many as fit (GPU), 4 (CPU)."""
+    backend: Literal["transformers", "vllm"] = "transformers"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights; auto: as the model's configuration says."""
+    chat_template: Literal["auto", "yes", "no"] = "auto"
+    """Whether prompts are chat messages, few-shot examples as turns of their own; auto: if the model has a template."""
+    seed: int = 0
+    """Of everything that is drawn: here, the order in which GPQA's choices are shown."""
+    hub_mirror: Path | None = None
+    """Folder that holds datasets under their hub ids; the hub is then not asked for anything."""
+    trust_remote_code: bool = False
+    """Run Python code that the model brings along."""
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> LeaderboardOptions:
+    """Options from a command line. With --hub-mirror this process and its children are offline from here on."""
+    options = LeaderboardOptions(**vars(_parser().parse_args(arguments)))
+    if options.hub_mirror is not None:
+        os.environ.update(OFFLINE)
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Evaluate a model on the Open LLM Leaderboard v2 (lm-eval's leaderboard tasks), normalised as the "
+        "leaderboard does, in a table beside the paper's.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--model", required=True, help="a run's folder, a model's, an adapter's, or a hub id")
+    parser.add_argument("--base", help="the model an adapter belongs on (default: the one that the adapter names)")
+    parser.add_argument(
+        "--output", required=True, type=Path, help="folder of results; finished tasks are not run again"
+    )
+    parser.add_argument(
+        "--tasks", nargs="+", default=tuple(GROUPS), metavar="TASK",
+        help=f"groups, or tasks such as leaderboard_bbh_snarks (default: {' '.join(GROUPS)})",
+    )  # fmt: skip
+    parser.add_argument("--limit", type=_positive, help="only so many documents of each task: a smoke run")
+    parser.add_argument(
+        "--batch_size", type=_batch_size, default="auto",
+        help="sequences at once (default: auto, what fits a GPU, 4 on CPUs)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--backend", choices=("transformers", "vllm"), default="transformers",
+        help="what runs the model (default: transformers; vllm has to be installed)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto",
+        help="of the weights (default: auto, as the model's configuration says)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--chat_template", choices=("auto", "yes", "no"), default="auto",
+        help="prompts as chat messages (default: auto, if the model has a template)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=0,
+        help="of what is drawn, which is the order of GPQA's choices (default: 0, the leaderboard's)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hub-mirror", type=Path, metavar="DIR", help="read datasets from DIR/DATASET_ID and go without a network"
+    )
+    parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that the model brings along")
+    return parser
+
+
+def _batch_size(text: str) -> int | Literal["auto"]:
+    return "auto" if text == "auto" else _positive(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return int(text)

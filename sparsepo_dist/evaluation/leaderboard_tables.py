@@ -1,0 +1,158 @@
+"""The leaderboard's table, ours beside the paper's, as JSON, CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sparsepo_dist.evaluation.normalisation import COLUMNS, TASKS, average, column_score, normalised
+from sparsepo_dist.evaluation.results import write_whole
+
+REPORTED = "reported"
+_PAPER = "SparsePO, arXiv 2410.05102: Pythia 1.4B on Anthropic HH"
+_NAMES = tuple(column.name for column in COLUMNS)
+_REPORTED_ROWS = {
+    "SFT": (2.87, 0.30, 0.78, 4.02, 1.71, 25.90, 14.97, 7.22),
+    "DPO": (2.64, 0.60, 0.00, 3.77, 1.19, 21.46, 10.54, 5.74),
+    "TDPO v1": (3.01, 0.53, 0.00, 4.30, 1.50, 20.62, 9.98, 5.71),
+    "TDPO v2": (2.65, 0.23, 0.00, 5.87, 1.68, 18.47, 8.32, 5.32),
+    "SimPO": (2.10, 0.00, 1.12, 4.36, 1.41, 19.90, 9.24, 5.45),
+    "DPOP": (2.71, 0.68, 1.57, 3.85, 1.43, 20.02, 9.06, 5.62),
+    "MaPO": (3.60, 0.91, 0.00, 3.94, 1.33, 22.78, 12.57, 6.45),
+    "SparsePO, common mask": (3.24, 0.23, 0.00, 6.67, 1.25, 22.78, 12.38, 6.65),
+    "SparsePO, independent masks": (4.10, 0.76, 0.00, 3.45, 1.42, 22.78, 11.28, 6.25),
+}
+
+
+class Row(NamedTuple):
+    """A model's line."""
+
+    model: str
+    source: str
+    """Where its numbers come from: `reported`, or measured here and on how much."""
+    scores: Mapping[str, float | None]
+    """By column, 0..100; None where tasks are missing."""
+    average: float | None
+
+
+def measured_row(model: str, results: Mapping[str, Mapping[str, Any]], limit: int | None) -> Row:
+    """The line of a model evaluated here, from its tasks' results (see `column_score`)."""
+    scores = {column.name: column_score(column, results) for column in COLUMNS}
+    return Row(model, "measured" if limit is None else f"measured, limit {limit}", scores, average(scores))
+
+
+def reported_rows() -> list[Row]:
+    """The paper's lines, averages as printed there."""
+    return [
+        Row(model, REPORTED, dict(zip(_NAMES, figures[:-1], strict=True)), figures[-1])
+        for model, figures in _REPORTED_ROWS.items()
+    ]
+
+
+def write_tables(
+    folder: Path, row: Row, results: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+) -> list[Path]:
+    """Write leaderboard.md, .csv and .json; their paths."""
+    rows = [row, *reported_rows()]
+    texts = {
+        "leaderboard.md": as_markdown(rows, results, settings["limit"]),
+        "leaderboard.csv": as_csv(rows),
+        "leaderboard.json": as_json(rows, results, settings),
+    }
+    for name, text in texts.items():
+        write_whole(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def as_json(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+    """All that is known; missing scores are null."""
+    document = {
+        "columns": [*_NAMES, "average"],
+        "rows": [row._asdict() for row in rows],
+        "reported": _PAPER,
+        "settings": dict(settings),
+        "tasks": {task: {**results[task], "scores": _task_scores(task, results[task])} for task in _in_order(results)},
+        "missing": [task for task in TASKS if task not in results],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """One line a model; missing scores are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["model", "source", *_NAMES, "average"])
+    for row in rows:
+        figures = [*row.scores.values(), row.average]
+        writer.writerow([row.model, row.source, *("" if figure is None else f"{figure:.2f}" for figure in figures)])
+    return text.getvalue()
+
+
+def as_markdown(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]], limit: int | None) -> str:
+    """The table of models, what is missing, and the table of tasks."""
+    parts = ["# Open LLM Leaderboard v2", models_table(rows), f"Rows marked {REPORTED}: {_PAPER}."]
+    if limit is not None:
+        parts.append(f"**A smoke run: at most {limit} documents of each task. These are not leaderboard scores.**")
+    missing = [
+        f"{column.name} ({len(column.choices.keys() - results.keys())} of {len(column.choices)} tasks)"
+        for column in COLUMNS
+        if column.choices.keys() - results.keys()
+    ]
+    if missing:
+        parts.append(f"Missing, so that there is no average: {', '.join(missing)}.")
+    if results:
+        parts += ["## Tasks", _tasks_table(results)]
+    return "\n\n".join(parts) + "\n"
+
+
+def models_table(rows: Sequence[Row]) -> str:
+    """The table of models, in Markdown."""
+    lines = [
+        _line(["Model", "Source", *_NAMES, "Average"]),
+        _line(["---", "---", *["---:"] * (len(_NAMES) + 1)]),
+    ]
+    for row in rows:
+        scores = ["missing" if score is None else f"{score:.2f}" for score in row.scores.values()]
+        lines.append(_line([row.model, row.source, *scores, "" if row.average is None else f"{row.average:.2f}"]))
+    return "\n".join(lines)
+
+
+def _tasks_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    lines = [
+        _line(["Task", "Shots", "Documents", "Metric", "Raw", "Standard error", "Normalised"]),
+        _line(["---", "---:", "---:", "---", "---:", "---:", "---:"]),
+    ]
+    for task in _in_order(results):
+        result = results[task]
+        for column, score in _task_scores(task, result).items():
+            metric = next(known.metric for known in COLUMNS if known.name == column)
+            name, kind = metric.split(",")
+            error = result["metrics"].get(f"{name}_stderr,{kind}")
+            lines.append(
+                _line(
+                    [task, str(result["shots"]), str(result["documents"]), name, f"{result['metrics'][metric]:.4f}",
+                     "" if error is None else f"{error:.4f}", f"{score:.2f}"]
+                )
+            )  # fmt: skip
+    return "\n".join(lines)
+
+
+def _task_scores(task: str, result: Mapping[str, Any]) -> dict[str, float]:
+    """One task's score alone, by the columns that it counts in."""
+    return {
+        column.name: normalised(float(result["metrics"][column.metric]), column.choices[task])
+        for column in COLUMNS
+        if task in column.choices
+    }
+
+
+def _in_order(results: Mapping[str, Any]) -> list[str]:
+    return [task for task in TASKS if task in results]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
