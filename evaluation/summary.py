@@ -7,8 +7,8 @@ from pathlib import Path
 # The sibling code.py would be taken for the standard library's module.
 sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
 
-from sparsepo_dist.cli import guarded, say
-from sparsepo_dist.evaluation.summary.command import summary
+from sparsepo_dist.cli import guarded, say  # noqa: E402
+from sparsepo_dist.evaluation.summary.command import summary  # noqa: E402
 
 
 def main() -> None:

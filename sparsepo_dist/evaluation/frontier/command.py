@@ -50,7 +50,8 @@ def _prompts(given: argparse.Namespace) -> tuple[str, ...]:
     return tuple(built_in)
 
 
-def _point(text: str) -> Point:
+def kl_and_reward(text: str) -> Point:
+    """Two numbers with a comma between them."""
     kl, reward = map(float, text.split(","))
     return kl, reward
 
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--temperature", type=temperature, metavar="T", help="of the samples (%(default)s)")
     parser.add_argument(
-        "--reference_point", type=_point, metavar="KL,REWARD",
+        "--reference_point", type=kl_and_reward, metavar="KL,REWARD",
         help=f"where hypervolumes are measured from (default: {MARGIN:g} times the largest KL, the reference's reward)",
     )  # fmt: skip
     add_sampling(parser)

@@ -1,4 +1,4 @@
-"""Which points no other point beats, and how much they cover. A point is (KL, reward): less of one, more of the other."""
+"""Points (KL, reward) that no other one beats, and how much they cover."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Measurement:
         if rewards is None:
             rewards = self._scorer.score(samples)
             kept.write(f"reward-{self._scorer.measurement}", rewards)
-        kl = [0.0] * len(samples) if one.method == REFERENCE else kept.finished(self._kl_task)
+        kl = [0.0] * len(samples) if target[1:] == self._reference[1:] else kept.finished(self._kl_task)
         if kl is None:
             self._measure = self._measure or ReferenceKL(self._reference.model, self._reference.adapter)
             kl = self._measure.per_response(target.model, samples, adapter=target.adapter)
@@ -156,9 +156,9 @@ def _markdown(record: dict[str, Any]) -> str:
     named.append({"method": "all together", "volume": volume["of_all"]})
     return (
         markdown_table(_COLUMNS, [record["reference"], *record["rows"]])
-        + f"\nReward: {record['scorer']}. {settings['prompt_count']} prompts x {settings['samples']} samples at "
-        f"temperature {settings['temperature']:g}, top-p {settings['top_p']:g}; ± is the standard error over prompts.\n\n"
+        + f"\nReward: {record['scorer']}. {settings['prompt_count']} prompts x {settings['samples']} samples, "
+        f"temperature {settings['temperature']:g}, top-p {settings['top_p']:g}; ± standard error over prompts.\n\n"
         + markdown_table([Column("method", "Method"), Column("volume", "Hypervolume", ".4f")], named)
-        + f"\nHypervolume, in nats x reward, above the reward {at['reward']:.4f} and below a KL of {at['kl']:.3f} nats. "
-        "Only hypervolumes from one such point can be compared.\n"
+        + f"\nHypervolume, in nats x reward, measured from a KL of {at['kl']:.3f} nats and the reward "
+        f"{at['reward']:.4f}. Only hypervolumes from one such point can be compared.\n"
     )

@@ -36,9 +36,10 @@ def scorer(named: str, positive: str) -> Scorer:
         positive: the label that counts as positive, in any case.
 
     Raises:
-        UserError: the classifier cannot be loaded, or has no such label.
+        UserError: vaderSentiment is not installed, the classifier cannot be loaded, or has no such label.
     """
     if named == VADER:
+        rewards(())  # says now, and not after hours of sampling, that the package is missing
         return Scorer(SCORER, VADER, lambda samples: rewards(sample.response for sample in samples))
     return _classifier(named, positive)
 

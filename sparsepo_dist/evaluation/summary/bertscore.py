@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from sparsepo_dist.engines.loading import check_complete
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.evaluation.summary.metrics import Metric, Samples, Task
-from sparsepo_dist.evaluation.target import Target, target
+from sparsepo_dist.evaluation.target import Target
 
 _PAIRS_A_PASS = 256
 _SPACED = ("roberta", "gpt2", "xlm-roberta-xl")  # their first word has another token without a space before it

@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from sparsepo_dist.errors import UserError
 
-
 COLUMNS = {"rouge_l": "ROUGE-L F1", "bertscore": "BERTScore F1", "self_bleu": "self-BLEU", "edna": "EDNA"}
 """Metrics of the table and their headings."""
 

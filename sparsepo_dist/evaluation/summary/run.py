@@ -95,6 +95,7 @@ def _row(
     one: Target, temperature: float, kept: Results, tasks: Sequence[Task], metrics: Sequence[Metric]
 ) -> dict[str, Any]:
     samples = kept.finished(f"samples-{temperature:g}")
+    assert samples is not None
     references = digest([task.summary for task in tasks])
     scores = {}
     for metric in metrics:
