@@ -124,7 +124,10 @@ def load_generator(path: str, *, dtype: torch.dtype, field: str = "model.path") 
         UserError: it cannot be found, is no causal language model, or tensors are missing.
     """
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, output_loading_info=True)
+        # Unsaid, transformers asks at the terminal whether the model's own code may run.
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, trust_remote_code=False
+        )
     except _UNREADABLE as error:
         raise UserError(f"{field} {path}: no causal language model could be loaded: {_told(error)}") from None
     check_complete(path, found)

@@ -66,12 +66,12 @@ def sample(prompt: str, response: str) -> Sample:
 
 
 def test_the_reward_is_p_of_the_likeliest_label_or_one_minus_it(classifier: Path) -> None:
-    samples = [sample(f"The film {word}", " was " * length) for word in "abcdefgh" for length in (1, 3, 40)]
+    samples = [sample(f"{word} film", " was " * length) for word in "abcdefgh" for length in (1, 3, 40)]
     found = scorer(str(classifier), "POSITIVE").score(samples)
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(classifier).eval(), tiny_tokenizer()
     liked = set()
     for one, value in zip(samples, found, strict=True):
-        ids = torch.tensor([tokenizer(one.prompt + one.response)["input_ids"][:64]])
+        ids = torch.tensor([tokenizer(one.prompt + one.response)["input_ids"][-62:]])
         with torch.no_grad():
             probabilities = model(ids).logits[0].softmax(-1)
         likeliest = int(probabilities.argmax())

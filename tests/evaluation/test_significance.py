@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from scipy.stats import binom
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.significance import difference, significance
 
+ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--resamples", "500"]
 
 
@@ -87,3 +91,13 @@ def test_tables_that_cannot_be_compared(tmp_path: Path) -> None:
         significance([str(tmp_path)])
     with pytest.raises(UserError, match="two of them or more"):
         difference([1.0], [2.0])
+
+
+@pytest.mark.slow
+def test_the_script_beside_a_code_py_finds_the_standard_librarys(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "evaluation" / "significance.py", tmp_path)
+    (tmp_path / "code.py").write_text("raise RuntimeError('this is not the standard library')\n")
+    scores = np.arange(10.0)
+    command = [str(tmp_path / "significance.py"), str(table(tmp_path / "one", {"a": scores, "b": scores + 1})), *FEW]
+    found = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    assert found.returncode == 0 and "| a |  | -1.00 [-1.00, -1.00] * |" in found.stdout, found.stderr

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -236,10 +236,12 @@ def test_too_few_rows_and_two_models_of_one_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["summary", "significance", "frontier"])
-def test_a_script_beside_code_py_finds_the_standard_librarys(script: str, tmp_path: Path) -> None:
-    shutil.copy(ROOT / "evaluation" / f"{script}.py", tmp_path)
-    (tmp_path / "code.py").write_text("raise RuntimeError('this is not the standard library')\n")
-    found = subprocess.run(
-        [sys.executable, str(tmp_path / f"{script}.py"), "--help"], capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 0 and "--output DIR" in found.stdout, found.stderr
+def test_a_scripts_folder_is_no_place_to_import_from(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "evaluation"))
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "evaluation" / f"{script}.py"), run_name="__main__")
+    assert end.value.code == 0 and "--output DIR" in capsys.readouterr().out
+    assert str(ROOT / "evaluation") not in sys.path

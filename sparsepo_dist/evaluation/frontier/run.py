@@ -25,6 +25,7 @@ from sparsepo_dist.sentiment.sampling import Nucleus, Sample, Sampler
 
 MARGIN = 1.1
 """The hypervolume's reference point lies so many times as far as the farthest model, so that that one counts too."""
+_PACKAGES = ("vaderSentiment", "peft")
 _COLUMNS = (
     Column("method", "Method"), Column("model", "Model"), Column("kl", "KL (nats)", ".3f"),
     Column("kl_stderr", "± KL", ".3f"), Column("reward", "Reward", ".4f"), Column("reward_stderr", "± reward", ".4f"),
@@ -64,7 +65,9 @@ class Measurement:
     def row(self, one: Trained) -> dict[str, Any]:
         """A model's row of the table; the reference's own KL is 0."""
         target = one.target
-        kept = Results(self._output / "models" / results_folder(target), target, self._drawing.settings())
+        kept = Results(
+            self._output / "models" / results_folder(target), target, self._drawing.settings(), packages=_PACKAGES
+        )
         samples = self._samples(target, kept)
         rewards = kept.finished(f"reward-{self._scorer.measurement}")
         if rewards is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from sparsepo_dist.engines.loading import check_complete, load_tokenizer
 from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.evaluation.encoders import longest_input
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.sentiment.sampling import Sample
 from sparsepo_dist.sentiment.scoring import SCORER, rewards
@@ -47,7 +48,7 @@ def scorer(named: str, positive: str) -> Scorer:
 def _classifier(path: str, positive: str) -> Scorer:
     try:
         model, found = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.float32, output_loading_info=True
+            path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
     except (OSError, ValueError) as error:
         raise UserError(f"--scorer {path}: no classifier could be loaded: {shortened(str(error), 200)}") from None
@@ -63,7 +64,8 @@ def _classifier(path: str, positive: str) -> Scorer:
         raise UserError(f"--scorer {path}: its tokenizer has no padding token")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = model.to(device).eval()
-    limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)
+    tokenizer.truncation_side = "left"  # the response is what is judged
+    limit = longest_input(tokenizer, model.config)
 
     def score(samples: Sequence[Sample]) -> list[float]:
         texts = [sample.prompt + sample.response for sample in samples]
@@ -73,10 +75,10 @@ def _classifier(path: str, positive: str) -> Scorer:
             for value in _scores(model, tokenizer, texts[start : start + _BATCH], wanted[0], limit)
         ]
 
-    identity = Target(Path(path).name, path).sha256 or path.replace("/", "--")
+    identity = Target(path, path).sha256 or hashlib.sha256(path.encode()).hexdigest()
     return Scorer(
         f"{path}: probability of {labels[wanted[0]]}, of prompt + response",
-        f"classifier-{identity[:16]}-{labels[wanted[0]]}",
+        f"classifier-{identity[:16]}-{wanted[0]}",
         score,
     )
 

@@ -17,12 +17,12 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from sparsepo_dist.engines.loading import check_complete
 from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.evaluation.encoders import longest_input
 from sparsepo_dist.evaluation.summary.metrics import Metric, Samples, Task
 from sparsepo_dist.evaluation.target import Target
 
 _PAIRS_A_PASS = 256
 _SPACED = ("roberta", "gpt2", "xlm-roberta-xl")  # their first word has another token without a space before it
-_WITHOUT_LENGTH = 10**9
 
 
 def bertscore(path: str, layers: int | None) -> Metric:
@@ -42,7 +42,7 @@ def bertscore(path: str, layers: int | None) -> Metric:
         raise UserError("--bertscore_model needs bert_score: pip install 'sparsepo_dist[eval]'") from None
     model = Path(path).resolve() if Path(path).is_dir() else path
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"--bertscore_model {path}: no model could be read: {shortened(str(error), 200)}") from None
     known = model2layers.get(path) or model2layers.get(Path(path).name)
@@ -94,9 +94,7 @@ class _Encoder:
         if self._loaded is None:
             spaced = {"add_prefix_space": True} if self._config.model_type in _SPACED else {}
             tokenizer = AutoTokenizer.from_pretrained(self._path, **spaced)
-            if tokenizer.model_max_length > _WITHOUT_LENGTH:
-                # RoBERTa's positions begin at 2.
-                tokenizer.model_max_length = self._config.max_position_embeddings - 2
+            tokenizer.model_max_length = longest_input(tokenizer, self._config)
             # Of a model that knows itself as shorter only so many layers are read.
             model, found = AutoModel.from_pretrained(
                 self._path, num_hidden_layers=self._layers, dtype=torch.float32, output_loading_info=True
