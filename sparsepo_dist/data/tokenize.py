@@ -77,7 +77,7 @@ def tokenize_pair(
         UserError: messages, and no chat template.
     """
     prompt_text, chosen_text, rejected_text = _texts(pair, tokenizer, place)
-    prompt = _prompt_ids(prompt_text, tokenizer)[-config.max_prompt_length :]
+    prompt = prompt_ids(prompt_text, tokenizer)[-config.max_prompt_length :]
     room = config.max_length - len(prompt)
     if not prompt:
         raise RowError(place, "the prompt is empty")
@@ -101,7 +101,8 @@ def _check_scores(pair: PreferencePair, place: str) -> None:
         raise RowError(place, f"chosen_score {pair.chosen_score} is not above rejected_score {pair.rejected_score}")
 
 
-def _prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Token ids of a prompt, whole: BOS once where the tokenizer has it, no EOS."""
     has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
     ids: list[int] = tokenizer(text, add_special_tokens=not has_bos, verbose=False)["input_ids"]
     if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):

@@ -117,6 +117,23 @@ def load_model(
     return model
 
 
+def load_generator(path: str, *, dtype: torch.dtype, field: str = "model.path") -> PreTrainedModel:
+    """A causal language model as transformers has it, to sample from; `field` names it in messages.
+
+    Raises:
+        UserError: it cannot be found, is no causal language model, or tensors are missing.
+    """
+    try:
+        # Unsaid, transformers asks at the terminal whether the model's own code may run.
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, trust_remote_code=False
+        )
+    except _UNREADABLE as error:
+        raise UserError(f"{field} {path}: no causal language model could be loaded: {_told(error)}") from None
+    check_complete(path, found)
+    return model
+
+
 def check_complete(path: str, found: Mapping[str, Any]) -> None:
     """Raise UserError if `found`, transformers' loading information, says that tensors are missing."""
     missing = found["missing_keys"]

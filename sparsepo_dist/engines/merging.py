@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from peft import PeftModel, get_peft_model_state_dict
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sparsepo_dist.engines.adapter_files import KEY_PREFIX, adapter_settings, adapter_weights
 from sparsepo_dist.engines.loading import load_config, load_tokenizer
@@ -32,21 +32,38 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> Path:
     config = load_config(path, field="base")
     beside = (adapter / "tokenizer_config.json").is_file()
     tokenizer = load_tokenizer(str(adapter) if beside else path, field="base")
-    model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype="auto")
+    both = with_adapter(AutoModelForCausalLM.from_pretrained(path, config=config, dtype="auto"), adapter, path)
     try:
-        both = PeftModel.from_pretrained(model, adapter)
-        # peft only warns of tensors that have no place in the model, and draws those that are missing.
-        odd = get_peft_model_state_dict(both).keys() ^ {
-            KEY_PREFIX + key for key in adapter_weights(str(adapter), "adapter")
-        }
-        if odd:
-            raise UserError(f"{adapter} does not belong on {path}: {sorted(odd)[0]} is in one of them only")
         merged = both.merge_and_unload(safe_merge=True)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"{adapter} cannot be merged into {path}: {str(error).splitlines()[-1].strip()}") from None
+        raise UserError(f"{adapter} cannot be merged into {path}: {_last_line(error)}") from None
     try:
         merged.save_pretrained(output)
         tokenizer.save_pretrained(output)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}") from None
     return output
+
+
+def with_adapter(model: PreTrainedModel, adapter: Path, base: str) -> PeftModel:
+    """A loaded model with a plain LoRA adapter on it; `base` names the model in messages.
+
+    Raises:
+        UserError: the adapter cannot be read, or does not belong on the model.
+    """
+    adapter_settings(str(adapter), "adapter")
+    try:
+        both = PeftModel.from_pretrained(model, adapter)
+        # peft only warns of tensors that have no place in the model, and draws those that are missing.
+        odd = get_peft_model_state_dict(both).keys() ^ {
+            KEY_PREFIX + key for key in adapter_weights(str(adapter), "adapter")
+        }
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{adapter} does not belong on {base}: {_last_line(error)}") from None
+    if odd:
+        raise UserError(f"{adapter} does not belong on {base}: {sorted(odd)[0]} is in one of them only")
+    return both
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).splitlines()[-1].strip()

@@ -8,14 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from tqdm import tqdm
 
-from sparsepo_dist.contracts import PackedBatch, TokenizedPair
-from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.loading import load_config, load_model
-from sparsepo_dist.ops import Head, token_stats
+from sparsepo_dist.sentiment.divergence import ReferenceKL
 from sparsepo_dist.sentiment.prompts import unseen_prompts
 from sparsepo_dist.sentiment.sampling import Sample, sample
 from sparsepo_dist.sentiment.scoring import SCORER, rewards
@@ -64,27 +58,9 @@ def bootstrap_difference(before: np.ndarray, after: np.ndarray, seed: int = 0) -
     return float(differences.mean()), float(low), float(high)
 
 
-@torch.inference_mode()
-def response_kl(reference: Path, trained: Path, samples: Sequence[Sample], batch_size: int = 16) -> float:
+def response_kl(reference: Path, trained: Path, samples: Sequence[Sample]) -> float:
     """Mean over responses of the summed token KL(pi || pi_ref), in nats, on responses the trained model sampled."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    pairs = [TokenizedPair(s.prompt_ids, s.response_ids, ()) for s in samples if s.response_ids]
-    models = [
-        load_model(str(path), load_config(str(path)), dtype=torch.float32, layout="packed", zero3=None)
-        .to(device)
-        .eval()
-        for path in (trained, reference)
-    ]
-    heads = [Head(m.get_output_embeddings().weight, m.get_output_embeddings().bias) for m in models]
-    total = 0.0
-    for start in tqdm(range(0, len(pairs), batch_size), desc="measuring the KL", unit="batch"):
-        chunk = pairs[start : start + batch_size]
-        batch: PackedBatch = pack(chunk, [1.0] * len(chunk), "packed", device)
-        policy, other = (hidden_at(backbone(model), batch) for model in models)
-        stats = token_stats(policy, heads[0], batch.labels, other, heads[1], divergence="policy")
-        assert stats.divergence is not None
-        total += float(stats.divergence.sum())
-    return total / len(pairs)
+    return float(np.mean(ReferenceKL(reference).per_response(trained, samples)))
 
 
 def _examples(samples: Sequence[Sample], scores: Sequence[float]) -> list[dict[str, Any]]:

@@ -1,0 +1,50 @@
+"""Options that several drivers have, and how their values are checked."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """What concerns models, output and reproduction; defaults that differ are set by the driver."""
+    parser.add_argument("--base", metavar="PATH", help="the model that adapters belong on, where it has moved")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of tables and results")
+    parser.add_argument(
+        "--prompt_count", type=positive, metavar="N", help="how many prompts, the first ones (%(default)s)"
+    )
+    parser.add_argument("--samples", type=positive, metavar="N", help="samples of each prompt (%(default)s)")
+    parser.add_argument("--top_p", type=share, metavar="P", help="nucleus sampling's P (%(default)s)")
+    parser.add_argument(
+        "--max_new_tokens", type=positive, metavar="N", help="tokens of a sample, at most (%(default)s)"
+    )
+    parser.add_argument(
+        "--max_prompt_length", type=positive, metavar="N",
+        help="tokens of a prompt, which loses its beginning where it has more (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same samples (%(default)s)")
+    parser.add_argument("--batch_size", type=positive, metavar="N", help="samples drawn at once (%(default)s)")
+
+
+def positive(text: str) -> int:
+    """An integer above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def temperature(text: str) -> float:
+    """A number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 (sampling needs some chance)")
+    return value
+
+
+def share(text: str) -> float:
+    """A number in (0, 1]."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most 1")
+    return value

@@ -1,0 +1,96 @@
+"""The command line of evaluation/frontier.py."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation.arguments import add_sampling, temperature
+from sparsepo_dist.evaluation.frontier.pareto import Point
+from sparsepo_dist.evaluation.frontier.run import MARGIN, Drawing, write_frontier
+from sparsepo_dist.evaluation.frontier.runs import shared_reference, trained_models
+from sparsepo_dist.evaluation.frontier.scorers import VADER, scorer
+from sparsepo_dist.evaluation.prompts import read_texts
+from sparsepo_dist.sentiment.evaluation import SAMPLES_PER_PROMPT, SEED, UNSEEN_PROMPTS
+from sparsepo_dist.sentiment.prompts import unseen_prompts
+from sparsepo_dist.sentiment.sampling import Nucleus
+
+_DESCRIPTION = """Reward against response-level KL of many models: a table (JSON, CSV, Markdown) with the Pareto
+frontier and hypervolumes, and a figure. Samples, rewards and KL are kept below --output: what is finished is not done
+again, and another --scorer uses the samples that are there."""
+
+
+def frontier(arguments: Sequence[str] | None = None) -> Path:
+    """Run the driver; the Markdown table.
+
+    Raises:
+        UserError: what is wrong with an option, a row of the prompts, or a model.
+    """
+    given = _parser().parse_args(arguments)
+    drawing = Drawing(
+        _prompts(given), given.samples,
+        Nucleus(given.temperature, given.top_p, given.max_new_tokens, given.max_prompt_length),
+        given.seed, given.batch_size,
+    )  # fmt: skip
+    models = trained_models(given.model, base=given.base)
+    reference = shared_reference(given.model, given.reference, base=given.base)
+    return write_frontier(
+        models, reference, scorer(given.scorer, given.positive_label), drawing, given.output, given.reference_point
+    )
+
+
+def _prompts(given: argparse.Namespace) -> tuple[str, ...]:
+    if given.prompts is not None:
+        return tuple(text for (text,) in read_texts(given.prompts, ("prompt",), given.prompt_count))
+    built_in = unseen_prompts(given.prompt_count)
+    if len(built_in) < given.prompt_count:
+        raise UserError(f"--prompt_count {given.prompt_count}: there are {len(built_in)} built-in prompts; lower it")
+    return tuple(built_in)
+
+
+def kl_and_reward(text: str) -> Point:
+    """Two numbers with a comma between them."""
+    kl, reward = map(float, text.split(","))
+    return kl, reward
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="frontier.py", description=_DESCRIPTION)
+    parser.add_argument(
+        "--model", action="append", required=True, metavar="[METHOD=]PATH",
+        help="a run's folder or a model's or adapter's in it, whose method its config.yaml names; or any other, "
+        "with METHOD=; may be given several times, also for one method",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reference", metavar="PATH",
+        help="the model that KL is measured from (default: the one that all the runs were trained from)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scorer", default=VADER, metavar="vader|PATH",
+        help="the reward: vader (VADER's compound of the response), or a transformers text-classification model, "
+        "folder or hub id, which reads prompt and response (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--positive_label", default="POSITIVE", metavar="LABEL",
+        help="the classifier's label that counts as positive: the reward is its probability p where it is the "
+        "likeliest, else 1 - p of the likeliest (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prompts", metavar="FILE",
+        help='.jsonl or .json rows {"prompt": text}; also .parquet, a datasets folder or a hub id (default: the '
+        "sentiment experiment's prompts about unseen subjects)",
+    )  # fmt: skip
+    parser.add_argument("--temperature", type=temperature, metavar="T", help="of the samples (%(default)s)")
+    parser.add_argument(
+        "--reference_point", type=kl_and_reward, metavar="KL,REWARD",
+        help=f"where hypervolumes are measured from (default: {MARGIN:g} times the largest KL, the reference's reward)",
+    )  # fmt: skip
+    add_sampling(parser)
+    parser.set_defaults(
+        prompt_count=UNSEEN_PROMPTS, samples=SAMPLES_PER_PROMPT, seed=SEED, temperature=Nucleus.temperature,
+        top_p=Nucleus.top_p, max_new_tokens=Nucleus.max_new_tokens, max_prompt_length=Nucleus.max_prompt_length,
+        batch_size=96,
+    )  # fmt: skip
+    return parser

@@ -1,0 +1,100 @@
+"""What a run's own configuration says of its models: the method that trained them, and the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation.models import split_name
+from sparsepo_dist.evaluation.target import Target, target
+from sparsepo_dist.inputs import BUILTIN_MODEL
+from sparsepo_dist.sentiment.smollm2 import smollm2_folder
+
+REFERENCE = "reference"
+
+
+class Trained(NamedTuple):
+    """A model and the method that trained it."""
+
+    method: str
+    target: Target
+
+
+def trained_models(values: Sequence[str], *, base: str | None) -> list[Trained]:
+    """What several `--model [METHOD=]PATH` mean; a run's folder and models in it know their method.
+
+    Raises:
+        UserError: one is no model, its method is unknown, or a model is named twice.
+    """
+    found: list[Trained] = []
+    for value in values:
+        method, path = split_name(value)
+        one = target(path, base=base)
+        if method is None:
+            config = run_config(path)
+            if config is None:
+                raise UserError(
+                    f"--model: {path} is in no run's folder (there is no config.yaml), so that its method is unknown; "
+                    f"name it, --model METHOD={path}"
+                )
+            method = str(config["objective"]["name"])
+        if one in [other.target for other in found]:
+            raise UserError(f"--model: {path} is named twice")
+        found.append(Trained(method, one))
+    return found
+
+
+def shared_reference(values: Sequence[str], given: str | None, *, base: str | None) -> Target:
+    """The model that KL is measured from: the one that is given, else the one that all runs were trained from.
+
+    Raises:
+        UserError: none is given and the runs do not name one, or not the same one.
+    """
+    if given is not None:
+        return target(given, base=base, name=REFERENCE)
+    named = {}
+    for value in values:
+        path = split_name(value)[1]
+        config = run_config(path)
+        if config is None:
+            raise UserError(f"--model: {path} is in no run's folder, which would name its reference; give --reference")
+        named[_reference_of(config)] = path
+    if len(named) > 1:
+        told = ", ".join(f"{path} from {' + '.join(filter(None, of))}" for of, path in named.items())
+        raise UserError(f"the runs were trained from different references ({told}); give the one to use, --reference")
+    [(model, adapter)] = named
+    try:
+        if model == BUILTIN_MODEL:
+            return target(str(smollm2_folder()), name=REFERENCE)
+        return target(adapter or model, base=model if adapter else None, name=REFERENCE)
+    except UserError as error:
+        raise UserError(f"the reference that the runs name cannot be used ({error}); give --reference") from None
+
+
+def run_config(path: str) -> dict[str, Any] | None:
+    """The resolved configuration of the run that a folder is, or is in; None where it is in none.
+
+    Raises:
+        UserError: the configuration cannot be read.
+    """
+    folder = Path(path).resolve()
+    file = next((f for place in (folder, *folder.parents[:2]) if (f := place / "config.yaml").is_file()), None)
+    if file is None:
+        return None
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if not isinstance(config["objective"]["name"], str) or not isinstance(config["model"]["path"], str):
+            raise TypeError("objective.name and model.path must be text")
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: not a run's configuration ({error})") from None
+    return dict(config)
+
+
+def _reference_of(config: dict[str, Any]) -> tuple[str, str | None]:
+    """Model and adapter."""
+    reference = config.get("reference") or {}
+    return reference.get("path") or config["model"]["path"], reference.get("adapter_path")

@@ -1,0 +1,83 @@
+"""The command line of evaluation/summary.py."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparsepo_dist.evaluation.arguments import add_sampling, positive, temperature
+from sparsepo_dist.evaluation.models import named_targets
+from sparsepo_dist.evaluation.prompts import read_texts
+from sparsepo_dist.evaluation.summary.bertscore import bertscore
+from sparsepo_dist.evaluation.summary.edna import edna
+from sparsepo_dist.evaluation.summary.metrics import Metric, Task, rouge_l, self_bleu
+from sparsepo_dist.evaluation.summary.run import Sampling, summarise
+
+_DESCRIPTION = """Sample summaries of Reddit TL;DR posts and measure them: ROUGE-L F1 (stemmed), BERTScore F1 (IDF),
+self-BLEU, and EDNA where the package summac is installed. One table for all models, as JSON, CSV and Markdown. Samples
+and scores are kept below --output: what is finished is not done again, and metrics can be added later."""
+_ONE_SAMPLE = "it needs two samples of a prompt or more (--samples)"
+
+
+def summary(arguments: Sequence[str] | None = None) -> Path:
+    """Run the driver; the Markdown table.
+
+    Raises:
+        UserError: what is wrong with an option, a row of the prompts, or a model.
+    """
+    given = _parser().parse_args(arguments)
+    tasks = [Task(*texts) for texts in read_texts(given.prompts, ("prompt", "summary"), given.prompt_count)]
+    targets = named_targets(given.model, base=given.base)
+    metrics, missing = _metrics(given)
+    sampling = Sampling(
+        tuple(given.temperatures), given.samples, given.top_p, given.max_new_tokens, given.max_prompt_length,
+        given.seed, given.batch_size,
+    )  # fmt: skip
+    return summarise(targets, tasks, sampling, metrics, missing, given.output)
+
+
+def _metrics(given: argparse.Namespace) -> tuple[list[Metric], dict[str, str]]:
+    wanted: dict[str, Metric | str] = {
+        "rouge_l": rouge_l(),
+        "bertscore": bertscore(given.bertscore_model, given.bertscore_layers)
+        if given.bertscore_model
+        else "no model was given (--bertscore_model)",
+        "self_bleu": self_bleu() if given.samples > 1 else _ONE_SAMPLE,
+        "edna": edna() if given.samples > 1 else _ONE_SAMPLE,
+    }
+    return (
+        [metric for metric in wanted.values() if not isinstance(metric, str)],
+        {name: metric for name, metric in wanted.items() if isinstance(metric, str)},
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="summary.py", description=_DESCRIPTION)
+    parser.add_argument(
+        "--model", action="append", required=True, metavar="[NAME=]PATH",
+        help="a run's folder, a model's or adapter's, or a hub id; may be given several times",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prompts", required=True, metavar="FILE",
+        help='.jsonl or .json rows {"prompt": the post as the model reads it, "summary": a person\'s summary}; also '
+        ".parquet, a datasets folder or a hub id",
+    )  # fmt: skip
+    parser.add_argument(
+        "--temperatures", type=temperature, nargs="+", metavar="T", help="the paper's: 0.25 0.5 0.75 1.0 (the default)"
+    )
+    parser.add_argument(
+        "--bertscore_model", metavar="PATH",
+        help="encoder for BERTScore, a folder or hub id (the paper: roberta-large); without it there is no BERTScore",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bertscore_layers", type=positive, metavar="N",
+        help="the layer whose outputs are compared (default: bert_score's choice for a model of that name)",
+    )  # fmt: skip
+    add_sampling(parser)
+    parser.set_defaults(
+        prompt_count=120, samples=5, temperatures=list(Sampling.temperatures), top_p=Sampling.top_p,
+        max_new_tokens=Sampling.max_new_tokens, max_prompt_length=Sampling.max_prompt_length, seed=Sampling.seed,
+        batch_size=Sampling.batch_size,
+    )  # fmt: skip
+    return parser

@@ -1,0 +1,126 @@
+"""Sample summaries, measure them, write one table; what is finished is not done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsepo_dist.evaluation.models import results_folder
+from sparsepo_dist.evaluation.prompts import digest
+from sparsepo_dist.evaluation.results import Results, write_whole
+from sparsepo_dist.evaluation.summary.metrics import COLUMNS, Metric, Task
+from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
+from sparsepo_dist.evaluation.target import Target
+from sparsepo_dist.sentiment.sampling import Nucleus, Sampler
+
+TEMPERATURES = (0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How summaries are drawn; the paper's settings where it has them."""
+
+    temperatures: tuple[float, ...] = TEMPERATURES
+    samples: int = 5
+    top_p: float = 0.95
+    max_new_tokens: int = 128
+    max_prompt_length: int = 1024
+    seed: int = 0
+    batch_size: int = 16
+
+    def settings(self, tasks: Sequence[Task]) -> dict[str, Any]:
+        """What decides the samples besides model, temperature and the machine."""
+        return {
+            "prompts": digest([task.prompt for task in tasks]), "prompt_count": len(tasks), "samples": self.samples,
+            "top_p": self.top_p, "max_new_tokens": self.max_new_tokens, "max_prompt_length": self.max_prompt_length,
+            "seed": self.seed, "batch_size": self.batch_size,
+        }  # fmt: skip
+
+
+def summarise(
+    targets: Sequence[Target],
+    tasks: Sequence[Task],
+    sampling: Sampling,
+    metrics: Sequence[Metric],
+    missing: dict[str, str],
+    output: Path,
+) -> Path:
+    """summary.json, summary.csv and summary.md in `output`, a row for each model and temperature; the Markdown file.
+
+    Args:
+        missing: why a column has no numbers, by its name.
+
+    Raises:
+        UserError: a model cannot be loaded, or `output` holds results of other settings.
+    """
+    packages = [package for metric in metrics for package in metric.packages]
+    kept = {
+        one: Results(output / "models" / results_folder(one), one, sampling.settings(tasks), packages=packages)
+        for one in targets
+    }
+    for one in targets:
+        _sample(one, kept[one], tasks, sampling)
+    rows = [
+        _row(one, temperature, kept[one], tasks, metrics) for one in targets for temperature in sampling.temperatures
+    ]
+    settings = {**sampling.settings(tasks), "references": digest([task.summary for task in tasks])}
+    return _write(output, rows, settings, missing)
+
+
+def _sample(one: Target, kept: Results, tasks: Sequence[Task], sampling: Sampling) -> None:
+    sampler = None
+    for temperature in sampling.temperatures:
+        if kept.finished(f"samples-{temperature:g}") is not None:
+            continue
+        sampler = sampler or Sampler(one.model, one.adapter)
+        drawn = sampler.sample(
+            [task.prompt for task in tasks],
+            sampling.samples,
+            seed=sampling.seed,
+            settings=Nucleus(temperature, sampling.top_p, sampling.max_new_tokens, sampling.max_prompt_length),
+            batch_size=sampling.batch_size,
+            description=f"{one.name} at {temperature:g}",
+        )
+        texts = [s.response.strip() for s in drawn]
+        by_prompt = [texts[start : start + sampling.samples] for start in range(0, len(texts), sampling.samples)]
+        kept.write(f"samples-{temperature:g}", by_prompt)
+
+
+def _row(
+    one: Target, temperature: float, kept: Results, tasks: Sequence[Task], metrics: Sequence[Metric]
+) -> dict[str, Any]:
+    samples = kept.finished(f"samples-{temperature:g}")
+    assert samples is not None
+    references = digest([task.summary for task in tasks])
+    scores = {}
+    for metric in metrics:
+        name = f"{metric.measurement}-{references}-{temperature:g}"
+        found = kept.finished(name)
+        if found is None:
+            found = metric.compute(tasks, samples)
+            kept.write(name, found)
+        scores[metric.name] = found
+    return {
+        "model": one.name,
+        "temperature": temperature,
+        **{name: float(np.mean(values)) for name, values in scores.items()},
+        "per_prompt": scores,
+    }
+
+
+def _write(output: Path, rows: list[dict[str, Any]], settings: dict[str, Any], missing: dict[str, str]) -> Path:
+    columns = [Column("model", "Model"), Column("temperature", "Temperature", "g")]
+    columns += [Column(name, title, ".2f") for name, title in COLUMNS.items()]
+    record = {"settings": settings, "missing": missing, "rows": rows}
+    write_whole(output / "summary.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_whole(output / "summary.csv", csv_table(columns, rows))
+    notes = [f"{settings['prompt_count']} prompts x {settings['samples']} samples, top-p {settings['top_p']:g}. All "]
+    notes[0] += "scores from 0 to 100, means over prompts; a low self-BLEU is diverse."
+    notes += [f"{COLUMNS[name]} is missing: {reason}." for name, reason in missing.items()]
+    write_whole(output / "summary.md", markdown_table(columns, rows) + "".join(f"\n{note}\n" for note in notes))
+    return output / "summary.md"

@@ -1,0 +1,169 @@
+"""Reward against KL: geometry against brute force, the scorer's formula, runs that know their method, the driver."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation.frontier import run
+from sparsepo_dist.evaluation.frontier.command import frontier
+from sparsepo_dist.evaluation.frontier.pareto import hypervolume, pareto
+from sparsepo_dist.evaluation.frontier.scorers import scorer
+from sparsepo_dist.sentiment.sampling import Sample
+from sparsepo_dist.sentiment.scoring import rewards
+from tests.support.tiny import VOCABULARY, save_tiny_model, tiny_tokenizer
+
+SIDE = 8
+POINTS = st.lists(st.tuples(st.integers(0, SIDE), st.integers(0, SIDE)), max_size=12)
+
+
+@given(POINTS)
+def test_pareto_points_are_those_that_nothing_beats(points: list[tuple[int, int]]) -> None:
+    def beaten(kl: int, reward: int) -> bool:
+        return any(k <= kl and r >= reward and (k, r) != (kl, reward) for k, r in points)
+
+    found = pareto(points)
+    assert sorted(found) == [place for place, point in enumerate(points) if not beaten(*point)]
+    assert [points[place] for place in found] == sorted(points[place] for place in found)
+
+
+@given(POINTS, st.tuples(st.integers(1, SIDE), st.integers(0, SIDE)))
+def test_hypervolume_is_the_number_of_unit_squares_covered(
+    points: list[tuple[int, int]], worst: tuple[int, int]
+) -> None:
+    covered = sum(
+        any(kl <= x and reward >= y + 1 for kl, reward in points)
+        for x in range(worst[0])
+        for y in range(worst[1], SIDE)
+    )
+    assert hypervolume(points, worst) == pytest.approx(covered)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classifier") / "tiny"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=64, id2label={0: "negative", 1: "neutral", 2: "positive"}, initializer_range=1.0,
+        pad_token_id=257,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def sample(prompt: str, response: str) -> Sample:
+    return Sample(prompt, response, (1,), (1,))
+
+
+def test_the_reward_is_p_of_the_likeliest_label_or_one_minus_it(classifier: Path) -> None:
+    samples = [sample(f"{word} film", " was " * length) for word in "abcdefgh" for length in (1, 3, 40)]
+    found = scorer(str(classifier), "POSITIVE").score(samples)
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(classifier).eval(), tiny_tokenizer()
+    liked = set()
+    for one, value in zip(samples, found, strict=True):
+        ids = torch.tensor([tokenizer(one.prompt + one.response)["input_ids"][-62:]])
+        with torch.no_grad():
+            probabilities = model(ids).logits[0].softmax(-1)
+        likeliest = int(probabilities.argmax())
+        liked.add(likeliest == 2)
+        p = float(probabilities[likeliest])
+        assert value == pytest.approx(p if likeliest == 2 else 1 - p, abs=1e-5)
+    assert liked == {True, False}
+
+
+def test_scorers_that_are_none(classifier: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--positive_label good: .* has the labels negative, neutral, positive"):
+        scorer(str(classifier), "good")
+    with pytest.raises(UserError, match="is incomplete: 1 tensors are missing"):
+        scorer(str(save_tiny_model(tmp_path / "model")), "LABEL_1")
+    with pytest.raises(UserError, match="no classifier could be loaded"):
+        scorer(str(tmp_path / "nowhere"), "POSITIVE")
+    samples = [sample("An awful", " but wonderful day")]
+    assert scorer("vader", "POSITIVE").score(samples) == rewards([" but wonderful day"])
+
+
+def write_run(folder: Path, method: str, reference: Path, seed: int) -> Path:
+    save_tiny_model(folder / "final", seed=seed)
+    config = {"objective": {"name": method}, "model": {"path": str(reference)}, "reference": {"path": None}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+SMALL = ["--prompt_count", "3", "--samples", "2", "--max_new_tokens", "6"]
+
+
+def test_from_runs_to_a_table_and_a_figure_and_nothing_is_sampled_twice(
+    classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = save_tiny_model(tmp_path / "start", seed=0)
+    runs = [write_run(tmp_path / f"{name}-run", name, reference, seed) for seed, name in enumerate(("dpo", "mapo"), 1)]
+    later = save_tiny_model(runs[0] / "step-9", seed=3)
+    command = ["--output", str(tmp_path / "out"), *SMALL]
+    for model in (runs[0], later, runs[1], f"copied={reference}"):
+        command += ["--model", str(model)]
+    with pytest.raises(UserError, match="start is in no run's folder, which would name its reference"):
+        frontier(command)
+    command += ["--reference", str(reference)]
+    table = frontier(command)
+    record = json.loads((tmp_path / "out" / "frontier.json").read_text())
+    rows = record["rows"]
+    assert [(row["method"], row["model"]) for row in rows] == [
+        ("dpo", "dpo-run"), ("dpo", "step-9"), ("mapo", "mapo-run"), ("copied", "start"),
+    ]  # fmt: skip
+    assert all(row["kl"] > 0.01 for row in rows[:3])
+    assert rows[3]["kl"] == record["reference"]["kl"] == 0 and rows[3]["reward"] == record["reference"]["reward"]
+    at = record["hypervolume"]["reference_point"]
+    assert at == {"kl": pytest.approx(1.1 * max(row["kl"] for row in rows)), "reward": record["reference"]["reward"]}
+    assert set(record["hypervolume"]["by_method"]) == {"dpo", "mapo", "copied"}
+    assert "Only hypervolumes from one such point" in table.read_text()
+    assert (tmp_path / "out" / "frontier.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out" / "frontier.csv").read_text().count("\n") == 6
+
+    monkeypatch.setattr(run, "Sampler", None)
+    monkeypatch.setattr(run, "ReferenceKL", None)
+    frontier([*command, "--scorer", str(classifier), "--reference_point", "100,0"])
+    other = json.loads((tmp_path / "out" / "frontier.json").read_text())
+    assert [row["kl"] for row in other["rows"]] == [row["kl"] for row in rows]
+    assert all(0 <= row["reward"] <= 1 for row in other["rows"]) and other["rows"][0]["reward"] != rows[0]["reward"]
+    assert other["hypervolume"]["reference_point"] == {"kl": 100, "reward": 0}
+
+
+def test_runs_name_their_reference_and_must_share_it(tmp_path: Path) -> None:
+    starts = [save_tiny_model(tmp_path / f"start{seed}", seed=seed) for seed in (0, 1)]
+    runs = [write_run(tmp_path / f"run{place}", "dpo", start, 2) for place, start in enumerate(starts)]
+    frontier(["--model", str(runs[0]), "--output", str(tmp_path / "out"), *SMALL])
+    record = json.loads((tmp_path / "out" / "frontier.json").read_text())
+    assert record["reference"]["path"] == str(starts[0])
+    with pytest.raises(UserError, match="trained from different references .*start0.*start1.*--reference"):
+        frontier(["--model", str(runs[0]), "--model", str(runs[1]), "--output", str(tmp_path / "out"), *SMALL])
+    starts[1].rename(tmp_path / "gone")
+    with pytest.raises(UserError, match="the reference that the runs name cannot be used .*give --reference"):
+        frontier(["--model", str(runs[1]), "--output", str(tmp_path / "out"), *SMALL])
+
+
+def test_what_the_driver_refuses(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    command = ["--output", str(tmp_path / "out"), "--reference", str(model)]
+    with pytest.raises(UserError, match="its method is unknown; name it, --model METHOD="):
+        frontier([*command, "--model", str(model), *SMALL])
+    with pytest.raises(UserError, match="is named twice"):
+        frontier([*command, "--model", f"a={model}", "--model", f"b={model}", *SMALL])
+    with pytest.raises(UserError, match="there are 56 built-in prompts; lower it"):
+        frontier([*command, "--model", f"a={model}", "--prompt_count", "57"])
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "One"}\n{"text": "two"}\n')
+    with pytest.raises(UserError, match=r"prompts.jsonl, row 2: field 'prompt' is missing; the row has text"):
+        frontier([*command, "--model", f"a={model}", "--prompts", str(prompts), "--prompt_count", "2"])
+    (tmp_path / "config.yaml").write_text("objective: dpo")
+    with pytest.raises(UserError, match="not a run's configuration"):
+        frontier([*command, "--model", str(model), *SMALL])
