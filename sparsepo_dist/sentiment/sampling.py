@@ -10,13 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsepo_dist.data.tokenize import prompt_ids
 from sparsepo_dist.engines.ds_config import has_bf16
 from sparsepo_dist.engines.loading import load_generator, load_tokenizer
 from sparsepo_dist.engines.merging import with_adapter
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.sentiment.nucleus import NucleusFilter
 
 MAX_NEW_TOKENS, TEMPERATURE, TOP_P = 40, 0.9, 0.95
 
@@ -97,7 +98,8 @@ class Sampler:
         inputs, mask = _padded([ids for _, ids in batch], self._tokenizer.pad_token_id)
         output = self._model.generate(
             input_ids=inputs.to(self._device), attention_mask=mask.to(self._device), do_sample=True, top_k=0,
-            temperature=settings.temperature, top_p=settings.top_p, max_new_tokens=settings.max_new_tokens,
+            logits_processor=LogitsProcessorList([NucleusFilter(settings.temperature, settings.top_p)]),
+            max_new_tokens=settings.max_new_tokens,
         )  # fmt: skip
         for (text, ids), new in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
             response = _until_end(new, self._ends)

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TemperatureLogitsWarper, TopPLogitsWarper
 
 from sparsepo_dist.engines.merging import merge_adapter
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.sentiment.divergence import ReferenceKL
+from sparsepo_dist.sentiment.nucleus import CANDIDATES, NucleusFilter
 from sparsepo_dist.sentiment.sampling import Nucleus, Sample, Sampler
 from tests.support.tiny import save_tiny_model
 
@@ -52,6 +53,18 @@ def test_samples_are_the_seeds_and_lie_by_prompt(model: Path) -> None:
         assert 0 < len(s.response_ids) <= 8
         ends = [place for place, token in enumerate(s.response_ids) if token == tokenizer.eos_token_id]
         assert ends in ([], [len(s.response_ids) - 1])
+
+
+@pytest.mark.parametrize("sharpness", [4.0, 0.01])
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.9, 0.95), (0.25, 0.5), (1.5, 1.0)])
+def test_the_nucleus_is_that_of_transformers(sharpness: float, temperature: float, top_p: float) -> None:
+    scores = sharpness * torch.randn(5, 4 * CANDIDATES, generator=torch.Generator().manual_seed(0))
+    want = TemperatureLogitsWarper(temperature)(None, scores.clone())
+    want = TopPLogitsWarper(top_p)(None, want) if top_p < 1 else want
+    found = NucleusFilter(temperature, top_p)(torch.empty(0), scores)
+    torch.testing.assert_close(found, want)
+    kept = found.isfinite().sum(-1)
+    assert (kept > CANDIDATES).all() if sharpness < 1 else (kept >= 1).all()
 
 
 def test_what_the_folder_says_of_generation_does_not_bend_the_samples(model: Path, tmp_path: Path) -> None:
