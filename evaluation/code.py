@@ -7,9 +7,9 @@ from pathlib import Path
 
 # This file's name is that of a module of the standard library, which pdb, and so torch, imports.
 sys.path[:] = [path for path in sys.path if path != str(Path(__file__).resolve().parent)]
-if __name__ != "__main__":  # it was the other that was meant, by a script beside this one
-    del sys.modules[__name__]
-    importlib.import_module(__name__)
+if __name__ == "code":  # the library's was meant, by a script beside this one
+    del sys.modules["code"]
+    importlib.import_module("code")
 
 
 def main() -> int:

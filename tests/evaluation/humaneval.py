@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-_DATA = [Path(__file__).resolve().parents[3] / "shared" / "data", Path("/work/shared/data")]
-MIRROR = next((path / "hub_mirror" for path in _DATA if path.is_dir()), _DATA[0] / "hub_mirror")
+MIRROR = Path(__file__).resolve().parents[3] / "shared" / "data" / "hub_mirror"
 HUMANEVAL = MIRROR / "openai_humaneval" / "test-00000-of-00001.parquet"
 needs_humaneval = pytest.mark.skipif(
     not HUMANEVAL.is_file(), reason="the project's shared data is not beside this checkout"

@@ -52,7 +52,7 @@ def generate(
     """
     try:
         import lm_eval
-        import lm_eval.tasks
+        from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise UserError(f"--backend lm-eval: lm-eval is not installed ({error}): pip install lm-eval") from None
     dataset = BENCHMARKS[task].dataset_of_lm_eval(mirror)
@@ -61,7 +61,7 @@ def generate(
         model["peft"] = target.adapter
     with tempfile.TemporaryDirectory() as folder, _without_execution(), reading_from(mirror):
         described = Path(folder) / f"{task}.yaml"
-        included = Path(lm_eval.tasks.__file__).parent / task / f"{task}.yaml"
+        included = Path(lm_eval.__file__).parent / "tasks" / task / f"{task}.yaml"
         values = {"include": str(included), "task": task, "dataset_path": dataset, "repeats": generation.n_samples}
         described.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
         found = lm_eval.simple_evaluate(
@@ -75,6 +75,7 @@ def generate(
             predict_only=True,
             log_samples=True,
             confirm_run_unsafe_code=True,  # only a word: predict_only leaves the metric out
+            task_manager=TaskManager(include_defaults=False),  # all tasks' descriptions take long to read
             bootstrap_iters=0,
             random_seed=generation.seed,
             numpy_random_seed=generation.seed,
