@@ -1,0 +1,162 @@
+"""The command line of `evaluation/code.py`: generate, execute, or one after the other."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation.code import lm_eval_backend
+from sparsepo_dist.evaluation.code.bigcode import PRECISIONS, Harness, find_harness
+from sparsepo_dist.evaluation.code.execution import execute, summarise
+from sparsepo_dist.evaluation.code.generation import Generation, generations, problems_of
+from sparsepo_dist.evaluation.code.table import write_table
+from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, Problem
+from sparsepo_dist.evaluation.hub_mirror import check_mirror
+from sparsepo_dist.evaluation.results import Results
+from sparsepo_dist.evaluation.sandbox.limits import Limits
+from sparsepo_dist.evaluation.sandbox.self_test import check_machine
+from sparsepo_dist.evaluation.target import Target, target
+
+Say = Callable[[str], None]
+LIMITS = Limits()
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options, with the paper's settings as defaults."""
+    made = argparse.ArgumentParser(
+        prog="evaluation/code.py",
+        description="HumanEval and MBPP: sample programs, run them against their tests in a sandbox, estimate pass@k.",
+    )
+    add = made.add_argument
+    add("step", nargs="?", choices=["generate", "execute"], help="one step only (default: both); execute takes "
+        "the same options as generate did")  # fmt: skip
+    add("--model", required=True, help="a run's folder, a model's, an adapter's, or a hub id")
+    add("--base", help="the model that an adapter belongs on, where it is no longer where the adapter says")
+    add("--output", type=Path, required=True, help="folder of generations, results and the table")
+    add("--tasks", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS), help="default: both")
+    add("--backend", choices=["harness", "lm-eval"], default="harness", help="BigCode's harness (the paper's), or "
+        "lm-eval's tasks, whose prompts are others")  # fmt: skip
+    add("--harness", type=Path, help="a checkout of bigcode-evaluation-harness (default: the installed one)")
+    add("--n_samples", type=int, default=100, help="programs a problem (100)")
+    add("--temperature", type=float, default=0.6, help="0.6; 0 takes the likeliest token, for one sample")
+    add("--top_p", type=float, default=0.95, help="nucleus sampling (0.95)")
+    add("--batch_size", type=int, default=10, help="programs sampled at once (10)")
+    add("--max_length_generation", type=int, help="tokens of prompt and program (harness, 512), of the "
+        "program (lm-eval, the task's own)")  # fmt: skip
+    add("--limit", type=int, help="the first problems only, for a smoke run")
+    add("--seed", type=int, default=0)
+    add("--dtype", choices=list(PRECISIONS), default="bfloat16", help="of the model (bfloat16)")
+    add("--hub-mirror", type=Path, help="folder of mirrored datasets: works without a network")
+    add("--allow_code_execution", action="store_true", help="run what the model wrote, in the sandbox")
+    add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="programs run at once (one a core)")
+    return made
+
+
+def main(arguments: Sequence[str], say: Say) -> None:
+    """Both steps, or the one that is named.
+
+    Raises:
+        UserError: wrong options; execution that was not allowed, or cannot be confined on this machine.
+        RunError: the harness failed.
+    """
+    options = parser().parse_args(arguments)
+    generation = _generation(options)
+    evaluated = target(options.model, base=options.base)
+    programs = generations(options.output, evaluated, generation)
+    if options.step != "generate":
+        if not options.allow_code_execution:
+            raise UserError(_not_allowed(options, evaluated, generation, programs))
+        check_machine(LIMITS)
+    if options.step != "execute":
+        _generate(options, evaluated, generation, programs, say)
+    if options.step != "generate":
+        _execute(options, evaluated, generation, programs, say)
+
+
+def _generation(options: argparse.Namespace) -> Generation:
+    for name, least in {"n_samples": 1, "batch_size": 1, "limit": 1, "max_length_generation": 1, "workers": 1}.items():
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise UserError(f"--{name} {value}: at least {least} is needed")
+    if options.temperature < 0 or not 0 < options.top_p <= 1:
+        raise UserError(
+            f"--temperature {options.temperature:g} --top_p {options.top_p:g}: the temperature must be at least 0, "
+            "top_p above 0 and at most 1"
+        )
+    if options.temperature == 0 and options.n_samples > 1:
+        raise UserError(f"--temperature 0 makes all {options.n_samples} samples the same: add --n_samples 1")
+    return Generation(**{name: getattr(options, name) for name in Generation._fields})
+
+
+def _generate(
+    options: argparse.Namespace, evaluated: Target, generation: Generation, programs: Results, say: Say
+) -> None:
+    mirror = options.hub_mirror
+    if mirror is not None:
+        check_mirror(mirror)
+    harness = None
+    if generation.backend == "harness":
+        harness = Harness(find_harness(options.harness), evaluated, generation, options.batch_size, mirror)
+    for task in options.tasks:
+        if programs.finished(task) is not None:
+            say(f"{task}: generated before, in {programs.path(task)}")
+            continue
+        origin: dict[str, Any] = {}
+        if harness is not None:
+            problems = harness.generate(task, programs.folder)
+            origin = {"harness": str(harness.main), "harness_commit": harness.commit}
+        else:
+            problems = lm_eval_backend.generate(
+                task, evaluated, generation, batch_size=options.batch_size, mirror=mirror
+            )
+        path = programs.write(task, {**origin, "problems": [problem._asdict() for problem in problems]})
+        say(f"{task}: {sum(len(problem.programs) for problem in problems)} programs in {path}")
+
+
+def _execute(
+    options: argparse.Namespace, evaluated: Target, generation: Generation, programs: Results, say: Say
+) -> None:
+    settings = {**generation._asdict(), "limits": LIMITS._asdict()}
+    results = Results(options.output, evaluated, settings)
+    scores: dict[str, Any] = {}
+    for task in options.tasks:
+        scores[task] = results.finished(task)
+        if scores[task] is None:
+            verdicts = execute(_generated(programs, task), LIMITS, workers=options.workers, title=task)
+            scores[task] = summarise(verdicts)
+            results.write(task, scores[task])
+    say(write_table(results.folder, evaluated.name, scores, _in_words(generation)))
+    say(f"The table is in {results.folder / 'code.md'} and code.json, each task's result beside it.")
+
+
+def _generated(programs: Results, task: str) -> list[Problem]:
+    found = programs.finished(task)
+    if found is None:
+        raise UserError(f"{programs.path(task)} is not there: run `generate` first, with the same options")
+    return problems_of(found)
+
+
+def _not_allowed(options: argparse.Namespace, evaluated: Target, generation: Generation, programs: Results) -> str:
+    there = {task: found for task in options.tasks if (found := programs.finished(task)) is not None}
+    count = sum(len(problem.programs) for found in there.values() for problem in problems_of(found))
+    what = f"{count} programs in {programs.folder} ({', '.join(there)})"
+    if len(there) < len(options.tasks):
+        what = f"{generation.n_samples} programs for each problem of {' and '.join(options.tasks)}"
+    return (
+        f"this would run {what}, written by {evaluated.name}, on this machine: in a sandbox without network, child "
+        f"processes or writes outside an empty folder, with {LIMITS.cpu_seconds} s of CPU and "
+        f"{LIMITS.memory_bytes >> 20} MB each. Add --allow_code_execution to allow it; `generate` alone runs nothing"
+    )
+
+
+def _in_words(generation: Generation) -> str:
+    sampled = (
+        f"temperature {generation.temperature:g}, top-p {generation.top_p:g}" if generation.temperature else "greedy"
+    )
+    limited = "" if generation.limit is None else f"; only the first {generation.limit} problems"
+    samples = f"{generation.n_samples} sample{'s' if generation.n_samples > 1 else ''} a problem"
+    return f"Measured with {generation.backend}: {samples}, {sampled}, seed {generation.seed}{limited}."
