@@ -20,7 +20,7 @@ from sparsepo_dist.evaluation.jobs.spec import Resources, Slurm
 from sparsepo_dist.evaluation.jobs.store import JobStore
 from sparsepo_dist.evaluation.jobs.submission import submit
 from sparsepo_dist.evaluation.jobs.table import collect, status
-from tests.support.evaluation_jobs import DRIVER, ROOT, Bench, gone, until
+from tests.support.evaluation_jobs import ROOT, Bench, gone, until
 
 
 def test_every_job_runs_once_and_its_numbers_are_gathered(tmp_path: Path) -> None:
@@ -141,15 +141,15 @@ def test_numbers_of_other_options_or_other_weights_are_not_taken_for_these(tmp_p
     with pytest.raises(UserError, match="m0/a was or is being evaluated with another options .* another name"):
         submit(bench.plan)
     bench.write({"a": {}})
-    weights = bench.models["m0"] / "model.safetensors"
-    later = (JobStore(bench.output).job("m0", "a").read().started or 0) + 10
-    os.utime(weights, (later, later))
-    with pytest.raises(UserError, match=r"line 3: models.m0: .* has been written anew since it was evaluated"):
-        submit(bench.plan)
+    submit(bench.plan)
+    assert bench.ran() == ["m0/a"]
+    later = (JobStore(bench.output).job("m0", "a").read().started or 0) + 0.001
+    os.utime(bench.models["m0"] / "model.safetensors", (later, later))
+    submit(bench.plan)  # the driver is asked: it knows its own results by the weights' hash
     shutil.rmtree(bench.models["m0"])
     with pytest.raises(UserError, match=r"plan.yaml: line 3: models.m0: there is no folder"):
         submit(bench.plan)
-    assert bench.ran() == ["m0/a"]
+    assert bench.ran() == ["m0/a", "m0/a"]
 
 
 def test_places_are_cut_from_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,19 +192,10 @@ def test_the_script_beside_a_code_py(tmp_path: Path) -> None:
     (scripts / "code.py").write_text("raise SystemExit('the wrong code')")
     bench = Bench(tmp_path, {"a": {}, "code": {"driver": "code"}}, retries=0)
 
-    def run(command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(scripts / "jobs.py"), command, str(bench.file)],
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
-    done = run("submit")
+    done = subprocess.run(
+        [sys.executable, str(scripts / "jobs.py"), "submit", str(bench.file)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    assert "m0/code: exit code 1: the wrong code" in done.stderr and "Traceback" not in done.stderr
-    assert "1 done, 1 failed, 0 running" in done.stderr
-    done = run("collect")
-    assert done.returncode == 0 and "| m0 | 0.25 | 4 |" in done.stdout, done.stderr
-    bench.file.write_text("output: x\nsuites: {a: {driver: cod}}\n")
-    done = run("status")
-    assert done.returncode == 2 and "there is no driver cod; did you mean code?" in done.stderr
-    assert DRIVER.is_file()
+    assert "error: 1 of 2 jobs failed" in done.stderr and "m0/code: exit code 1: the wrong code" in done.stderr
+    assert "1 done, 1 failed, 0 running" in done.stderr and "Traceback" not in done.stderr

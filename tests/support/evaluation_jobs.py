@@ -42,6 +42,8 @@ class Bench:
             "resources": self.resources,
             **more,
         }
+        if not self.models:
+            del content["models"]
         self.file.write_text(yaml.safe_dump(content, sort_keys=False))
 
     @property

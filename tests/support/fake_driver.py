@@ -35,7 +35,8 @@ def main() -> int:
     with given.notes.open("a") as notes:
         notes.write(json.dumps(note) + "\n")
     sys.stderr.write(f"evaluating {given.model}\n")
-    if given.needs and not (Path(given.model) / given.needs).is_file():
+    model = Path(given.model)
+    if given.needs and not any((folder / given.needs).is_file() for folder in (model, model / "final")):
         sys.stderr.write(f"{given.needs} is not in {given.model}\n")
         return 1
     if given.do == "user":

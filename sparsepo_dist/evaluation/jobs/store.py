@@ -33,6 +33,10 @@ class State:
     reason: str | None = None
     """Why it failed, or the last attempt of it did."""
 
+    def done_since(self, written: float) -> bool:
+        """Whether it is done, with a model that was written (seconds since 1970) before it started."""
+        return self.state == DONE and (self.started or 0) >= written
+
     @property
     def final(self) -> bool:
         """Whether nobody will run it before someone submits it again."""
@@ -143,12 +147,15 @@ class JobStore:
         for file in sorted(self.folder.glob(f"*/*/{_JOB}")):
             yield Job(file.parent, file.parent.parent.name, file.parent.name)
 
-    def renew(self, job: Job) -> None:
-        """Give a job that is not done all its attempts again, unless someone is at it."""
+    def renew(self, job: Job, written: float) -> None:
+        """Give a job all its attempts again, unless someone is at it, or it was done after its model was `written`.
+
+        Where the model only looks new, the driver finds its own results again; where it is new, it refuses them.
+        """
         claim = job.claim()
         if claim is not None:
             with claim:
-                if job.read().state != DONE:
+                if not job.read().done_since(written):
                     job.write(State())
 
 

@@ -41,7 +41,7 @@ def submit(plan: Plan) -> str:
     file at once: they share the work.
 
     Raises:
-        UserError: a model that is not there, or that has changed since it was evaluated.
+        UserError: a model that is not there, or a job that was done with another model or other options.
         RunError: some jobs failed.
         StoppedError: a signal asked to stop.
     """
@@ -49,8 +49,6 @@ def submit(plan: Plan) -> str:
         raise UserError(f"{plan.file}: models is missing: it names what is evaluated, as NAME: PATH")
     store = JobStore(plan.output)
     jobs = [job for name in plan.models for job in _jobs_of(plan, store, name)]
-    for job in jobs:
-        store.renew(job)
     queue = queue_of(plan)
     if isinstance(queue, SlurmQueue):
         queue.advance(jobs)
@@ -71,17 +69,16 @@ def _jobs_of(plan: Plan, store: JobStore, model: str) -> Iterator[Job]:
         reason = str(error).removeprefix("--model: ")
         raise UserError(f"{plan.file}: line {plan.lines[model]}: models.{model}: {reason}") from None
     path = str(Path(path).resolve()) if Path(path).is_dir() else path
-    weights = Path(found.adapter or found.model)
-    written = max((file.stat().st_mtime for file in weights.glob("*.safetensors")), default=0.0)
+    written = newest_weights(Path(found.adapter or found.model))
     for suite in plan.suites:
         job = store.add(model, path, suite)
-        state = job.read()
-        if state.state == DONE and written > (state.started or 0):
-            raise UserError(
-                f"{plan.file}: line {plan.lines[model]}: models.{model}: {path} has been written anew since it was "
-                f"evaluated; give it another name, or remove {job.folder.parent} to evaluate it again"
-            )
+        store.renew(job, written)
         yield job
+
+
+def newest_weights(folder: Path) -> float:
+    """When the weights in a folder were written, in seconds since 1970; 0 where there are none."""
+    return max((file.stat().st_mtime for file in folder.glob("*.safetensors")), default=0.0)
 
 
 def queue_of(plan: Plan) -> Queue:

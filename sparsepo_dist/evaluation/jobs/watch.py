@@ -12,8 +12,17 @@ from sparsepo_dist.errors import RunError, UserError
 from sparsepo_dist.evaluation.checkpoints import export_checkpoint
 from sparsepo_dist.evaluation.jobs.locks import held, lock
 from sparsepo_dist.evaluation.jobs.spec import Plan
-from sparsepo_dist.evaluation.jobs.store import DONE, Job, JobStore
-from sparsepo_dist.evaluation.jobs.submission import POLL_SECONDS, Progress, Queue, ended_with, queue_of, raise_failures
+from sparsepo_dist.evaluation.jobs.store import Job, JobStore
+from sparsepo_dist.evaluation.jobs.submission import (
+    POLL_SECONDS,
+    Progress,
+    Queue,
+    ended_with,
+    newest_weights,
+    queue_of,
+    raise_failures,
+)
+from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.target import FINAL
 from sparsepo_dist.run_folder import CHECKPOINTS, LOCK
 from sparsepo_dist.training.checkpoint_store import COMPLETE, Checkpoint, CheckpointStore
@@ -59,6 +68,7 @@ class _Follower:
         self._checkpoints = CheckpointStore(run / CHECKPOINTS)
         self._store = JobStore(plan.output)
         self._exports = plan.output / "exported"
+        self._know_again()
         self._of: dict[str, list[Job]] = {}
         self.unusable: list[str] = []
         """What is wrong with checkpoints that could not be evaluated."""
@@ -73,12 +83,14 @@ class _Follower:
         for checkpoint in reversed(self._checkpoints.complete()):
             name = f"{self._run.name}-{checkpoint.folder.name}"
             if name not in self._of:
-                self._of[name] = self._jobs(name, self._exports / name) if self._ready(name, checkpoint) else []
+                written = _written(checkpoint)
+                ready = self._ready(name, checkpoint, written)
+                self._of[name] = self._jobs(name, self._exports / name, written) if ready else []
         for left in sorted(self._exports.glob(f"{self._run.name}-step-*")):  # of a watch before, its checkpoint gone
             if left.name not in self._of:
-                self._of[left.name] = self._jobs(left.name, left)
+                self._of[left.name] = self._jobs(left.name, left, 0.0)
         if (self._run / FINAL).is_dir() and self._run.name not in self._of:
-            self._of[self._run.name] = self._jobs(self._run.name, self._run)
+            self._of[self._run.name] = self._jobs(self._run.name, self._run, newest_weights(self._run / FINAL))
 
     def advance(self, progress: Progress) -> bool:
         """Start jobs, remove models that need no more; whether nothing is left to do."""
@@ -94,22 +106,34 @@ class _Follower:
             progress.show(self.jobs)
         return settled
 
-    def _jobs(self, name: str, path: Path) -> list[Job]:
+    def _jobs(self, name: str, path: Path, written: float) -> list[Job]:
         jobs = [self._store.add(name, str(path), suite) for suite in self._plan.suites]
         for job in jobs:
-            self._store.renew(job)
+            self._store.renew(job, written)
         return jobs
 
-    def _ready(self, name: str, checkpoint: Checkpoint) -> bool:
+    def _know_again(self) -> None:
+        """Refuse a second run of one name: their checkpoints could not be told apart."""
+        file = self._exports / f".{self._run.name}.run"
+        known = file.read_text(encoding="utf-8") if file.is_file() else str(self._run)
+        if known != str(self._run):
+            raise UserError(
+                f"{self._plan.output} holds results of {known}, which has the same name as {self._run}: name another "
+                f"output, or remove {file} if it is the same run, moved"
+            )
+        write_whole(file, known)
+
+    def _ready(self, name: str, checkpoint: Checkpoint, written: float) -> bool:
         """Whether a checkpoint's model is there, or all its jobs are done; makes it where that is possible."""
-        if all(self._store.job(name, suite.name).read().state == DONE for suite in self._plan.suites):
+        if all(self._store.job(name, suite.name).read().done_since(written) for suite in self._plan.suites):
             return True
+        export, trusted = self._exports / name, self._plan.trust_remote_code
         with self._alone(name):
-            if (self._exports / name).is_dir():
+            if export.is_dir() and export.stat().st_mtime >= written:
                 return True
-            trusted = self._plan.trust_remote_code
+            self._take_away(export)
             try:
-                export_checkpoint(checkpoint.folder, self._exports / name, trust_remote_code=trusted)
+                export_checkpoint(checkpoint.folder, export, trust_remote_code=trusted)
                 return True
             except UserError as error:
                 if (checkpoint.folder / COMPLETE).is_file():
@@ -120,17 +144,27 @@ class _Follower:
                 return False
 
     def _remove(self, name: str) -> None:
-        export = self._exports / name
-        if export.is_dir():
+        if (self._exports / name).is_dir():
             with self._alone(name):
-                aside = export.with_name(f".removed-{name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                if export.is_dir():
-                    export.rename(aside)  # a part of it would pass for a whole one
-                    shutil.rmtree(aside)
+                self._take_away(self._exports / name)
+
+    def _take_away(self, export: Path) -> None:
+        aside = export.with_name(f".removed-{export.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        if export.is_dir():
+            export.rename(aside)  # a part of it would pass for a whole one
+            shutil.rmtree(aside)
 
     def _alone(self, name: str) -> IO[bytes]:
         """Hold a model's folder; another watch may be at it."""
         while (alone := lock(self._exports / f".{name}.lock")) is None:
             time.sleep(POLL_SECONDS)
         return alone
+
+
+def _written(checkpoint: Checkpoint) -> float:
+    """When it became complete, in seconds since 1970; 0 where the training has just removed it."""
+    try:
+        return (checkpoint.folder / COMPLETE).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
