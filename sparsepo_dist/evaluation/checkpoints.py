@@ -56,7 +56,8 @@ def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_r
     unfinished = output.with_name(f".writing-{output.name}")
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
-        write_model(model, tokenizer, weights, unfinished)
+        with quiet():
+            write_model(model, tokenizer, weights, unfinished)
         if output.is_dir():
             output.rmdir()
         unfinished.rename(output)

@@ -24,8 +24,9 @@ from typing import IO, Any, NoReturn
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, QUEUED, RUNNING, Job, State, here
 
-HELD = 3
-"""Exit code: another process is at the job."""
+_DONE, _FAILED, _HELD = 0, 10, 11
+NOTED = (_DONE, _FAILED, _HELD)
+"""Exit codes: the job is done, it failed, another process is at it. After any other it may still say that it runs."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # of prctl.h
 _LIBC = ctypes.CDLL("libc.so.6", use_errno=True)
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # Slurm's included
@@ -72,7 +73,7 @@ def main() -> int:
         if not held:
             lock = _claimed(job)
             if lock is None:
-                return HELD
+                return _HELD
             held.append(lock.fileno())
         return _run(job, given.retries, held)
     except _StoppedError as stopped:
@@ -109,7 +110,7 @@ def _run(job: Job, retries: int, held: Sequence[int]) -> int:
         else:
             state = _attempt(job, state, retries, held)
         job.write(state)
-    return 0 if state.state == DONE else 1
+    return _DONE if state.state == DONE else _FAILED
 
 
 def _attempt(job: Job, before: State, retries: int, held: Sequence[int]) -> State:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from sparsepo_dist.errors import RunError
 from sparsepo_dist.evaluation.jobs import keeper
 from sparsepo_dist.evaluation.jobs.devices import Place
 from sparsepo_dist.evaluation.jobs.store import Job
@@ -23,10 +27,18 @@ class LocalQueue:
         self._places = places
         self._retries = retries
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._lost: Counter[str] = Counter()
 
     def advance(self, jobs: Iterable[Job]) -> None:
-        """Start what can be started of these, in their order; returns at once."""
-        self._running = {name: process for name, process in self._running.items() if process.poll() is None}
+        """Start what can be started of these, in their order; returns at once.
+
+        Raises:
+            RunError: jobs cannot even note how they stand.
+        """
+        for name, process in list(self._running.items()):
+            if process.poll() is not None:
+                del self._running[name]
+                self._look_after(name, process)
         for job in jobs:
             if len(self._running) >= len(self._places):
                 return
@@ -49,6 +61,16 @@ class LocalQueue:
                         self._running[job.name] = keeper.start(job, self._retries, place.environment, held)
                     return True
         return False
+
+    def _look_after(self, name: str, process: subprocess.Popen[bytes]) -> None:
+        """A keeper has ended; one that was killed could not end what its driver had started."""
+        if process.returncode in keeper.NOTED:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        self._lost[name] += 1
+        if self._lost[name] > self._retries + 1:  # an attempt that was noted would have made it fail before
+            raise RunError(f"{name} cannot be kept (code {process.returncode}, see above); is there room on the disk?")
 
     def stop(self) -> None:
         """End everything that was started; it waits for the next submission."""
