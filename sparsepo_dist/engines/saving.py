@@ -9,7 +9,7 @@ import deepspeed
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsepo_dist.engines.adapter_files import save_adapter
 from sparsepo_dist.engines.adapters import POLICY, has_adapters
@@ -33,9 +33,27 @@ def gathered_state(module: nn.Module, *, trained_only: bool = False) -> dict[str
             if rank() == 0:
                 state[name] = parameter.detach().to("cpu", copy=True).contiguous()
     if rank() == 0 and not trained_only:
-        names = module.state_dict(keep_vars=True).keys()
-        state |= {name: value.cpu().clone() for name, value in module.named_buffers() if name in names}
+        state |= {name: value.cpu().clone() for name, value in _persistent_buffers(module)}
     return state
+
+
+def saved_names(model: PreTrainedModel) -> list[str]:
+    """Names of what `save_final` writes of a model: all of it, or its trained adapter."""
+    if has_adapters(model):
+        return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    return [name for name, _ in [*model.named_parameters(), *_persistent_buffers(model)]]
+
+
+def write_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, state: dict[str, Tensor], folder: Path
+) -> None:
+    """Make a folder of a model, or of its adapter where it has one, with `state` for its tensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if has_adapters(model):
+        save_adapter(model, POLICY, state, folder)
+    else:
+        model.save_pretrained(folder, state_dict=state)
+    tokenizer.save_pretrained(folder)
 
 
 def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -51,15 +69,9 @@ def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder:
     finished, folder = folder, folder.with_name(f".writing-{folder.name}")
     if rank() == 0:
         shutil.rmtree(folder, ignore_errors=True)
-    adapted = has_adapters(module.model)
-    state = gathered_state(module.model, trained_only=adapted)
+    state = gathered_state(module.model, trained_only=has_adapters(module.model))
     if rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        if adapted:
-            save_adapter(module.model, POLICY, state, folder)
-        else:
-            module.model.save_pretrained(folder, state_dict=state)
-        tokenizer.save_pretrained(folder)
+        write_model(module.model, tokenizer, state, folder)
     del state
     if module.masker is not None and module.masker.heads is not None:
         masks = gathered_state(module.masker.heads)
@@ -68,3 +80,8 @@ def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder:
     if rank() == 0:
         shutil.rmtree(finished, ignore_errors=True)
         folder.rename(finished)
+
+
+def _persistent_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
+    names = module.state_dict(keep_vars=True).keys()
+    return [(name, value) for name, value in module.named_buffers() if name in names]

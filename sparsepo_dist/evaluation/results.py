@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.files import unwritable
@@ -100,6 +98,8 @@ def write_whole(path: Path, text: str) -> None:
 
 def device_name() -> str:
     """What models run on here."""
+    import torch  # seconds, which what only writes files does not want to wait
+
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"

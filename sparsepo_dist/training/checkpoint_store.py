@@ -147,15 +147,15 @@ class CheckpointStore:
                 shutil.rmtree(folder)
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in a folder that the user named; its files are not looked at.
+def open_checkpoint(folder: Path, *, field: str = "resume") -> Checkpoint:
+    """The checkpoint in a folder that the user named with `field`; its files are not looked at.
 
     Raises:
         UserError: it is none.
     """
     match = _NAME.fullmatch(folder.name)
     if match is None or not (folder / COMPLETE).is_file():
-        raise UserError(f"resume: {folder} is no complete checkpoint (step-NNNNNNNN with a file {COMPLETE})")
+        raise UserError(f"{field}: {folder} is no complete checkpoint (step-NNNNNNNN with a file {COMPLETE})")
     return Checkpoint(folder, int(match[1]))
 
 

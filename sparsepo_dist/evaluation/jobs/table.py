@@ -1,0 +1,126 @@
+"""How jobs stand, and one table of all numbers that their drivers wrote."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation.jobs.spec import Plan
+from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, RUNNING, Job, JobStore, State
+from sparsepo_dist.evaluation.results import write_whole
+
+
+def status(plan: Plan) -> str:
+    """A line for every job of a file and of the runs watched with it."""
+    jobs = _jobs(plan)
+    width = max((len(job.name) for job in jobs), default=0)
+    lines = [f"{job.name:<{width}}  {_described(job, job.now())}" for job in jobs]
+    return "\n".join(lines) if lines else f"{plan.file} has no jobs"
+
+
+def _described(job: Job, state: State) -> str:
+    if state.state == RUNNING:
+        since = datetime.datetime.fromtimestamp(state.started or 0).strftime("%F %T")
+        return f"running: process {state.pid} on {state.host}, attempt {state.attempts}, since {since}; {job.log}"
+    if state.state == FAILED:
+        return f"failed: {state.reason}; {job.log}"
+    if state.reason and state.state != DONE:
+        return f"{state.state}: the last attempt failed: {state.reason}; {job.log}"
+    return state.state
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers of all models in all suites."""
+
+    rows: dict[str, dict[str, float]]
+    """Model to column to number; a column is SUITE/TASK/METRIC."""
+    unfinished: tuple[str, ...]
+    """Names of jobs that are not done."""
+
+    @property
+    def columns(self) -> list[str]:
+        """In the order of suites and files."""
+        return list(dict.fromkeys(column for numbers in self.rows.values() for column in numbers))
+
+    def as_json(self) -> str:
+        """{"models": {MODEL: {COLUMN: number}}, "unfinished": [...]}."""
+        return json.dumps({"models": self.rows, "unfinished": self.unfinished}, indent=1, ensure_ascii=False) + "\n"
+
+    def as_csv(self) -> str:
+        """A row per model."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["model", *self.columns])
+        for model, numbers in self.rows.items():
+            writer.writerow([model, *(numbers.get(column, "") for column in self.columns)])
+        return text.getvalue()
+
+    def as_markdown(self) -> str:
+        """The same, with numbers to read, and what is missing below."""
+        lines = [
+            "| model |" + "".join(f" {column} |" for column in self.columns),
+            "| --- |" + " ---: |" * len(self.columns),
+        ]
+        for model, numbers in self.rows.items():
+            cells = (f"{numbers[column]:.4g}" if column in numbers else "" for column in self.columns)
+            lines.append(f"| {model} |" + "".join(f" {cell} |" for cell in cells))
+        if self.unfinished:
+            lines += ["", f"Not done: {', '.join(self.unfinished)}."]
+        return "\n".join(lines) + "\n"
+
+
+def collect(plan: Plan) -> tuple[Table, list[Path]]:
+    """The table, and where it was written: table.json, table.csv and table.md in the file's output.
+
+    Raises:
+        UserError: a result cannot be read.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    unfinished = []
+    for job in _jobs(plan):
+        numbers = rows.setdefault(job.model, {})
+        if job.now().state == DONE:
+            numbers.update(_results(job))
+        else:
+            unfinished.append(job.name)
+    table = Table(rows, tuple(unfinished))
+    texts = {"json": table.as_json(), "csv": table.as_csv(), "md": table.as_markdown()}
+    paths = [plan.output / f"table.{suffix}" for suffix in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_whole(path, text)
+    return table, paths
+
+
+def _jobs(plan: Plan) -> list[Job]:
+    """The file's own in its order, then what was watched; those that nobody has submitted yet included."""
+    store = JobStore(plan.output)
+    own = [store.job(model, suite.name) for model in plan.models for suite in plan.suites]
+    return list(dict.fromkeys([*own, *store.all()]))
+
+
+def _results(job: Job) -> Iterator[tuple[str, float]]:
+    """Every number of the results that `evaluation.results` wrote; other files are the driver's own."""
+    for file in sorted(job.results.rglob("*.json")):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"the result {file} cannot be read: {error}") from None
+        if isinstance(record, dict) and "task" in record and "result" in record:
+            yield from _numbers(record["result"], f"{job.suite}/{record['task']}")
+
+
+def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{name}/{key}")
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        yield name, value

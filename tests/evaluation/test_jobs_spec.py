@@ -1,0 +1,101 @@
+"""The YAML of evaluation jobs: what it becomes, and mistakes named with their line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation.jobs.spec import Plan, Resources, Slurm, read_plan
+
+WHOLE = """\
+output: out
+models:
+  sft: runs/sft
+  base: EleutherAI/pythia-70m
+suites:
+  leaderboard: {tasks: [bbh, ifeval], limit: 10, quiet: false, all: true, temperature: 0.10}
+  cold: {driver: leaderboard, temperature: -1}
+  none:
+    driver: own.py
+resources: {backend: slurm, retries: 0}
+slurm: {partition: long, minutes: 90, gpus: 2, memory_gb: 64}
+keep_exported: true
+"""
+
+
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "evaluation"
+    folder.mkdir()
+    for name in ("leaderboard", "summary", "jobs"):
+        (folder / f"{name}.py").touch()
+    (tmp_path / "own.py").touch()
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def read(text: str, scripts: Path) -> Plan:
+    file = scripts.parent / "plan.yaml"
+    file.write_text(text)
+    return read_plan(file, scripts)
+
+
+def test_a_whole_plan(scripts: Path) -> None:
+    plan = read(WHOLE, scripts)
+    assert plan.output == scripts.parent / "out"
+    assert plan.models == {"sft": "runs/sft", "base": "EleutherAI/pythia-70m"}
+    first, cold, own = plan.suites
+    assert first.driver == cold.driver == scripts / "leaderboard.py" and own.driver == scripts.parent / "own.py"
+    assert first.options == ("--tasks", "bbh", "ifeval", "--limit=10", "--all", "--temperature=0.10")
+    assert cold.options == ("--temperature=-1",) and own.options == ()
+    assert plan.resources == Resources(backend="slurm", retries=0)
+    assert plan.slurm == Slurm(partition="long", minutes=90, gpus=2, memory_gb=64)
+    assert plan.keep_exported
+
+
+def test_models_as_a_list_name_themselves(scripts: Path) -> None:
+    plan = read("output: out\nmodels: [runs/sft, runs/dpo/final, a/b]\nsuites: {summary: }\n", scripts)
+    assert plan.models == {"sft": "runs/sft", "dpo": "runs/dpo/final", "b": "a/b"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("output: out", "outputs: out", "line 1: there is no field outputs; did you mean output?"),
+        ("output: out\n", "", "output is missing"),
+        ("output: out", "output: [a]", "line 1: output: text is wanted, found a section or list"),
+        ("  sft: runs/sft", "  sft: {path: x}", "line 3: models.sft: text is wanted, found a section or list"),
+        ("  sft: runs/sft", "  sft:", "line 3: models.sft: text is wanted, found nothing"),
+        ("  sft:", "  ../sft:", "line 3: models: '../sft' cannot name a folder of results"),
+        ("  base:", "  sft:", "line 4: sft stands there twice (also in line 3)"),
+        ("  cold:", "  ..:", "line 7: suites: '..' cannot name a folder of results"),
+        ("driver: leaderboard", "driver: leaderbord", "line 7: suites.cold: there is no driver leaderbord; did"),
+        ("driver: leaderboard", "driver: jobs", "line 7: suites.cold: there is no driver jobs; there are leaderboard"),
+        ("driver: own.py", "driver: no.py", "line 9: suites.none: there is no driver no.py"),
+        ("limit: 10", "limit: {a: 1}", "line 6: suites.leaderboard.limit: text, a number, true, false or a list"),
+        ("limit: 10", "limit:", "line 6: suites.leaderboard.limit: text"),
+        ("limit: 10", "model: x", "line 6: suites.leaderboard.model: every job is given its own; remove it"),
+        ("{driver: leaderboard, temperature: -1}", "fast", "line 7: suites.cold must hold options"),
+        ("backend: slurm", "backend: slrum", "line 10: resources.backend: 'slrum' is not one of local, slurm"),
+        ("retries: 0", "retries: many", "line 10: resources.retries: a whole number, 0 or more is wanted, found many"),
+        ("retries: 0", "retries: -1", "line 10: resources.retries: a whole number, 0 or more is wanted, found -1"),
+        ("retries: 0", "jobs_at_once: 0", "line 10: resources.jobs_at_once: 0 runs nothing"),
+        ("retries: 0", "retry: 1", "line 10: there is no field resources.retry; did you mean retries?"),
+        ("slurm: {", "slurm: [", "line 11"),
+        ("keep_exported: true", "keep_exported: 1", "line 12: keep_exported: true or false is wanted, found 1"),
+        (WHOLE, "", "it must hold output, models and suites"),
+        (WHOLE, "models: [a/final, b/a]\noutput: x\nsuites: {summary: }", "line 1: models: two are called a"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(scripts: Path, old: str, new: str, message: str) -> None:
+    assert old in WHOLE
+    with pytest.raises(UserError) as told:
+        read(WHOLE.replace(old, new, 1), scripts)
+    assert message in str(told.value) and str(told.value).startswith(str(scripts.parent / "plan.yaml"))
+
+
+def test_a_file_that_is_not_there(scripts: Path) -> None:
+    with pytest.raises(UserError, match="nowhere.yaml cannot be read: No such file"):
+        read_plan(Path("nowhere.yaml"), scripts)
