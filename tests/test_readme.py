@@ -16,6 +16,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sparsepo_dist.evaluation import leaderboard_options, significance
+from sparsepo_dist.evaluation.code import command as code
+from sparsepo_dist.evaluation.frontier import command as frontier
+from sparsepo_dist.evaluation.jobs import command as jobs
+from sparsepo_dist.evaluation.summary import command as summary
 from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.sentiment.prompts import all_prompts
 from tests.support.runs import assert_same_curve, train_all
@@ -54,6 +59,24 @@ def test_training_commands_are_understood(arguments: list[str], monkeypatch: pyt
     config = parse_train(arguments, default_recipe=ROOT / "launch" / "recipes" / "sentiment.yaml")
     assert (ROOT / config.ds_config).is_file()
     config.validate()
+
+
+DRIVERS = {
+    "leaderboard": leaderboard_options.parser, "significance": significance.parser, "code": code.parser,
+    "frontier": frontier.parser, "jobs": jobs.parser, "summary": summary.parser,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if " evaluation/" in c])
+def test_evaluation_commands_are_understood(command: str) -> None:
+    script, *arguments = shlex.split(command)[1:]
+    assert (ROOT / script).is_file()
+    DRIVERS[Path(script).stem]().parse_args(arguments)
+
+
+def test_every_driver_is_in_the_readme() -> None:
+    assert {f"evaluation/{name}.py" for name in DRIVERS} == {c.split()[1] for c in COMMANDS if " evaluation/" in c}
+    assert {path.stem for path in (ROOT / "evaluation").glob("*.py")} == set(DRIVERS)
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "launch" / "recipes").glob("*.yaml")), ids=lambda p: p.stem)

@@ -54,13 +54,14 @@ class LeaderboardOptions:
 
 def parse_options(arguments: Sequence[str] | None = None) -> LeaderboardOptions:
     """Options from a command line. With --hub-mirror this process and its children are offline from here on."""
-    options = LeaderboardOptions(**vars(_parser().parse_args(arguments)))
+    options = LeaderboardOptions(**vars(parser().parse_args(arguments)))
     if options.hub_mirror is not None:
         os.environ.update(OFFLINE)
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(
         description="Evaluate a model on the Open LLM Leaderboard v2 (lm-eval's leaderboard tasks), normalised as the "
         "leaderboard does, in a table beside the paper's.",

@@ -75,7 +75,7 @@ def significance(arguments: Sequence[str] | None = None) -> str:
     Raises:
         UserError: a table cannot be read, the tables are of different prompts, or a model stands in two of them.
     """
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     groups = _read([_file(Path(path)) for path in given.summary])
     if given.metric:
         groups = {group: scores for group, scores in groups.items() if group[0] == given.metric}
@@ -162,7 +162,8 @@ def _record(found: Mapping[Group, Mapping[tuple[str, str], Difference]], given: 
     }  # fmt: skip
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(prog="significance.py", description=_DESCRIPTION)
     parser.add_argument(
         "summary", nargs="+", metavar="SUMMARY", help="a summary.json, or the folder it is in; several are put together"

@@ -28,7 +28,7 @@ def frontier(arguments: Sequence[str] | None = None) -> Path:
     Raises:
         UserError: what is wrong with an option, a row of the prompts, or a model.
     """
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     drawing = Drawing(
         _prompts(given), given.samples,
         Nucleus(given.temperature, given.top_p, given.max_new_tokens, given.max_prompt_length),
@@ -56,7 +56,8 @@ def kl_and_reward(text: str) -> Point:
     return kl, reward
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(prog="frontier.py", description=_DESCRIPTION)
     parser.add_argument(
         "--model", action="append", required=True, metavar="[METHOD=]PATH",

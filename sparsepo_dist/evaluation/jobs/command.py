@@ -15,7 +15,7 @@ _FILE = "YAML file of models, suites and resources (docs/evaluation.md)"
 
 def main(arguments: Sequence[str], scripts: Path, say: Callable[[str], None]) -> None:
     """Do what a command line asks for; `scripts` is the folder of the drivers."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     if given.command == "export":
         from sparsepo_dist.evaluation.checkpoints import export_checkpoint
 
@@ -38,7 +38,8 @@ def _collect(plan: Plan) -> str:
     return f"{table.as_markdown()}\nAlso in {', '.join(map(str, paths))}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(description="Evaluation jobs: suites of drivers on models, run unattended.")
     commands = parser.add_subparsers(dest="command", required=True)
     submit_parser = commands.add_parser("submit", help="run what is missing of a file's jobs, here or on Slurm")

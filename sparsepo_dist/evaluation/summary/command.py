@@ -26,7 +26,7 @@ def summary(arguments: Sequence[str] | None = None) -> Path:
     Raises:
         UserError: what is wrong with an option, a row of the prompts, or a model.
     """
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     tasks = [Task(*texts) for texts in read_texts(given.prompts, ("prompt", "summary"), given.prompt_count)]
     targets = named_targets(given.model, base=given.base)
     metrics, missing = _metrics(given)
@@ -52,7 +52,8 @@ def _metrics(given: argparse.Namespace) -> tuple[list[Metric], dict[str, str]]:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(prog="summary.py", description=_DESCRIPTION)
     parser.add_argument(
         "--model", action="append", required=True, metavar="[NAME=]PATH",
