@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-CANDIDATES = 512
+CANDIDATES = 2048
 
 
 class NucleusFilter(LogitsProcessor):
