@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.attention import attention_implementation
 from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.loading import attention_for
 from sparsepo_dist.plan.activations import SMALL_VOCABULARY, Activations, Decoder, activations
 from sparsepo_dist.plan.shapes import PairShape, batch_of
 from sparsepo_dist.plan.tracker import LiveBytes
@@ -32,10 +32,8 @@ def decoder(family: str, *, layers: int, checkpointing: bool, dtype: torch.dtype
 
 def run_for_real(planned: Decoder) -> Activations:
     """The whole decoder with its weights and a batch, its gradients thrown away as they come."""
-    kind = AutoModelForCausalLM._model_mapping[type(planned.config)]
-    model = AutoModelForCausalLM.from_config(
-        planned.config, dtype=planned.dtype, attn_implementation=attention_implementation(kind, planned.shape.layout)
-    )
+    attention = attention_for(planned.config, planned.shape.layout, planned.dtype)
+    model = AutoModelForCausalLM.from_config(planned.config, dtype=planned.dtype, attn_implementation=attention)
     if planned.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for parameter in model.parameters():
