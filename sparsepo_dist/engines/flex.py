@@ -73,8 +73,10 @@ def flex_block_attention(
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None) -> Tensor:
     """[1, H, T, d]: the kernel itself, for whole tiles of tokens."""
-    run: Callable[..., Tensor] = flex_attention if query.device.type == "cpu" else _compiled()
-    return run(query, key, value, block_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1])
+    run: Any = flex_attention if query.device.type == "cpu" else _compiled()
+    # Always a number: None and the number it stands for would be compiled each for itself.
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return run(query, key, value, block_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1])
 
 
 def block_mask(spans: Spans) -> BlockMask:
