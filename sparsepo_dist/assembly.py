@@ -81,6 +81,8 @@ def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: Reference |
         quantised=config.model.adapter == "qlora",
         disable_dropout=config.model.disable_dropout,
         trust_remote_code=config.model.trust_remote_code,
+        attention=config.model.attention,
+        device=inputs.device,
     )
     beside: Head | OwnReference | None = None if reference is None else reference.take_head()
     readings: Readings | None = None if reference is None else reference.readings
@@ -129,6 +131,8 @@ def _frozen_engine(
         layout=config.data.layout,
         zero3=ds_config,
         trust_remote_code=config.model.trust_remote_code,
+        attention=config.model.attention,
+        device=inputs.device,
     )
     if adapter is not None:
         add_frozen_adapter(model, adapter, inputs.dtype)

@@ -49,14 +49,21 @@ class TokenizedPair:
 
 @dataclass(frozen=True)
 class AttentionBlocks:
-    """Which packed tokens attend to each other, as B blocks padded to S inside the attention only."""
+    """Which packed tokens attend to each other: B blocks of neighbours, the longest of S tokens.
+
+    A token sees itself and what comes before it in its block; in a block that two responses share, a rejected token
+    does not see the chosen ones.
+    """
 
     gather_index: Tensor
     """[B, S] int64: the packed position of each block slot; padding slots repeat position 0."""
     scatter_index: Tensor
     """[T] int64: the flat block slot (b * S + s) that holds each packed token's attention output."""
     mask: Tensor | None
-    """[B, 1, S, S] bool, true where a query (row) sees a key (column). None: causal within each block."""
+    """[B, 1, S, S] bool, true where a query (row) sees a key (column). None where `causal` says it all, and on GPUs,
+    where only block-wise attention wants it and makes it."""
+    causal: bool
+    """Whether no block is shared by two responses."""
 
 
 @dataclass(frozen=True)

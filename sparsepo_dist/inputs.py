@@ -90,7 +90,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     frozen = _load_frozen_configs(config, model_config, tokenizer, divergence=needs.divergence is not None)
     engine = engine_config(ds_config, agreed, dtype, model_config.hidden_size, Path("monitor"))
     check_filled(config.ds_config, ds_config, engine, device)
-    check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype)
+    check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype, device)
     train, heldout = _load_pairs(config, tokenizer, scored=needs.scores)
     if config.checkpoints.keep_best is not None and not heldout:
         raise UserError(

@@ -9,7 +9,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.config import RunConfig
 from sparsepo_dist.engines.adapters import add_adapters, add_frozen_adapter
+from sparsepo_dist.engines.attention_choice import AttentionSetting
 from sparsepo_dist.engines.backbone import backbone
+from sparsepo_dist.engines.loading import attention_for
 from sparsepo_dist.engines.structure import checked_structure, quiet
 from sparsepo_dist.masks import MaskKind, ReferenceReadings
 from sparsepo_dist.objectives import Requirements
@@ -21,15 +23,21 @@ def check_models(
     mask_kind: MaskKind | None,
     models: Mapping[str, PretrainedConfig],
     dtype: torch.dtype,
+    device: torch.device,
 ) -> None:
     """Build every model on the meta device as `assembly` builds it for training; nothing is allocated.
 
     Args:
         models: by role: model, and reference and oracle where they have a path of their own.
+        device: where they will run.
 
     Raises:
-        UserError: damaged or missing weights, adapters or targets that do not fit, mask sites that are not there.
+        UserError: an attention that cannot be, damaged or missing weights, adapters or targets that do not fit, mask
+            sites that are not there.
     """
+    for role, model in models.items():
+        dropout = role == "model" and not config.model.disable_dropout
+        attention_for(model, config.data.layout, dtype, AttentionSetting(config.model.attention, device, dropout))
     built = {role: _structure(config, role, model, dtype) for role, model in models.items()}
     policy, own = built["model"], needs.reference and config.models.placement() == "adapter"
     reference = built.get("reference")

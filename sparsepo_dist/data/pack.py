@@ -31,7 +31,7 @@ def pack(
     batch = _pack_flat(pairs, weights, indices or range(len(pairs)), share_prompt=layout == "prefix_shared")
     if layout == "padded":
         batch = _pad(batch)
-    return batch if device is None or device.type == "cpu" else _to_device(batch, device)
+    return _with_mask(batch) if device is None or device.type == "cpu" else _to_device(batch, device)
 
 
 def pair_key(pair: TokenizedPair) -> int:
@@ -91,7 +91,7 @@ def _pack_flat(
                 out.block_starts.append(prompt_start)
             out.add_response(ids, prompt_start, len(pair.prompt_ids), number, branch)
     columns = {name: torch.tensor(getattr(out, name), dtype=torch.int64) for name in _COLUMNS}
-    blocks = attention_blocks(out.block_starts, columns["branch"], shared=share_prompt)
+    blocks = attention_blocks(out.block_starts, len(out.input_ids), shared=share_prompt)
     scores = [pair.scores for pair in pairs]
     return PackedBatch(
         **columns,
@@ -107,24 +107,38 @@ def _pack_flat(
 _COLUMNS = ("input_ids", "position_ids", "pair_id", "branch", "predict_index", "labels", "sequence_id")
 
 
-def attention_blocks(starts: Sequence[int], branch: torch.Tensor, *, shared: bool) -> AttentionBlocks:
-    """Blocks of contiguous packed tokens, starting at `starts`; with `shared`, rejected tokens do not see chosen ones.
-
-    Padding slots see only themselves, which keeps the softmax finite; nothing reads their output.
-    """
+def attention_blocks(starts: Sequence[int], tokens: int, *, shared: bool) -> AttentionBlocks:
+    """Blocks of contiguous packed tokens, starting at `starts`, without their mask."""
     first = torch.tensor(starts)
-    lengths = torch.tensor([*starts[1:], len(branch)]) - first
+    lengths = torch.tensor([*starts[1:], tokens]) - first
     slots = torch.arange(int(lengths.max()))
     valid = slots < lengths[:, None]
     gather = torch.where(valid, first[:, None] + slots, 0)
-    scatter = valid.flatten().nonzero().squeeze(-1)
-    if not shared:
-        return AttentionBlocks(gather, scatter, None)
+    return AttentionBlocks(gather, valid.flatten().nonzero().squeeze(-1), None, causal=not shared)
+
+
+def shared_mask(blocks: AttentionBlocks, branch: torch.Tensor) -> torch.Tensor:
+    """[B, 1, S, S] bool: what slots of blocks see in which two responses share a prompt.
+
+    Padding slots see only themselves, which keeps the softmax finite; nothing reads their output.
+    """
+    gather = blocks.gather_index
+    valid = torch.zeros(gather.numel(), dtype=torch.bool, device=gather.device)
+    valid = valid.index_fill(0, blocks.scatter_index, True).view_as(gather)
+    slots = torch.arange(gather.shape[1], device=gather.device)
     block_branch = torch.where(valid, branch[gather], -1)
     sees = (slots[:, None] >= slots) & valid[:, None, :]
     sees = sees & ~((block_branch[:, :, None] == REJECTED) & (block_branch[:, None, :] == CHOSEN))
-    sees = sees | torch.eye(len(slots), dtype=torch.bool)
-    return AttentionBlocks(gather, scatter, sees.unsqueeze(1))
+    sees = sees | torch.eye(len(slots), dtype=torch.bool, device=gather.device)
+    return sees.unsqueeze(1)
+
+
+def _with_mask(batch: PackedBatch) -> PackedBatch:
+    """On CPUs several models read one mask, made once a micro-batch."""
+    if batch.attention is None or batch.attention.causal:
+        return batch
+    mask = shared_mask(batch.attention, batch.branch)
+    return dataclasses.replace(batch, attention=dataclasses.replace(batch.attention, mask=mask))
 
 
 def _pad(packed: PackedBatch) -> PackedBatch:

@@ -11,6 +11,7 @@ from sparsepo_dist.errors import UserError
 ALL_LINEAR = "all-linear"
 _HIGHEST_RANK = 2**16
 Placement = Literal["adapter", "sharded", "replicated", "offload", "cached"]
+AttentionName = Literal["auto", "blockwise", "flex", "flash"]
 
 
 @dataclass
@@ -29,6 +30,12 @@ class ModelConfig:
     """Train without the model's own dropout, so that the policy starts as exactly the reference."""
     activation_checkpointing: bool = False
     """Compute each block again in backward instead of keeping its activations."""
+    attention: AttentionName = "auto"
+    """What computes attention in the packed layouts, in the policy and in frozen models. `blockwise`: PyTorch's SDPA
+    over blocks padded to the longest of a micro-batch; runs everywhere. `flex`: FlexAttention, tried out and compiled
+    when models are loaded; GPUs only, without the model's own dropout. `flash`: FlashAttention's variable lengths, for
+    `data.layout: packed` in bf16 or fp16, where the package flash-attn is installed; GPUs only. `auto`: on CPUs
+    `blockwise`; on GPUs `flash` where it can be, else `flex`, else, with a warning, `blockwise`."""
     trust_remote_code: bool = False
     """Let a hub model run its own Python code."""
 

@@ -25,7 +25,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters import keep_packed, quantisation
-from sparsepo_dist.engines.attention import attention_implementation
+from sparsepo_dist.engines.attention_choice import CPU, AttentionSetting, attention_implementation, tried_attention
+from sparsepo_dist.engines.config import AttentionName
 from sparsepo_dist.errors import UserError, shortened
 
 # What transformers raises over files that are damaged, or hold what it did not expect.
@@ -91,22 +92,27 @@ def load_model(
     quantised: bool = False,
     disable_dropout: bool = True,
     trust_remote_code: bool = False,
+    attention: AttentionName = "auto",
+    device: torch.device | None = None,
 ) -> PreTrainedModel:
     """A causal language model; with `zero3`, a ds_config of stage 3, each rank keeps its shard from the start.
 
-    `quantised` matrices (4 bits) cannot be sharded while they load: each rank reads all of them first.
+    `quantised` matrices (4 bits) cannot be sharded while they load: each rank reads all of them first. `device`, the
+    CPU where not given, is where it will run, which decides its attention; it is not put there.
 
     Raises:
-        UserError: tensors are missing, which transformers would draw at random.
+        UserError: tensors are missing, which transformers would draw at random; or `attention` cannot be.
     """
     extra: dict[str, Any] = {"quantization_config": quantisation(dtype)} if quantised else {}
+    setting = AttentionSetting(attention, device or CPU, dropout=not disable_dropout)
+    implementation = tried_attention(config, _decoder_class(config), layout, dtype, setting)
     with _sharded(None if quantised else zero3):
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
             output_loading_info=True,
             config=config,
             dtype=dtype,
-            attn_implementation=attention_for(config, layout),
+            attn_implementation=implementation,
             trust_remote_code=trust_remote_code,
             **extra,
         )
@@ -143,9 +149,16 @@ def check_complete(path: str, found: Mapping[str, Any]) -> None:
         )
 
 
-def attention_for(config: PretrainedConfig, layout: Layout) -> str:
-    """The `attn_implementation` of the model that a configuration describes, for a layout."""
-    return attention_implementation(_model_class(config) or AutoModelForCausalLM, layout)
+def attention_for(
+    config: PretrainedConfig, layout: Layout, dtype: torch.dtype, setting: AttentionSetting | None = None
+) -> str:
+    """The `attn_implementation` of the model that a configuration describes, for a layout; on a CPU where not said
+    otherwise.
+
+    Raises:
+        UserError: what was asked for by name cannot be.
+    """
+    return attention_implementation(config, _decoder_class(config), layout, dtype, setting or AttentionSetting())
 
 
 def load_tokenizer(path: str, *, field: str = "model.path", trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
@@ -184,6 +197,11 @@ def _zero_dropout(model: nn.Module) -> None:
 
 def _told(error: Exception) -> str:
     return shortened(str(error), 200) or type(error).__name__
+
+
+def _decoder_class(config: PretrainedConfig) -> type:
+    """What a configuration's model is made by; a hub's own class is not known before its code has run."""
+    return _model_class(config) or AutoModelForCausalLM
 
 
 def _model_class(config: PretrainedConfig) -> Any:

@@ -14,20 +14,26 @@ from transformers.utils import logging as transformers_logging
 
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters import add_adapters
+from sparsepo_dist.engines.attention_choice import AttentionSetting
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.loading import attention_for, check_complete
 from sparsepo_dist.errors import UserError, shortened
 
 
 def empty_model(
-    config: PretrainedConfig, dtype: torch.dtype, layout: Layout, *, trust_remote_code: bool
-) -> PreTrainedModel:
-    """The model that a configuration describes, with the attention that a layout gets."""
+    config: PretrainedConfig, dtype: torch.dtype, layout: Layout, *, trust_remote_code: bool,
+    attention: AttentionSetting | None = None,
+) -> PreTrainedModel:  # fmt: skip
+    """The model that a configuration describes, with the attention that a layout gets.
+
+    Raises:
+        UserError: the attention that was asked for cannot be.
+    """
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(
             config,
             dtype=dtype,
-            attn_implementation=attention_for(config, layout),
+            attn_implementation=attention_for(config, layout, dtype, attention),
             trust_remote_code=trust_remote_code,
         )
 
@@ -63,7 +69,7 @@ def checked_structure(
                 output_loading_info=True,
                 config=config,
                 dtype=dtype,
-                attn_implementation=attention_for(config, layout),
+                attn_implementation=attention_for(config, layout, dtype),
                 trust_remote_code=trust_remote_code,
                 device_map="meta",
                 ignore_mismatched_sizes=True,

@@ -2,7 +2,8 @@
 
 transformers' own code is executed in torch's fake mode, forward and backward, with two and three blocks; the
 difference is a block's cost. Whatever autograd saves, upcasts of norms and attention masks included, counts as it
-would for real. Parameters and their gradients do not count: ZeRO decides where those are.
+would for real; for attention kernels that only GPUs have, something that keeps the same stands in. Parameters and their
+gradients do not count: ZeRO decides where those are.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PretrainedConfig, PreTrainedModel
 
+from sparsepo_dist.engines import flex
+from sparsepo_dist.engines.attention_choice import AttentionSetting
 from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.engines.config import AttentionName, LoraSettings
 from sparsepo_dist.engines.structure import adapt, empty_model
+from sparsepo_dist.engines.varlen import VARLEN
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.plan.shapes import BatchShape, batch_like
 from sparsepo_dist.plan.tracker import LiveBytes
@@ -56,6 +60,7 @@ class Decoder(NamedTuple):
     dropout: bool
     linears_keep_input: bool
     trust_remote_code: bool
+    attention: AttentionName = "auto"
 
     @property
     def key(self) -> str:
@@ -70,11 +75,13 @@ def activations(decoder: Decoder) -> Activations:
     """Activations of a whole decoder, from runs of short ones.
 
     Raises:
-        UserError: the model's code needs more than shapes.
+        UserError: the model's code needs more than shapes; or its attention cannot be what was asked for.
     """
     if decoder.key not in _measured:
         try:
             few, more = (_run(decoder, blocks) for blocks in (FEWER, MORE))
+        except UserError:
+            raise
         except Exception as error:  # whatever a model's own code raises where it looks at data
             raise UserError(
                 f"plan: activations of a {decoder.config.model_type} model in {decoder.dtype} cannot be found without "
@@ -88,7 +95,7 @@ def activations(decoder: Decoder) -> Activations:
 
 def _run(decoder: Decoder, blocks: int) -> Activations:
     model = _short_model(decoder, blocks)
-    with _linears(decoder.linears_keep_input), FakeTensorMode():
+    with _linears(decoder.linears_keep_input), _fused_attention(), FakeTensorMode():
         _make_fake(model)
         base, batch = backbone(model), batch_like(decoder.shape)
         inputs = [value for record in (batch, batch.attention) if record for value in vars(record).values()]
@@ -116,7 +123,13 @@ def _short_model(decoder: Decoder, blocks: int) -> PreTrainedModel:
             setattr(config, name, value[:blocks])
         elif "drop" in name and isinstance(value, float) and not decoder.dropout:
             setattr(config, name, 0.0)
-    model = empty_model(config, decoder.dtype, decoder.shape.layout, trust_remote_code=decoder.trust_remote_code)
+    device = torch.device(decoder.shape.device)
+    model = empty_model(
+        config, decoder.dtype, decoder.shape.layout, trust_remote_code=decoder.trust_remote_code,
+        attention=AttentionSetting(decoder.attention, device, decoder.dropout, present=False),
+    )  # fmt: skip
+    if model.config._attn_implementation == VARLEN:
+        model.config._attn_implementation = flex.FLEX  # keeps the same, and needs no package
     if decoder.adapter is not None:
         adapt(model, decoder.adapter, decoder.dtype)
     if decoder.checkpointing:
@@ -149,3 +162,30 @@ def _linears(keep_input: bool) -> Iterator[None]:
         yield
     finally:
         F.linear = before
+
+
+class _FusedAttention(torch.autograd.Function):
+    """Keeps what FlexAttention and FlashAttention keep: inputs, output, and a float32 for each row of it."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        attended = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, attended, query.new_empty(query.shape[:-1], dtype=torch.float32))
+        return attended
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        query, key, value, _, rows = ctx.saved_tensors
+        torch.empty_like(rows)  # each row's product of output and gradient
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """A stand-in for FlexAttention's kernel, which only GPUs have in full."""
+    before: Any = flex.attend
+    flex.attend = lambda query, key, value, *_: _FusedAttention.apply(query, key, value)
+    try:
+        yield
+    finally:
+        flex.attend = before

@@ -116,6 +116,7 @@ def _decoder(setting: Setting, shape: BatchShape) -> Decoder:
         dropout=not model.disable_dropout,
         linears_keep_input=setting.linears_keep_input,
         trust_remote_code=model.trust_remote_code,
+        attention=model.attention,
     )
 
 

@@ -13,7 +13,7 @@ from sparsepo_dist.contracts import AttentionBlocks, PackedBatch
 from sparsepo_dist.data.balance import plan_step
 from sparsepo_dist.data.config import DataConfig, Layout
 from sparsepo_dist.engines.ds_config import most_pairs_per_micro_batch
-from sparsepo_dist.plan.request import Setting
+from sparsepo_dist.plan.request import Device, Setting
 
 
 class PairShape(NamedTuple):
@@ -53,15 +53,21 @@ class BatchShape(NamedTuple):
     slots: int
     """S; in the padded layout, the rectangle's width."""
     layout: Layout
+    device: Device = "cpu"
+
+    @property
+    def masked(self) -> bool:
+        """Whether the batch carries a mask; on GPUs attention makes one only if it needs it."""
+        return self.layout == "prefix_shared" and self.device == "cpu"
 
     @property
     def bytes(self) -> int:
-        """Of the batch itself: columns of int64, and the attention's mask of one byte an entry."""
+        """Of the batch itself: columns of int64, and the attention's mask, if any, of one byte an entry."""
         columns = 8 * (4 * self.tokens + 3 * self.predicted)
         if self.layout == "padded":
             return columns
         indices = 8 * (self.blocks * self.slots + self.tokens)
-        return columns + indices + (self.blocks * self.slots**2 if self.layout == "prefix_shared" else 0)
+        return columns + indices + (self.blocks * self.slots**2 if self.masked else 0)
 
     def times(self, count: int) -> BatchShape:
         """So many micro-batches of this shape as one."""
@@ -84,10 +90,10 @@ def largest_batch(setting: Setting) -> BatchShape:
     rest = data.tokens_per_micro_batch - count * length
     if count < most and rest >= 4 * pair.responses:
         pairs.append(pair.scaled(rest, data.layout))
-    return batch_of(pairs, data.layout)
+    return batch_of(pairs, data.layout, setting.request.device)
 
 
-def batch_of(pairs: list[PairShape], layout: Layout) -> BatchShape:
+def batch_of(pairs: list[PairShape], layout: Layout, device: Device = "cpu") -> BatchShape:
     """Sizes of the micro-batch that `data.pack` makes of such pairs."""
     predicted = sum(pair.responses * pair.response for pair in pairs)
     if layout == "prefix_shared":
@@ -95,7 +101,8 @@ def batch_of(pairs: list[PairShape], layout: Layout) -> BatchShape:
     else:
         lengths = [pair.prompt + pair.response - 1 for pair in pairs for _ in range(pair.responses)]
     blocks, slots = len(lengths), max(lengths)
-    return BatchShape(blocks * slots if layout == "padded" else sum(lengths), predicted, blocks, slots, layout)
+    tokens = blocks * slots if layout == "padded" else sum(lengths)
+    return BatchShape(tokens, predicted, blocks, slots, layout, device)
 
 
 def micro_batches(setting: Setting) -> int:
@@ -117,7 +124,8 @@ def batch_like(shape: BatchShape) -> PackedBatch:
         attention = AttentionBlocks(
             gather_index=torch.zeros(shape.blocks, shape.slots, dtype=torch.int64),
             scatter_index=tokens.clone(),
-            mask=torch.zeros(sees, dtype=torch.bool) if shape.layout == "prefix_shared" else None,
+            mask=torch.zeros(sees, dtype=torch.bool) if shape.masked else None,
+            causal=shape.layout != "prefix_shared",
         )
     return PackedBatch(
         input_ids=tokens,

@@ -8,8 +8,9 @@ from transformers import AutoModelForCausalLM
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.attention import attention_implementation
+from sparsepo_dist.engines import attention_choice
 from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.loading import attention_for
 from sparsepo_dist.plan.activations import SMALL_VOCABULARY, Activations, Decoder, activations
 from sparsepo_dist.plan.shapes import PairShape, batch_of
 from sparsepo_dist.plan.tracker import LiveBytes
@@ -32,10 +33,8 @@ def decoder(family: str, *, layers: int, checkpointing: bool, dtype: torch.dtype
 
 def run_for_real(planned: Decoder) -> Activations:
     """The whole decoder with its weights and a batch, its gradients thrown away as they come."""
-    kind = AutoModelForCausalLM._model_mapping[type(planned.config)]
-    model = AutoModelForCausalLM.from_config(
-        planned.config, dtype=planned.dtype, attn_implementation=attention_implementation(kind, planned.shape.layout)
-    )
+    attention = attention_for(planned.config, planned.shape.layout, planned.dtype)
+    model = AutoModelForCausalLM.from_config(planned.config, dtype=planned.dtype, attn_implementation=attention)
     if planned.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     for parameter in model.parameters():
@@ -78,6 +77,33 @@ def test_half_the_bytes_in_bfloat16_or_a_little_more(family: str) -> None:
         for dtype in (torch.float32, torch.bfloat16)
     )
     assert 0.5 * wide <= narrow < wide
+
+
+def test_on_gpus_a_long_pair_among_short_ones_costs_no_more_than_its_tokens() -> None:
+    """Block by block, all would be padded to it and carry a mask of its length."""
+    short, long = PairShape(20, 12, 2), PairShape(81, 162, 2)
+    even, uneven = [short] * 19, [short] * 9 + [long]
+    on_gpu = {name: batch_of(pairs, "prefix_shared", "cuda") for name, pairs in (("even", even), ("uneven", uneven))}
+    tokens = on_gpu["even"].tokens
+    assert on_gpu["uneven"].tokens == pytest.approx(tokens, abs=20) and on_gpu["uneven"].slots == 403
+    planned = decoder("gemma", layers=3, checkpointing=False)
+    for wanted in ("auto", "blockwise"):
+        found = {n: activations(planned._replace(shape=s, attention=wanted)).kept for n, s in on_gpu.items()}
+        grows = found["uneven"] / found["even"]
+        assert grows == pytest.approx(1, abs=0.03) if wanted == "auto" else grows > 1.5
+    assert on_gpu["uneven"].bytes < batch_of(uneven, "prefix_shared").bytes / 10
+
+
+@pytest.mark.parametrize("family", ["gemma", "gpt2"])
+def test_on_gpus_attention_keeps_its_inputs_its_output_and_a_number_for_each_row(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same as the CPU's fused kernel keeps of a single causal block, which needs no mask either."""
+    monkeypatch.setattr(attention_choice, "_FLEX_NARROWEST", 8)
+    planned = decoder(family, layers=3, checkpointing=False)
+    one = [PairShape(128, 129, 1)]
+    flex, fused = (activations(planned._replace(shape=batch_of(one, "packed", device))) for device in ("cuda", "cpu"))
+    assert flex.kept == pytest.approx(fused.kept, rel=0.05)
 
 
 def test_tracker_counts_storages_once_and_forgets_freed_ones() -> None:

@@ -1,0 +1,74 @@
+"""What each packed token sees, as a few integers a token: no tokens x tokens mask has to be made.
+
+Shapes: T packed tokens, B blocks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.data.pack import CHOSEN, PROMPT, REJECTED
+from sparsepo_dist.errors import UserError
+
+
+class Spans(NamedTuple):
+    """A token sees the packed positions from `first` up to its own, but for those from `hidden_from` to before
+    `hidden_to`: the chosen response, hidden from the rejected one behind it. int32 [T] each."""
+
+    first: Tensor
+    hidden_from: Tensor
+    hidden_to: Tensor
+
+    def see(self, query: Tensor, key: Tensor) -> Tensor:
+        """Bool, true where the token at a packed position `query` sees the one at `key`; the two are broadcast."""
+        shown = (key < self.hidden_from[query]) | (key >= self.hidden_to[query])
+        return (key <= query) & (key >= self.first[query]) & shown
+
+
+def token_spans(batch: PackedBatch) -> Spans:
+    """The spans of a batch in a packed layout, on its device."""
+    blocks, slots = _blocks(batch).gather_index.shape
+    place = _blocks(batch).scatter_index
+    block, slot = place // slots, place % slots
+    first = torch.arange(len(place), device=place.device) - slot
+    prompts, chosen = (_count(block, blocks, batch.branch == branch) for branch in (PROMPT, CHOSEN))
+    rejected = batch.branch == REJECTED
+    hidden_from = first + prompts[block]
+    hidden_to = hidden_from + chosen[block]
+    return Spans(first.int(), (hidden_from * rejected).int(), (hidden_to * rejected).int())
+
+
+def block_starts(batch: PackedBatch) -> Tensor:
+    """[B + 1] int32: the packed position at which each block starts, and T."""
+    blocks, slots = _blocks(batch).gather_index.shape
+    block = _blocks(batch).scatter_index // slots
+    lengths = _count(block, blocks, torch.ones_like(block))
+    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+
+
+def refuse_terms(terms: dict[str, Any]) -> None:
+    """Raise UserError for what a model adds to plain attention, which the packed layouts' attention would leave out.
+
+    Args:
+        terms: keyword arguments that an attention function was called with and does not know.
+    """
+    added = [name for name in ("softcap", "s_aux", "position_bias") if terms.get(name) is not None]
+    if added:
+        raise UserError(
+            f"data.layout: this model's attention has {', '.join(added)}, which only its own attention computes; say "
+            "--data.layout padded"
+        )
+
+
+def _blocks(batch: PackedBatch) -> Any:
+    assert batch.attention is not None
+    return batch.attention
+
+
+def _count(block: Tensor, blocks: int, counted: Tensor) -> Tensor:
+    """[B]: how many tokens of each block count."""
+    return torch.zeros(blocks, dtype=torch.int64, device=block.device).index_add(0, block, counted.long())
