@@ -80,6 +80,11 @@ def test_every_step_is_reported_and_the_model_learns(runs: dict[str, Path], name
     assert all(row["grad_norm"] > 0 for row in train)
 
 
+def test_one_rank_is_in_balance_with_itself(runs: dict[str, Path]) -> None:
+    rows = [json.loads(line) for line in (runs["sparsepo"] / "metrics.jsonl").read_text().splitlines()]
+    assert [row["imbalance"] for row in rows if row["split"] == "train"] == [1.0] * 3
+
+
 @pytest.mark.parametrize("name", ["sparsepo", "bf16", *FAMILIES])
 def test_final_model_loads_and_generates(runs: dict[str, Path], name: str) -> None:
     final = runs[name] / "final"
