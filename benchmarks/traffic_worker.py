@@ -18,8 +18,12 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.collectives import Counter, logged_by_deepspeed
+from benchmarks.measure import copy_bandwidth, in_turn, matrix_rate
 from benchmarks.step_worker import Work, our_inputs, our_trainer
+from sparsepo_dist.engines import distributed
 
+SIZES = [2**power for power in range(12, 25, 2)]
+"""Bytes of the whole buffers that links are timed with."""
 UNCOUNTED = 3  # steps: ZeRO-3 records modules in the second one and follows the record from the third on
 
 
@@ -27,14 +31,15 @@ def measure(work: Work, counter: Counter) -> dict[str, Any]:
     """Bytes and calls of a step that is like all later ones, and seconds of the steps after it."""
     folder = Path(tempfile.mkdtemp())
     trainer = our_trainer(work, our_inputs(work, folder), folder)
-    if trainer.reference is not None:
-        score = trainer.reference.score
+    reference: Any = trainer.reference
+    if reference is not None:
+        score = reference.score
 
         def scored(*args: Any) -> Any:
             with counter.purpose("reference's weights"):
                 return score(*args)
 
-        trainer.reference.score = scored  # type: ignore[method-assign]
+        reference.score = scored
     for step in range(UNCOUNTED):
         trainer.train_step(step)
     with counter.counting():
@@ -42,7 +47,7 @@ def measure(work: Work, counter: Counter) -> dict[str, Any]:
     logged = logged_by_deepspeed()
     seconds = []
     for step in range(UNCOUNTED + 1, work.steps):
-        dist.barrier()
+        distributed.barrier()
         started = time.perf_counter()
         trainer.train_step(step)
         seconds.append(time.perf_counter() - started)
@@ -55,18 +60,41 @@ def measure(work: Work, counter: Counter) -> dict[str, Any]:
     }
 
 
+def terms() -> dict[str, float]:
+    """Of this machine, all ranks at work at once: rates a second, and seconds a call of an all-gather."""
+    device = distributed.initialise()
+    ranks = distributed.world_size()
+    found = {
+        "matrix_flops": matrix_rate(torch.float32, device, rounds=5, size=1024),
+        "memory_bytes": copy_bandwidth(device, rounds=5),
+    }
+    if ranks == 1:
+        return found
+    calls: dict[str, Any] = {}
+    for size in SIZES:
+        whole, part = torch.zeros(size // 4), torch.zeros(size // 4 // ranks)
+        calls[str(size)] = lambda whole=whole, part=part: dist.all_gather_into_tensor(whole, part)
+    seconds = in_turn(calls, 15, device)
+    least, most = SIZES[0], SIZES[-1]
+    sent = (most - least) * (ranks - 1) / ranks
+    per_byte = (seconds[str(most)].seconds - seconds[str(least)].seconds) / sent
+    return found | {"link_bytes": 1 / per_byte, "call_seconds": seconds[str(least)].seconds}
+
+
 def main() -> None:
     """Every work in turn, in one process group."""
     given = json.loads(sys.argv[1])
     counter = Counter()
+    distributed.prepare_environment()
+    machine = terms() if given["terms"] else None
     torch.manual_seed(0)
-    found = []
+    works = []
     for work in given["works"]:
-        found.append(measure(Work(**work), counter))
+        works.append(measure(Work(**work), counter))
         gc.collect()
-    if dist.get_rank() == 0:
-        Path(given["output"]).write_text(json.dumps(found))
-    dist.barrier()
+    if distributed.rank() == 0:
+        Path(given["output"]).write_text(json.dumps({"machine": machine, "works": works}))
+    distributed.barrier()
     dist.destroy_process_group()
 
 

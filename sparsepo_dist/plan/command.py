@@ -49,7 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--machine", type=str, default=None,
-        help=f"Predict the time of a step as well, on {' or '.join(KNOWN)} or on what a file of measured terms describes "
+        help=f"Predict the time of a step as well: on {' or '.join(KNOWN)}, or by a file of measured terms "
         "(docs/scaling.md). The following change its terms.",
     )  # fmt: skip
     for name, (kind, help_) in _TERMS.items():

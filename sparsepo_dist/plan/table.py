@@ -11,7 +11,6 @@ from sparsepo_dist.plan.pieces import policy_activations
 from sparsepo_dist.plan.plan import GIB, MARGIN, Plan, usable
 from sparsepo_dist.plan.switches import Remedy, describe
 from sparsepo_dist.plan.time import StepTime
-from sparsepo_dist.plan.traffic import Traffic
 
 MICRO = 10**6
 _HEADINGS = {
@@ -148,18 +147,10 @@ def _activations(plan: Plan) -> str:
 def _traffic(plan: Plan) -> str:
     if not plan.traffic:
         return "A single rank sends nothing."
-    total = Traffic(
-        "all-gather", "", *(sum(values) for values in zip(*(item[2:] for item in plan.traffic), strict=True))
-    )
-    rows = [
-        [
-            f"{item.collective}, {item.purpose}" if item.purpose else "total",
-            f"{item.bytes / GIB:,.2f} GiB",
-            f"{item.calls:,}",
-        ]
-        for item in (*plan.traffic, total)
-    ]
-    return f"Sent by a rank in an optimizer step, in so many collectives\n{_aligned(rows)}"
+    rows = [(f"{item.collective}, {item.purpose}", item.bytes, item.calls) for item in plan.traffic]
+    rows.append(("total", sum(item.bytes for item in plan.traffic), sum(item.calls for item in plan.traffic)))
+    cells = [[name, f"{size / GIB:,.2f} GiB", f"{calls:,}"] for name, size, calls in rows]
+    return f"Sent by a rank in an optimizer step, in so many collectives\n{_aligned(cells)}"
 
 
 def _time(plan: Plan, seconds: StepTime | None) -> str:
