@@ -161,8 +161,10 @@ def machine_of(alone: Measured, together: Measured, share: float, name: str) -> 
 
 
 def time_rows(given: Mapping[str, Work], runs: Mapping[int, Measured], machine: Machine) -> Iterator[dict[str, Any]]:
-    """(c) Seconds of a step, the fastest measured, and the model's; its share of the matrix rate is ZeRO-0's on one
-    rank."""
+    """(c) Seconds of a step: the fastest measured, and the model's; both agree by construction on one rank.
+
+    The share of the matrix rate that products reach is taken from there.
+    """
     for ranks, measured in runs.items():
         for (name, work), found in zip(given.items(), measured.works, strict=False):
             seconds = step_time(predict(work, ranks), machine)
