@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -29,6 +29,10 @@ from sparsepo_dist.data.order import SampleOrder
 from sparsepo_dist.data.tokenize import load_tokenized
 from sparsepo_dist.engines.loading import load_tokenizer
 from sparsepo_dist.masks import MaskPair
+
+if TYPE_CHECKING:
+    from sparsepo_dist.inputs import Inputs
+    from sparsepo_dist.training.trainer import Trainer
 
 
 @dataclass
@@ -53,6 +57,8 @@ class Work:
     """Ours: more fields of the run's configuration."""
     zero_stage: int = 0
     """Ours."""
+    zero: dict[str, Any] = field(default_factory=dict)
+    """Ours: more settings of zero_optimization."""
     sparsity: float | None = None
     """Ours: share of tokens whose masks are both 0, in place of the masks that the objective makes."""
 
@@ -124,16 +130,10 @@ def time_steps(step: Callable[[int], float], work: Work) -> tuple[list[float], l
     return seconds[1:], losses, resident_peak_bytes()
 
 
-def run_ours(work: Work) -> Measured:
-    """Our own training step, as the trainer runs it."""
-    from sparsepo_dist.assembly import build_trainer
-    from sparsepo_dist.engines import distributed
-    from sparsepo_dist.inputs import load_inputs
-    from sparsepo_dist.parsing import parse_train
-
-    folder = Path(tempfile.mkdtemp())
+def our_arguments(work: Work, folder: Path) -> list[str]:
+    """The command line of our own run; its ds_config is written into a folder."""
     ds_config = folder / "ds.json"
-    zero: dict[str, Any] = {"stage": work.zero_stage}
+    zero: dict[str, Any] = {"stage": work.zero_stage, **work.zero}
     optimizer = {"type": "AdamW", "params": {"torch_adam": True, "fused": True}}
     ds_config.write_text(json.dumps({"bf16": {"enabled": "auto"}, "zero_optimization": zero, "optimizer": optimizer}))
     fields = {
@@ -143,14 +143,37 @@ def run_ours(work: Work) -> Measured:
         "training.precision": {"float32": "fp32", "bfloat16": "bf16"}[work.dtype],
         **work.data_fields(), **work.fields,
     }  # fmt: skip
+    return [f"--{name}={value}" for name, value in fields.items()]
+
+
+def our_inputs(work: Work, folder: Path) -> Inputs:
+    """What our own trainer is built from, after this process has joined the others."""
+    from sparsepo_dist.engines import distributed
+    from sparsepo_dist.inputs import load_inputs
+    from sparsepo_dist.parsing import parse_train
+
     distributed.prepare_environment()
-    inputs = load_inputs(parse_train([f"--{name}={value}" for name, value in fields.items()]))
+    inputs = load_inputs(parse_train(our_arguments(work, folder)))
     distributed.initialise()
     given = inputs.train[: work.pairs_of_all_steps]
-    inputs = dataclasses.replace(inputs, train=given if work.lengths is None else random_pairs(work, work.lengths))
-    before = resident_bytes()
+    return dataclasses.replace(inputs, train=given if work.lengths is None else random_pairs(work, work.lengths))
+
+
+def our_trainer(work: Work, inputs: Inputs, folder: Path) -> Trainer:
+    """Our own trainer, which takes pairs in file order."""
+    from sparsepo_dist.assembly import build_trainer
+
     trainer = build_trainer(inputs, folder)
     trainer.order = _InOrder(len(inputs.train), work.pairs_per_step, 0)
+    return trainer
+
+
+def run_ours(work: Work) -> Measured:
+    """Our own training step, as the trainer runs it."""
+    folder = Path(tempfile.mkdtemp())
+    inputs = our_inputs(work, folder)
+    before = resident_bytes()
+    trainer = our_trainer(work, inputs, folder)
     if work.sparsity is not None:
         _fix_masks(trainer.policy.module.masker, work.sparsity)
     seconds, losses, peak = time_steps(lambda number: trainer.train_step(number).metrics["loss"], work)

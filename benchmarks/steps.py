@@ -28,6 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeo
 from benchmarks.measure import MIB, describe, matrix_rate
 from benchmarks.step_worker import Measured, Work
 from benchmarks.tables import table
+from sparsepo_dist.plan.flops import necessary_flops
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"HH": "hh_harmless_base.jsonl", "IMDB": "imdb_pairs.jsonl"}
@@ -176,25 +177,6 @@ class Found(NamedTuple):
             "MiB": self.memory / MIB,
             "seconds": self.seconds,
         }
-
-
-def necessary_flops(config: PretrainedConfig, pairs: list[list[int]]) -> float:
-    """Of the products that a preference step with a reference cannot do without, each prompt once.
-
-    The policy forward and twice that backward, the reference forward; the heads at response tokens only.
-    """
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    width, layers = config.hidden_size, config.num_hidden_layers
-    head = model.get_output_embeddings().weight
-    embedding = model.get_input_embeddings().weight
-    matrices = sum(p.numel() for p in model.parameters() if p.dim() == 2 and p is not head and p is not embedding)
-    total = 0.0
-    for prompt, chosen, rejected in pairs:
-        tokens = prompt + chosen + rejected - 2
-        seen = sum([prompt * (prompt + 1) / 2, *(n * prompt + n * (n + 1) / 2 for n in (chosen - 1, rejected - 1))])
-        total += 2 * matrices * tokens + 4 * width * layers * seen + 2 * head.numel() * (chosen + rejected)
-    return 4 * total
 
 
 def _work(bench: Bench, model: str, file: str, dtype: str) -> Work:

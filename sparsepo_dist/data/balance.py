@@ -54,6 +54,17 @@ def plan_step(
     return plans
 
 
+def imbalance(plans: Sequence[Sequence[MicroBatchPlan]], tokens: Mapping[int, int]) -> float:
+    """Tokens that the fullest rank computes, over the mean of all ranks: 1 where none waits for another.
+
+    Args:
+        plans: of `plan_step`; fillers count, since they are computed.
+        tokens: pair to tokens.
+    """
+    loads = [sum(tokens[i] for batch in plan for i in batch.indices) for plan in plans]
+    return max(loads) * len(loads) / sum(loads)
+
+
 def _deal(indices: Sequence[int], tokens: Mapping[int, int], count: int) -> list[list[int]]:
     """Longest first, each into the lightest bin."""
     bins: list[list[int]] = [[] for _ in range(count)]

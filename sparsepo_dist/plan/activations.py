@@ -94,9 +94,9 @@ def activations(decoder: Decoder) -> Activations:
 
 
 def _run(decoder: Decoder, blocks: int) -> Activations:
-    model = _short_model(decoder, blocks)
-    with _linears(decoder.linears_keep_input), _fused_attention(), FakeTensorMode():
-        _make_fake(model)
+    model = short_model(decoder, blocks)
+    with linears(decoder.linears_keep_input), _fused_attention(), FakeTensorMode():
+        make_fake(model)
         base, batch = backbone(model), batch_like(decoder.shape)
         inputs = [value for record in (batch, batch.attention) if record for value in vars(record).values()]
         ignored = [*model.parameters(), *model.buffers(), *(v for v in inputs if isinstance(v, Tensor))]
@@ -114,7 +114,8 @@ def _run(decoder: Decoder, blocks: int) -> Activations:
         return Activations(scoring, kept, forward, backward, 0)
 
 
-def _short_model(decoder: Decoder, blocks: int) -> PreTrainedModel:
+def short_model(decoder: Decoder, blocks: int) -> PreTrainedModel:
+    """The decoder with so many blocks, on the meta device, as it is trained."""
     config = copy.deepcopy(decoder.config)
     config.num_hidden_layers = blocks
     config.vocab_size, config.pad_token_id = SMALL_VOCABULARY, None
@@ -137,7 +138,7 @@ def _short_model(decoder: Decoder, blocks: int) -> PreTrainedModel:
     return model.train()
 
 
-def _make_fake(model: PreTrainedModel) -> None:
+def make_fake(model: PreTrainedModel) -> None:
     """Parameters and buffers on a device that operators know, still without data."""
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -154,7 +155,7 @@ def _drop_gradient(parameter: Tensor) -> None:
 
 
 @contextmanager
-def _linears(keep_input: bool) -> Iterator[None]:
+def linears(keep_input: bool) -> Iterator[None]:
     """torch's linear, or the one that DeepSpeed puts in its place."""
     before: Any = F.linear
     F.linear = zero3_linear_wrap if keep_input else torch._C._nn.linear

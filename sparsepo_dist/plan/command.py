@@ -13,10 +13,21 @@ from jsonargparse import ArgumentParser
 from sparsepo_dist.config import RunConfig
 from sparsepo_dist.engines.ds_config import load_ds_config
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.plan.plan import make_plan
+from sparsepo_dist.plan.machine import KNOWN, changed, find_machine
+from sparsepo_dist.plan.plan import Plan, make_plan
 from sparsepo_dist.plan.request import Request
 from sparsepo_dist.plan.switches import remedies
 from sparsepo_dist.plan.table import as_json, as_text
+from sparsepo_dist.plan.time import StepTime, step_time
+
+_TERMS: dict[str, tuple[type, str]] = {
+    "matrix_tflops": (float, "Rate of matrix products in the run's dtype, 10^12 operations a second."),
+    "matrix_share": (float, "Share of that rate that training reaches, from 0 to 1."),
+    "bandwidth": (float, "GB/s that a GPU sends to others of its node."),
+    "network": (float, "GB/s between nodes, for each GPU of a node."),
+    "gpus_per_node": (int, "GPUs of a node."),
+    "overlap": (float, "Share of communication that runs beside arithmetic, from 0 to 1."),
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,6 +47,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("cuda", "cpu"), default="cuda", help="Kind of device; `cpu` counts one machine's memory."
     )
+    parser.add_argument(
+        "--machine", type=str, default=None,
+        help=f"Predict the time of a step as well: on {' or '.join(KNOWN)}, or by a file of measured terms "
+        "(docs/scaling.md). The following change its terms.",
+    )  # fmt: skip
+    for name, (kind, help_) in _TERMS.items():
+        parser.add_argument(f"--{name}", type=kind, default=None, help=help_)
     parser.add_argument("--json", type=str, default=None, help="File to write the plan to as well.")
 
 
@@ -57,8 +75,10 @@ def plan(config: RunConfig, parsed: Any) -> bool:
         logging.getLogger("transformers").setLevel(logging.ERROR)
         found = make_plan(request)
         fits = found.fits(parsed.gpu_memory)
+        seconds = _time(found, parsed)
         ways = [] if fits else remedies(request, parsed.gpu_memory)
-        text, values = as_text(found, parsed.gpu_memory, ways), as_json(found, parsed.gpu_memory, ways)
+        text = as_text(found, parsed.gpu_memory, ways, seconds)
+        values = as_json(found, parsed.gpu_memory, ways, seconds)
     print(text)  # noqa: T201
     if parsed.json is not None:
         try:
@@ -66,3 +86,13 @@ def plan(config: RunConfig, parsed: Any) -> bool:
         except OSError as error:
             raise UserError(f"json: {parsed.json} cannot be written: {error.strerror}") from None
     return fits
+
+
+def _time(found: Plan, parsed: Any) -> StepTime | None:
+    given = {name: getattr(parsed, name) for name in _TERMS}
+    if parsed.machine is None:
+        for name, value in given.items():
+            if value is not None:
+                raise UserError(f"{name}: it is a term of a machine; name one with --machine")
+        return None
+    return step_time(found, changed(find_machine(parsed.machine), found.setting.dtype, **given))

@@ -21,6 +21,8 @@ class Use(NamedTuple):
 
     unit: Unit
     moment: Moment
+    leaving: bool = False
+    """Whether it is only left here: it was entered before those in it."""
 
 
 class Gathered(NamedTuple):
@@ -30,6 +32,8 @@ class Gathered(NamedTuple):
     """Most bytes of whole parameters at once, besides persistent ones."""
     fetched: int
     """Bytes of all parameters gathered, some of them more than once."""
+    calls: int
+    """Collectives that this takes: parameters that are gathered together take one."""
 
     def at(self, moment: Moment) -> int:
         """Bytes at a moment; 0 if it does not come."""
@@ -69,7 +73,8 @@ def policy_order(census: Census, *, own_reference: bool, own_head: bool, checkpo
     if own_reference:
         without = [unit for unit in body if all(weight.role != "adapter" for weight in unit.weights)]
         order += [Use(unit, "scoring") for unit in (*without, *([heads] if own_head else []))]
-    order += masks + [Use(unit, "forward") for unit in body] + [Use(heads, "head"), Use(heads, "head")]
+    order += masks + [Use(unit, "forward") for unit in body]
+    order += [Use(heads, "head"), Use(around, "head", leaving=True), Use(around, "head"), Use(heads, "head")]
     # What lies below everything that is trained has no backward pass: an adapter's embedding, say.
     lowest = next((place for place, unit in enumerate(body) if any(w.trained for w in unit.weights)), 0)
     frozen = {id(unit) for unit in body[:lowest] if unit.weights}
@@ -87,31 +92,32 @@ def scoring_order(units: Sequence[Unit]) -> list[Use]:
 def gather(order: Sequence[Use], zero: DeepSpeedZeroConfig) -> Gathered:
     """Follow DeepSpeed's coordinator through a recorded order: fetch, prefetch, release.
 
-    The embedding is never released: `hidden_at` looks at its dtype, which DeepSpeed takes for a use by the outermost
-    module, and that is active all the time.
+    The embedding stays until the outermost module is left: `hidden_at` looks at its dtype, which DeepSpeed takes for a
+    use by that module.
     """
     kept = set(persistent(unique(use.unit for use in order), zero))
     held = embedding(use.unit for use in order)
     turns = [[w for w in use.unit.weights if w not in kept] for use in order]
-    next_use = _next_uses(turns)
+    next_use = _next_uses(order, turns)
     passed = _running_totals(order)
-    trace = [(weight, turn) for turn, weights in enumerate(turns) for weight in weights]
+    trace = [(weight, turn) for turn, use in enumerate(order) if not use.leaving for weight in turns[turn]]
     live: dict[Weight, None] = {}
     looked_up_to: dict[Weight, int] = {}
     most: dict[Moment, int] = {}
-    fetched = place = size = 0
+    fetched = calls = place = size = 0
 
     def fetch(wanted: Iterable[Weight]) -> int:
         """Gather what is not there; bytes of the flat buffer that several parameters are gathered in."""
-        nonlocal fetched, size
+        nonlocal fetched, calls, size
         new = [weight for weight in dict.fromkeys(wanted) if weight not in live]
         live.update(dict.fromkeys(new))
         total = sum(weight.bytes for weight in new)
-        fetched, size = fetched + total, size + total
+        fetched, calls, size = fetched + total, calls + bool(new), size + total
         return total if len(new) > 1 else 0
 
     for turn, weights in enumerate(turns):
-        flat = fetch(weights)
+        leaving = order[turn].leaving
+        flat = 0 if leaving else fetch(weights)
         while place < len(trace) and trace[place][1] <= turn:
             place += 1
         ahead: list[Weight] = []
@@ -128,10 +134,10 @@ def gather(order: Sequence[Use], zero: DeepSpeedZeroConfig) -> Gathered:
         for weight in weights:
             again = next_use[turn].get(weight)
             reused = again is not None and passed[again] - passed[turn + 1] < zero.max_reuse_distance
-            if not reused and weight != held and looked_up_to.get(weight, -1) <= turn and weight in live:
+            if not reused and (leaving or weight != held) and looked_up_to.get(weight, -1) <= turn and weight in live:
                 del live[weight]
                 size -= weight.bytes
-    return Gathered(most, fetched)
+    return Gathered(most, fetched, calls)
 
 
 def _backwards(units: Sequence[Unit], *, checkpointing: bool) -> list[Unit]:
@@ -150,13 +156,14 @@ def _backwards(units: Sequence[Unit], *, checkpointing: bool) -> list[Unit]:
     return result
 
 
-def _next_uses(turns: Sequence[Sequence[Weight]]) -> list[dict[Weight, int]]:
+def _next_uses(order: Sequence[Use], turns: Sequence[Sequence[Weight]]) -> list[dict[Weight, int]]:
     """For each turn, when its parameters come next."""
     upcoming: dict[Weight, int] = {}
     found: list[dict[Weight, int]] = []
     for turn in range(len(turns) - 1, -1, -1):
         found.append({weight: upcoming[weight] for weight in turns[turn] if weight in upcoming})
-        upcoming.update(dict.fromkeys(turns[turn], turn))
+        if not order[turn].leaving:
+            upcoming.update(dict.fromkeys(turns[turn], turn))
     return found[::-1]
 
 
@@ -164,7 +171,7 @@ def _running_totals(order: Sequence[Use]) -> list[int]:
     """Elements used before each turn, persistent ones too; one entry more than turns."""
     totals = [0]
     for use in order:
-        totals.append(totals[-1] + sum(weight.stored for weight in use.unit.weights))
+        totals.append(totals[-1] + (0 if use.leaving else sum(weight.stored for weight in use.unit.weights)))
     return totals
 
 

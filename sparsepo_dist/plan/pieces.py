@@ -66,13 +66,13 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
 
 def policy_activations(setting: Setting, shape: BatchShape, *, checkpointing: bool) -> Activations:
     """Activations of the policy's body, as configured but for checkpointing."""
-    return activations(_decoder(setting, shape)._replace(checkpointing=checkpointing))
+    return activations(policy_decoder(setting, shape)._replace(checkpointing=checkpointing))
 
 
 def policy_gathering(setting: Setting, census: Census) -> Gathered:
     """What ZeRO-3 gathers in the policy's engine; nothing below stage 3 or where whole parameters rest here anyway."""
     if setting.stage < 3 or (setting.ranks == 1 and not setting.parameters_offloaded):
-        return Gathered({}, 0)
+        return Gathered({}, 0, 0)
     own = setting.placement == "adapter"
     order = policy_order(
         census,
@@ -105,7 +105,8 @@ def scored_at_once(setting: Setting, census: Census, micro_batches: int) -> int:
     return min(micro_batches, setting.config.micro_batches_per_pass)
 
 
-def _decoder(setting: Setting, shape: BatchShape) -> Decoder:
+def policy_decoder(setting: Setting, shape: BatchShape) -> Decoder:
+    """The policy's body, for micro-batches of a shape."""
     model = setting.config.model
     return Decoder(
         config=setting.policy,
@@ -120,11 +121,16 @@ def _decoder(setting: Setting, shape: BatchShape) -> Decoder:
     )
 
 
-def _frozen_activations(setting: Setting, shape: BatchShape) -> Activations | None:
-    own = _decoder(setting, shape)
-    found = [
-        activations(own._replace(config=config, adapter=None, checkpointing=False, dropout=False))
+def frozen_decoders(setting: Setting, shape: BatchShape) -> list[Decoder]:
+    """Bodies of the reference and the oracle, where they have engines of their own."""
+    own = policy_decoder(setting, shape)
+    return [
+        own._replace(config=config, adapter=None, checkpointing=False, dropout=False)
         for config in (None if setting.placement == "cached" else setting.reference, setting.oracle)
         if config is not None
     ]
+
+
+def _frozen_activations(setting: Setting, shape: BatchShape) -> Activations | None:
+    found = [activations(decoder) for decoder in frozen_decoders(setting, shape)]
     return max(found, key=lambda each: each.scoring, default=None)

@@ -105,6 +105,15 @@ def batch_of(pairs: list[PairShape], layout: Layout, device: Device = "cpu") -> 
     return BatchShape(tokens, predicted, blocks, slots, layout, device)
 
 
+def mean_pair(setting: Setting) -> PairShape:
+    """A pair of the mean length: as long as the recipe allows, in the same proportions, where none is given."""
+    data = setting.config.data
+    longest = PairShape.longest(data, rejected=setting.needs.rejected)
+    if setting.request.tokens_per_pair is None:
+        return longest
+    return longest.scaled(max(1, round(setting.request.tokens_per_pair)), data.layout)
+
+
 def micro_batches(setting: Setting) -> int:
     """Micro-batches of an optimizer step on each rank, if every pair had the mean length."""
     data = setting.config.data

@@ -10,6 +10,7 @@ from sparsepo_dist.plan.phases import Memory, Parts
 from sparsepo_dist.plan.pieces import policy_activations
 from sparsepo_dist.plan.plan import GIB, MARGIN, Plan, usable
 from sparsepo_dist.plan.switches import Remedy, describe
+from sparsepo_dist.plan.time import StepTime
 
 MICRO = 10**6
 _HEADINGS = {
@@ -24,17 +25,19 @@ _HEADINGS = {
 }
 
 
-def as_text(plan: Plan, gpu_memory: float, remedies: Sequence[Remedy]) -> str:
+def as_text(plan: Plan, gpu_memory: float, remedies: Sequence[Remedy], seconds: StepTime | None = None) -> str:
     """The whole plan, aligned."""
     parts = [
         _title(plan), _parameters(plan), _batch(plan), _memory(plan.memory), _activations(plan), _traffic(plan),
-        _verdict(plan, gpu_memory), _remedies(plan, gpu_memory, remedies),
+        _time(plan, seconds), _verdict(plan, gpu_memory), _remedies(plan, gpu_memory, remedies),
         "What is assumed, and how figures are found: docs/planning.md",
     ]  # fmt: skip
     return "\n\n".join(part for part in parts if part)
 
 
-def as_json(plan: Plan, gpu_memory: float, remedies: Sequence[Remedy]) -> dict[str, Any]:
+def as_json(
+    plan: Plan, gpu_memory: float, remedies: Sequence[Remedy], seconds: StepTime | None = None
+) -> dict[str, Any]:
     """The whole plan; bytes, unless a name says otherwise."""
     setting, census = plan.setting, plan.census
     return {
@@ -61,6 +64,7 @@ def as_json(plan: Plan, gpu_memory: float, remedies: Sequence[Remedy]) -> dict[s
             for name, value in (("without_checkpointing", False), ("with_checkpointing", True))
         },
         "traffic": [item._asdict() for item in plan.traffic],
+        "time": None if seconds is None else _time_json(seconds),
         "gpu_memory_gib": gpu_memory,
         "margin": MARGIN,
         "fits": plan.fits(gpu_memory),
@@ -141,11 +145,47 @@ def _activations(plan: Plan) -> str:
 
 
 def _traffic(plan: Plan) -> str:
-    rows = [(f"{item.collective}, {item.purpose}", f"{item.bytes / GIB:,.2f} GiB") for item in plan.traffic]
-    if not rows:
+    if not plan.traffic:
         return "A single rank sends nothing."
-    total = sum(item.bytes for item in plan.traffic)
-    return _block("Sent by a rank in an optimizer step", [*rows, ("total", f"{total / GIB:,.2f} GiB")])
+    rows = [(f"{item.collective}, {item.purpose}", item.bytes, item.calls) for item in plan.traffic]
+    rows.append(("total", sum(item.bytes for item in plan.traffic), sum(item.calls for item in plan.traffic)))
+    cells = [[name, f"{size / GIB:,.2f} GiB", f"{calls:,}"] for name, size, calls in rows]
+    return f"Sent by a rank in an optimizer step, in so many collectives\n{_aligned(cells)}"
+
+
+def _time(plan: Plan, seconds: StepTime | None) -> str:
+    if seconds is None:
+        return ""
+    rows = [
+        ("arithmetic", f"{seconds.arithmetic:,.3f} s"),
+        ("communication: bytes", f"{seconds.transfer:,.3f} s"),
+        ("communication: latencies", f"{seconds.latency:,.3f} s"),
+        ("of these beside arithmetic", f"{-seconds.hidden:,.3f} s"),
+        ("optimizer and memory", f"{seconds.memory:,.3f} s"),
+        ("step", f"{seconds.total:,.3f} s"),
+        ("packed tokens a second", f"{seconds.tokens_per_second:,.0f}"),
+        ("waiting for communication", f"{seconds.communication / seconds.total:.0%}"),
+        ("necessary products, of the matrix rate", f"{seconds.share_of_rate:.0%}"),
+    ]
+    machine = seconds.machine
+    where = "measured terms" if machine.measured else "peak figures and assumptions"
+    title = (
+        f"Time of an optimizer step by a model, not measured: {machine.name}, {where}; products at "
+        f"{machine.matrix_share:.0%} of {seconds.rate / 1e12:,.4g} TFLOP/s"
+    )
+    return _block(title, [row for row in rows if plan.traffic or "communication" not in row[0]])
+
+
+def _time_json(seconds: StepTime) -> dict[str, Any]:
+    parts = ("arithmetic", "transfer", "latency", "hidden", "memory", "communication", "total")
+    return {
+        **{f"{name}_seconds": getattr(seconds, name) for name in parts},
+        "tokens_per_second": seconds.tokens_per_second,
+        "share_of_matrix_rate": seconds.share_of_rate,
+        "flops": seconds.flops._asdict(),
+        "necessary_flops": seconds.necessary,
+        "machine": dataclasses.asdict(seconds.machine),
+    }
 
 
 def _verdict(plan: Plan, gpu_memory: float) -> str:

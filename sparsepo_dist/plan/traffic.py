@@ -6,22 +6,29 @@ an all-reduce. It receives as many.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from sparsepo_dist.plan.census import Census
+from sparsepo_dist.plan.census import Census, Weight
 from sparsepo_dist.plan.gathering import persistent
 from sparsepo_dist.plan.pieces import frozen_gathering, policy_gathering, scored_at_once
 from sparsepo_dist.plan.request import Setting
+from sparsepo_dist.plan.states import groups
+
+STAGE_0_BUCKET = 500_000_000
+"""Numbers that DeepSpeed reduces at once without ZeRO."""
 
 Collective = Literal["all-gather", "reduce-scatter", "all-reduce", "reduce"]
 
 
 class Traffic(NamedTuple):
-    """Bytes one rank sends in a step for one purpose."""
+    """What one rank sends in a step for one purpose."""
 
     collective: Collective
     purpose: str
     bytes: int
+    calls: int
+    """Collectives, one after the other."""
 
 
 def traffic(setting: Setting, census: Census, micro_batches: int) -> list[Traffic]:
@@ -32,26 +39,50 @@ def traffic(setting: Setting, census: Census, micro_batches: int) -> list[Traffi
     found = _policy(setting, census, micro_batches, passes)
     scorings = -(-micro_batches // scored_at_once(setting, census, micro_batches))
     for name, gathered in frozen_gathering(setting, census).items():
-        found.append(Traffic("all-gather", f"{name}'s weights", gathered.fetched * scorings))
+        weights = Traffic("all-gather", f"{name}'s weights", gathered.fetched * scorings, gathered.calls * scorings)
+        found.append(weights)
     share = (setting.ranks - 1) / setting.ranks
     return [item._replace(bytes=round(item.bytes * share)) for item in found]
 
 
 def _policy(setting: Setting, census: Census, micro_batches: int, passes: int) -> list[Traffic]:
     size, zero = setting.element_size, setting.zero
-    trained = sum(weight.numel for weight in census.policy_weights if weight.trained) * size
+    weights = [weight for weight in census.policy_weights if weight.trained]
+    trained = sum(weight.numel for weight in weights) * size
     if setting.stage == 3:
-        small = sum(weight.bytes for weight in persistent(census.policy_weights, zero))
-        extra = sum(weight.bytes for weight in census.policy_weights) if passes > 1 else 0
-        gathered = (policy_gathering(setting, census).fetched + extra) * micro_batches + small
+        small = persistent(census.policy_weights, zero)
+        gathered = policy_gathering(setting, census)
+        # A first pass over the global batch is forward alone: everything once.
+        more = sum(weight.bytes for weight in census.policy_weights), gathered.calls // 2
+        fetched, calls = (gathered.fetched + more[0], gathered.calls + more[1]) if passes > 1 else gathered[1:]
+        after_step = sum(weight.bytes for weight in small)
+        buckets = micro_batches * _buckets(weights, int(zero.reduce_bucket_size))
         return [
-            Traffic("all-gather", "policy's weights", gathered),
-            Traffic("reduce-scatter", "gradients", trained * micro_batches),
+            Traffic(
+                "all-gather",
+                "policy's weights",
+                fetched * micro_batches + after_step,
+                calls * micro_batches + len(small),
+            ),
+            Traffic("reduce-scatter", "gradients", trained * micro_batches, buckets),
         ]
     reductions = micro_batches if setting.stage == 2 else 1
-    found = [Traffic("all-reduce", "gradients", 2 * trained * reductions)]
+    bucket = int(zero.reduce_bucket_size) if setting.stage else STAGE_0_BUCKET
+    calls = reductions * _buckets(weights, bucket)
+    found = [Traffic("all-reduce", "gradients", 2 * trained * reductions, calls)]
     if setting.stage and zero.reduce_scatter and not zero.use_multi_rank_bucket_allreduce:
-        found = [Traffic("reduce", "gradients", trained * reductions)]
+        # Each bucket is cut where a rank's part ends, and each piece goes to its rank.
+        found = [Traffic("reduce", "gradients", trained * reductions, calls + reductions * (setting.ranks - 1))]
     if setting.stage:
-        found.append(Traffic("all-gather", "updated weights", trained))
+        found.append(Traffic("all-gather", "updated weights", trained, len(groups(weights))))
     return found
+
+
+def _buckets(weights: Sequence[Weight], most: int) -> int:
+    """Collectives that gradients take which are put together, in the order of backward, up to so many numbers."""
+    count = filled = 0
+    for weight in reversed(weights):
+        if not count or filled + weight.numel > most:
+            count, filled = count + 1, 0
+        filled += weight.numel
+    return count

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
-from sparsepo_dist.data.balance import MicroBatchPlan, pair_tokens, plan_step
+from sparsepo_dist.data.balance import MicroBatchPlan, imbalance, pair_tokens, plan_step
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.order import SampleOrder
 from sparsepo_dist.data.pack import pack
@@ -29,7 +29,7 @@ class MicroBatches:
         """This rank's micro-batches of a global batch; equally many on every rank, weights summing to 1 over all."""
         tokens = {i: pair_tokens(self.pairs[i], self.config.layout) for i in indices}
         plans = plan_step(indices, tokens, world_size(), self.config.tokens_per_micro_batch, self.most_pairs)
-        return StepBatches(self, plans[rank()], 1 / len(indices))
+        return StepBatches(self, plans[rank()], 1 / len(indices), imbalance(plans, tokens))
 
     def packed(self, plans: Sequence[MicroBatchPlan], share: float) -> PackedBatch:
         """The pairs of some micro-batches as one, each with its share of the global mean."""
@@ -63,6 +63,8 @@ class StepBatches:
     plans: Sequence[MicroBatchPlan]
     share: float
     """Of one pair in the global mean."""
+    imbalance: float
+    """Tokens that the fullest rank computes, over the mean of all ranks."""
 
     def __len__(self) -> int:
         """Number of micro-batches, the same on every rank."""

@@ -109,6 +109,7 @@ class Trainer:
             "epoch": (step + 1) / self.order.steps_per_epoch,
             "tokens_per_second": self.train_batches.tokens(indices) / seconds,
             "seconds": seconds,
+            "imbalance": batches.imbalance,
         }
         return StepResult(metrics, skipped, self._rows_without_loss(seen) if skipped else ())
 

@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.balance import pair_tokens, plan_step
+from sparsepo_dist.data.balance import imbalance, pair_tokens, plan_step
+from sparsepo_dist.data.config import DataConfig, Layout
 from sparsepo_dist.data.order import SampleOrder
 from sparsepo_dist.data.pack import pack
+from sparsepo_dist.training import batches
+from sparsepo_dist.training.batches import MicroBatches
 
 
 def test_an_epoch_holds_every_pair_once_and_epochs_differ() -> None:
@@ -47,6 +50,16 @@ def test_ranks_get_nearly_equal_work() -> None:
     plans = plan_step(range(64), tokens, 4, 500)
     loads = [sum(tokens[i] for batch in plan for i in batch.indices) for plan in plans]
     assert max(loads) / min(loads) < 1.1
+    assert imbalance(plans, tokens) == pytest.approx(max(loads) / (sum(loads) / 4))
+
+
+def test_imbalance_counts_what_is_computed() -> None:
+    one_long, alike = {0: 30, 1: 10}, dict.fromkeys(range(4), 7)
+    assert imbalance(plan_step([0, 1], one_long, 1, 100), one_long) == 1
+    assert imbalance(plan_step([0, 1], one_long, 2, 100), one_long) == 1.5
+    assert imbalance(plan_step(range(4), alike, 2, 100), alike) == 1
+    # A rank without a pair computes the shortest one with weight 0, and is as busy as if it counted.
+    assert imbalance(plan_step([0], {0: 30}, 3, 100), {0: 30}) == 1
 
 
 PAIRS = [TokenizedPair((1, 2, 3), (4, 5, 9), (6, 9)), TokenizedPair((7,), (8,), (2, 3, 4, 9))]
@@ -82,3 +95,19 @@ def test_rejected_tokens_do_not_see_chosen_ones() -> None:
         ]
     ).bool()
     assert torch.equal(batch.attention.mask[0, 0], want)
+
+
+@pytest.mark.parametrize("layout", ["prefix_shared", "packed"])
+def test_every_rank_knows_the_imbalance_of_the_batches_that_are_packed(
+    monkeypatch: pytest.MonkeyPatch, layout: Layout
+) -> None:
+    pairs = [TokenizedPair((1,) * (3 + i % 7), (2,) * (2 + i % 5), (3,) * (1 + i % 11)) for i in range(13)]
+    source = MicroBatches(pairs, DataConfig(layout=layout, tokens_per_micro_batch=40), torch.device("cpu"))
+    monkeypatch.setattr(batches, "world_size", lambda: 3)
+    steps = []
+    for rank in range(3):
+        monkeypatch.setattr(batches, "rank", lambda rank=rank: rank)
+        steps.append(source.of(range(13)))
+    packed = [sum(len(batch.input_ids) for group in step.groups(1) for batch in group.micro_batches) for step in steps]
+    expected = max(packed) / (sum(packed) / 3)
+    assert [step.imbalance for step in steps] == pytest.approx([expected] * 3) and expected > 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines import attention_choice
 from sparsepo_dist.engines.backbone import backbone, hidden_at
@@ -31,17 +31,30 @@ def decoder(family: str, *, layers: int, checkpointing: bool, dtype: torch.dtype
     )  # fmt: skip
 
 
-def run_for_real(planned: Decoder) -> Activations:
-    """The whole decoder with its weights and a batch, its gradients thrown away as they come."""
+def real_model(planned: Decoder) -> PreTrainedModel:
+    """The whole decoder with its weights."""
     attention = attention_for(planned.config, planned.shape.layout, planned.dtype)
-    model = AutoModelForCausalLM.from_config(planned.config, dtype=planned.dtype, attn_implementation=attention)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+        planned.config, dtype=planned.dtype, attn_implementation=attention
+    )
     if planned.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.train()
+
+
+def real_batch() -> PackedBatch:
+    """A batch of PAIRS."""
+    pairs = [TokenizedPair((1,) * s.prompt, (2,) * s.response, (3,) * s.response) for s in PAIRS]
+    return pack(pairs, [1.0] * len(pairs), "prefix_shared")
+
+
+def run_for_real(planned: Decoder) -> Activations:
+    """The whole decoder with a batch, its gradients thrown away as they come."""
+    model, batch = real_model(planned), real_batch()
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
-    pairs = [TokenizedPair((1,) * s.prompt, (2,) * s.response, (3,) * s.response) for s in PAIRS]
-    batch, base = pack(pairs, [1.0] * len(pairs), planned.shape.layout), backbone(model.train())
+    base = backbone(model)
     assert batch.attention is not None
     tensors = [v for part in (batch, batch.attention) for v in vars(part).values() if isinstance(v, torch.Tensor)]
     with LiveBytes([*model.parameters(), *model.buffers(), *tensors]) as seen:

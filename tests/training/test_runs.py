@@ -80,6 +80,14 @@ def test_every_step_is_reported_and_the_model_learns(runs: dict[str, Path], name
     assert all(row["grad_norm"] > 0 for row in train)
 
 
+def test_imbalance_is_that_of_the_pairs_whatever_is_trained_on_them(runs: dict[str, Path]) -> None:
+    found = []
+    for name in ("sparsepo", "dpo"):
+        rows = [json.loads(line) for line in (runs[name] / "metrics.jsonl").read_text().splitlines()]
+        found.append([row["imbalance"] for row in rows if row["split"] == "train"])
+    assert found[0] == found[1] and all(1 < value < 2 for value in found[0])
+
+
 @pytest.mark.parametrize("name", ["sparsepo", "bf16", *FAMILIES])
 def test_final_model_loads_and_generates(runs: dict[str, Path], name: str) -> None:
     final = runs[name] / "final"

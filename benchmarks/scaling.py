@@ -1,0 +1,126 @@
+"""The tables of docs/scaling.md: memory and time of a step on 8 to 1,024 GPUs, by `sparsepo plan`'s model.
+
+    python -m benchmarks.scaling [--machine h100] [--output FILE.json]
+
+Nothing is measured and nothing downloaded: models are their configurations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+from transformers import GPTJConfig, GPTNeoXConfig, PretrainedConfig
+
+from sparsepo_dist.engines.ds_config import load_ds_config
+from sparsepo_dist.parsing import parse_train
+from sparsepo_dist.plan.machine import Machine, changed, find_machine
+from sparsepo_dist.plan.plan import GIB, make_plan
+from sparsepo_dist.plan.request import Request
+from sparsepo_dist.plan.time import StepTime, step_time
+
+GPUS = (8, 32, 128, 512, 1024)
+LARGE_BUCKETS = {"reduce_bucket_size": 200_000_000, "stage3_prefetch_bucket_size": 200_000_000}
+
+
+class Case(NamedTuple):
+    """A model and how it is trained."""
+
+    name: str
+    config: PretrainedConfig
+    recipe: str
+    ds_config: str
+    tokens_per_pair: float
+    """Mean packed tokens: of 997 pairs of HH, as SmolLM2's tokenizer has them; for TL;DR an assumption."""
+    fields: dict[str, Any]
+    zero: dict[str, Any]
+
+
+PYTHIA = GPTNeoXConfig(
+    hidden_size=2048, num_hidden_layers=24, num_attention_heads=16, intermediate_size=8192, vocab_size=50304,
+    max_position_embeddings=2048,
+)  # fmt: skip
+BF16 = {"training.precision": "bf16", "data.tokens_per_micro_batch": 8192}
+CASES = (
+    Case(
+        "Pythia-1.4B, all of it trained, fp32, ZeRO-3, the recipe", PYTHIA, "dialogue", "zero3", 215, {}, {},
+    ),
+    Case("Pythia-1.4B, bf16, 8,192 tokens a micro-batch, ZeRO-3", PYTHIA, "dialogue", "zero3", 215, BF16, {}),
+    Case("the same, buckets of 2 x 10^8", PYTHIA, "dialogue", "zero3", 215, BF16, LARGE_BUCKETS),
+    Case("GPT-J 6B, QLoRA, ZeRO-2, the recipe", GPTJConfig(), "tldr_gptj_qlora", "zero2_qlora", 500, {}, {}),
+)  # fmt: skip
+
+
+def rows(case: Case, machine: Machine, folder: Path, *, pairs_per_gpu: int | None) -> Iterator[dict[str, Any]]:
+    """A case on more and more GPUs, with its recipe's global batch or with so many pairs for each GPU."""
+    case.config.save_pretrained(folder)
+    ds_config = load_ds_config(f"ds_configs/{case.ds_config}.json")
+    ds_config["zero_optimization"] |= case.zero
+    first: StepTime | None = None
+    for gpus in GPUS:
+        fields = {"model.path": folder, **case.fields}
+        if pairs_per_gpu is not None:
+            fields["training.pairs_per_step"] = pairs_per_gpu * gpus
+        given = ["--recipe", f"launch/recipes/{case.recipe}.yaml", *(f"--{k}={v}" for k, v in fields.items())]
+        plan = make_plan(Request(parse_train(given), ds_config, gpus, case.tokens_per_pair))
+        slow, fast = (
+            step_time(plan, changed(machine, plan.setting.dtype, overlap=share)) for share in (0.0, 1.0)
+        )  # fmt: skip
+        first = first or slow
+        yield {
+            "GPUs": gpus,
+            "pairs": plan.setting.pairs_per_step,
+            "GiB": plan.peak / GIB,
+            "arithmetic": slow.arithmetic,
+            "bytes": slow.transfer,
+            "latencies": slow.latency,
+            "step": slow.total,
+            "all hidden": fast.total,
+            "tokens/s": slow.tokens_per_second,
+            "efficiency": slow.tokens_per_second / first.tokens_per_second / (gpus / GPUS[0]),
+            "of matrix rate": slow.share_of_rate,
+        }
+
+
+def markdown(found: Sequence[dict[str, Any]]) -> str:
+    """A table as docs/ has it."""
+    lines = [list(found[0]), ["---"] * len(found[0]), *([_cell(value) for value in row.values()] for row in found)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}" if value < 10 else f"{value:.1f}"
+
+
+def main() -> None:
+    """Plan, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--machine", default="h100", help="as sparsepo plan's")
+    parser.add_argument("--output", type=Path, help="JSON file of every figure")
+    arguments = parser.parse_args()
+    machine = find_machine(arguments.machine)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    tables = {}
+    for case in tqdm(CASES, desc="cases"):
+        for pairs_per_gpu in (None, 16):
+            batch = "the recipe's global batch" if pairs_per_gpu is None else f"{pairs_per_gpu} pairs for each GPU"
+            with tempfile.TemporaryDirectory() as folder:
+                found = list(rows(case, machine, Path(folder), pairs_per_gpu=pairs_per_gpu))
+            tables[f"{case.name}; {batch}"] = found
+            print(f"\n**{case.name}; {batch}**\n\n{markdown(found)}", flush=True)
+    if arguments.output:
+        arguments.output.write_text(json.dumps({"machine": machine.name, **tables}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
