@@ -7,39 +7,25 @@ Shapes: T packed tokens.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PretrainedConfig
+from transformers import PretrainedConfig
 
 from sparsepo_dist.contracts import PackedBatch
-from sparsepo_dist.engines.blockwise import BLOCKWISE, blockwise_attention, blockwise_inputs
-from sparsepo_dist.engines.flex import FLEX, flex_block_attention, flex_inputs
+from sparsepo_dist.engines.blockwise import BLOCKWISE, blockwise_inputs
+from sparsepo_dist.engines.flex import FLEX, flex_inputs
 from sparsepo_dist.engines.spans import token_spans
-from sparsepo_dist.engines.varlen import VARLEN, varlen_attention, varlen_inputs
-from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS
+from sparsepo_dist.engines.varlen import VARLEN, varlen_inputs
 
-
-class LayoutAttention(NamedTuple):
-    """An attention function for packed layouts."""
-
-    function: Callable[..., tuple[Tensor, None]]
-    """As transformers' AttentionInterface wants it."""
-    inputs: Callable[[PackedBatch], dict[str, Any]]
-    """What it gets as `attention_blocks`: made once a forward pass, on the batch's device."""
-
-
-LAYOUT_ATTENTIONS = {
-    BLOCKWISE: LayoutAttention(blockwise_attention, blockwise_inputs),
-    FLEX: LayoutAttention(flex_block_attention, flex_inputs),
-    VARLEN: LayoutAttention(varlen_attention, varlen_inputs),
+ATTENTION_INPUTS: dict[str, Callable[[PackedBatch], dict[str, Any]]] = {
+    BLOCKWISE: blockwise_inputs,
+    FLEX: flex_inputs,
+    VARLEN: varlen_inputs,
 }
-"""By transformers' `attn_implementation`."""
-
-for _name, _attention in LAYOUT_ATTENTIONS.items():
-    AttentionInterface.register(_name, _attention.function)
-    RECORDED_ATTENTIONS.add(_name)
+"""What an attention function of ours gets as `attention_blocks`, by transformers' `attn_implementation`: made once a
+forward pass, on the batch's device."""
 
 
 def model_inputs(batch: PackedBatch, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, Any]:
@@ -49,11 +35,11 @@ def model_inputs(batch: PackedBatch, config: PretrainedConfig, dtype: torch.dtyp
         "position_ids": batch.position_ids.view(batch.rows, -1),
         "use_cache": False,
     }
-    attention = LAYOUT_ATTENTIONS.get(config._attn_implementation)
+    attention_inputs = ATTENTION_INPUTS.get(config._attn_implementation)
     if batch.attention is None:
         inputs["attention_mask"] = (batch.pair_id >= 0).view(batch.rows, -1)
-    elif attention is not None:
-        inputs["attention_blocks"] = attention.inputs(batch)
+    elif attention_inputs is not None:
+        inputs["attention_blocks"] = attention_inputs(batch)
     else:
         inputs["attention_mask"] = dense_mask(batch, dtype)
     return inputs

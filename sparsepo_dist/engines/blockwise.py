@@ -9,11 +9,12 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import AttentionInterface
 
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.data.pack import shared_mask
 from sparsepo_dist.engines.spans import refuse_terms
-from sparsepo_dist.masks.hooks import see_attention
+from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, see_attention
 
 BLOCKWISE = "sparsepo_blockwise"
 
@@ -62,3 +63,7 @@ def blockwise_attention(
         enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
     return attended.transpose(1, 2).flatten(0, 1).index_select(0, scatter).unsqueeze(0), None
+
+
+AttentionInterface.register(BLOCKWISE, blockwise_attention)
+RECORDED_ATTENTIONS.add(BLOCKWISE)

@@ -14,11 +14,12 @@ import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from transformers import AttentionInterface
 
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.engines.spans import Spans, refuse_terms, token_spans
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.masks.hooks import see_attention
+from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, see_attention
 
 FLEX = "sparsepo_flex"
 TILE = 128
@@ -69,6 +70,10 @@ def flex_block_attention(
         query, key, value = (F.pad(states, (0, 0, 0, padding)) for states in (query, key, value))
     attended = attend(query, key, value, mask, scaling)
     return attended[:, :, :tokens].transpose(1, 2), None
+
+
+AttentionInterface.register(FLEX, flex_block_attention)
+RECORDED_ATTENTIONS.add(FLEX)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None) -> Tensor:
@@ -141,8 +146,9 @@ def flex_failure(heads: Heads, dtype: torch.dtype, device: torch.device) -> str 
     training has nothing left to compile.
     """
     try:
-        for tiles in (FEWEST_TILES, FEWEST_TILES + 1):
-            _try_length(tiles * TILE, heads, dtype, device)
+        with torch.enable_grad():
+            for tiles in (FEWEST_TILES, FEWEST_TILES + 1):
+                _try_length(tiles * TILE, heads, dtype, device)
     except Exception as error:  # whatever the compiler, its drivers or the GPU's limits raise
         return f"{type(error).__name__}: {shortened(str(error), 300)}"
     return None

@@ -9,10 +9,11 @@ import importlib.util
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import AttentionInterface
 
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.engines.spans import block_starts, refuse_terms
-from sparsepo_dist.masks.hooks import see_attention
+from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, see_attention
 
 VARLEN = "sparsepo_varlen"  # a name with `flash` in it would have transformers prepare its own
 
@@ -54,6 +55,10 @@ def varlen_attention(
         dropout_p=dropout, softmax_scale=scaling, causal=True,
     )  # fmt: skip
     return attended.unsqueeze(0), None
+
+
+AttentionInterface.register(VARLEN, varlen_attention)
+RECORDED_ATTENTIONS.add(VARLEN)
 
 
 def flash_attn_installed() -> bool:

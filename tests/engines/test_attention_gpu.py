@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.attention import LAYOUT_ATTENTIONS
+from sparsepo_dist.engines.attention import ATTENTION_INPUTS
 from sparsepo_dist.engines.blockwise import BLOCKWISE
 from sparsepo_dist.engines.flex import FLEX, Heads, flex_failure
 from sparsepo_dist.engines.varlen import VARLEN, flash_attn_installed
@@ -54,7 +55,7 @@ def with_gradients(compute: Any, given: list[Tensor], upstream: Tensor) -> list[
 def test_values_and_gradients(layout: Layout, name: str, dtype: torch.dtype, heads: tuple[int, int, int]) -> None:
     if name == VARLEN and not flash_attn_installed():
         pytest.skip("needs flash-attn")
-    function, inputs = LAYOUT_ATTENTIONS[name]
+    function, inputs = ALL_ATTENTION_FUNCTIONS[name], ATTENTION_INPUTS[name]
     queries, keys, width = heads
     for seed, count, longest in ((0, 6, 60), (1, 3, 300), (2, 4, 5)):
         batch, sees = on_gpu(seed, count, longest, layout)
@@ -76,7 +77,7 @@ def test_values_and_gradients(layout: Layout, name: str, dtype: torch.dtype, hea
 def test_one_compilation_serves_every_length() -> None:
     shape = Heads(8, 2, 64)
     assert flex_failure(shape, torch.bfloat16, torch.device("cuda", 0)) is None
-    function, inputs = LAYOUT_ATTENTIONS[FLEX]
+    function, inputs = ALL_ATTENTION_FUNCTIONS[FLEX], ATTENTION_INPUTS[FLEX]
     counted = torch._dynamo.utils.counters["stats"]
     before = counted["unique_graphs"]
     for seed, longest in enumerate((20, 90, 200, 400, 50)):
@@ -96,7 +97,7 @@ def test_memory_does_not_grow_with_the_square_of_the_tokens() -> None:
     del sees
     tokens = len(batch.input_ids)
     states = [torch.randn(1, 4, tokens, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
-    function, inputs = LAYOUT_ATTENTIONS[FLEX]
+    function, inputs = ALL_ATTENTION_FUNCTIONS[FLEX], ATTENTION_INPUTS[FLEX]
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

@@ -10,11 +10,12 @@ import torch
 import torch.nn.attention.flex_attention as torch_flex
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import create_block_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.attention import LAYOUT_ATTENTIONS, dense_mask
+from sparsepo_dist.engines.attention import ATTENTION_INPUTS, dense_mask
 from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.blockwise import BLOCKWISE, blockwise_inputs
 from sparsepo_dist.engines.flex import FEWEST_TILES, FLEX, TILE, block_mask
@@ -121,7 +122,7 @@ def test_values_and_gradients(layout: Layout, name: str, heads: tuple[int, int],
         return [out, *torch.autograd.grad(out, inputs, upstream)]
 
     def ours(attention: str) -> list[Tensor]:
-        function, inputs = LAYOUT_ATTENTIONS[attention]
+        function, inputs = ALL_ATTENTION_FUNCTIONS[attention], ATTENTION_INPUTS[attention]
         told = inputs(batch)
         return run(lambda *qkv: function(nn.Identity(), *qkv, None, attention_blocks=told, scaling=0.3)[0])
 
@@ -151,6 +152,22 @@ def test_whole_models_give_the_same_hidden_rows_and_gradients(family: str, tmp_p
             assert (got - expected).norm() < 1e-5 * expected.norm(), case
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_one_graph_serves_every_length_but_the_first_one_met() -> None:
+    """Counted before code is generated, which does not depend on the device."""
+    counted = torch._dynamo.utils.counters["stats"]
+    counted.clear()
+    compiled = torch.compile(torch_flex.flex_attention, fullgraph=True, backend="aot_eager")
+    graphs = []
+    for seed, longest in enumerate((100, 150, 5, 60, 90, 130)):
+        mask = block_mask(token_spans(packed(random_pairs(seed, 3, longest), "prefix_shared")))
+        query, key, value = (torch.randn(1, heads, mask.seq_lengths[0], 16) for heads in (6, 2, 2))
+        compiled(query, key, value, block_mask=mask, scale=0.25, enable_gqa=True)
+        graphs.append(counted["unique_graphs"])
+    assert graphs[-1] == 2
+
+
 @pytest.mark.usefixtures("flex_on_cpu")
 def test_recorders_of_masks_see_queries_and_keys_of_real_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None:
     module, seen_by = nn.Identity(), []
@@ -158,7 +175,7 @@ def test_recorders_of_masks_see_queries_and_keys_of_real_tokens_only(monkeypatch
     batch = packed(random_pairs(9, 2, 9), "prefix_shared")
     tokens = len(batch.input_ids)
     query, key, value = torch.randn(3, 1, 2, tokens, 8)
-    function, inputs = LAYOUT_ATTENTIONS[FLEX]
+    function, inputs = ALL_ATTENTION_FUNCTIONS[FLEX], ATTENTION_INPUTS[FLEX]
     function(module, query, key, value, None, attention_blocks=inputs(batch))
     assert torch.equal(seen_by[0][0], query) and torch.equal(seen_by[0][1], key)
 
@@ -168,7 +185,7 @@ def test_flash_attention_is_called_as_its_interface_wants(flash: plain_flash.Pla
     batch = packed(pairs, "packed")
     tokens = len(batch.input_ids)
     query, key, value = torch.randn(1, 6, tokens, 8), torch.randn(1, 2, tokens, 8), torch.randn(1, 2, tokens, 8)
-    function, inputs = LAYOUT_ATTENTIONS[VARLEN]
+    function, inputs = ALL_ATTENTION_FUNCTIONS[VARLEN], ATTENTION_INPUTS[VARLEN]
     out, _ = function(nn.Identity(), query, key, value, None, attention_blocks=inputs(batch), scaling=0.5, dropout=0.1)
     assert out.shape == (1, tokens, 6, 8)
     (call,) = flash.calls
@@ -181,12 +198,12 @@ def test_flash_attention_is_called_as_its_interface_wants(flash: plain_flash.Pla
     assert call["causal"] is True and call["softmax_scale"] == 0.5 and call["dropout_p"] == 0.1
 
 
-@pytest.mark.parametrize("name", list(LAYOUT_ATTENTIONS))
+@pytest.mark.parametrize("name", list(ATTENTION_INPUTS))
 @pytest.mark.usefixtures("flash")
 def test_terms_that_would_be_left_out_are_refused(name: str) -> None:
     batch = packed(random_pairs(11, 2, 4), "packed")
     states = torch.randn(1, 2, len(batch.input_ids), 8)
-    function, inputs = LAYOUT_ATTENTIONS[name]
+    function, inputs = ALL_ATTENTION_FUNCTIONS[name], ATTENTION_INPUTS[name]
     with pytest.raises(UserError, match="s_aux.*--data.layout padded"):
         function(nn.Identity(), states, states, states, None, attention_blocks=inputs(batch), s_aux=torch.zeros(2))
 

@@ -37,7 +37,7 @@ def test_suggestions_fit_when_applied(ask: Ask, model: str, gpus: int, memory: f
 
 
 def test_every_switch_of_a_combination_is_needed(ask: Ask) -> None:
-    request, memory = ask("pythia-1.4b", 1), 16
+    request, memory = ask("pythia-1.4b", 1), 14
     several = [remedy for remedy in remedies(request, memory) if len(remedy.switches) > 1]
     assert several
     for remedy in several:
