@@ -8,6 +8,7 @@ Nothing is measured and nothing downloaded: models are their configurations.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import tempfile
@@ -21,7 +22,7 @@ from transformers import GPTJConfig, GPTNeoXConfig, PretrainedConfig
 
 from sparsepo_dist.engines.ds_config import load_ds_config
 from sparsepo_dist.parsing import parse_train
-from sparsepo_dist.plan.machine import Machine, changed, find_machine
+from sparsepo_dist.plan.machine import Machine, find_machine
 from sparsepo_dist.plan.plan import GIB, make_plan
 from sparsepo_dist.plan.request import Request
 from sparsepo_dist.plan.time import StepTime, step_time
@@ -49,43 +50,40 @@ PYTHIA = GPTNeoXConfig(
 )  # fmt: skip
 BF16 = {"training.precision": "bf16", "data.tokens_per_micro_batch": 8192}
 CASES = (
-    Case(
-        "Pythia-1.4B, all of it trained, fp32, ZeRO-3, the recipe", PYTHIA, "dialogue", "zero3", 215, {}, {},
-    ),
-    Case("Pythia-1.4B, bf16, 8,192 tokens a micro-batch, ZeRO-3", PYTHIA, "dialogue", "zero3", 215, BF16, {}),
-    Case("the same, buckets of 2 x 10^8", PYTHIA, "dialogue", "zero3", 215, BF16, LARGE_BUCKETS),
-    Case("GPT-J 6B, QLoRA, ZeRO-2, the recipe", GPTJConfig(), "tldr_gptj_qlora", "zero2_qlora", 500, {}, {}),
+    Case("Pythia-1.4B, fp32, ZeRO-3: the dialogue recipe", PYTHIA, "dialogue", "zero3", 215, {}, {}),
+    Case("The same in bf16", PYTHIA, "dialogue", "zero3", 215, BF16, {}),
+    Case("The same in bf16, ZeRO-2, buckets of 2 x 10^8", PYTHIA, "dialogue", "zero2", 215, BF16, LARGE_BUCKETS),
+    Case("GPT-J 6B, QLoRA, ZeRO-2: the TL;DR recipe", GPTJConfig(), "tldr_gptj_qlora", "zero2_qlora", 500, {}, {}),
 )  # fmt: skip
 
 
-def rows(case: Case, machine: Machine, folder: Path, *, pairs_per_gpu: int | None) -> Iterator[dict[str, Any]]:
-    """A case on more and more GPUs, with its recipe's global batch or with so many pairs for each GPU."""
+def rows(case: Case, machine: Machine, folder: Path, *, grows: bool) -> Iterator[dict[str, Any]]:
+    """A case on more and more GPUs, with its recipe's global batch; or one that grows with the GPUs from there."""
     case.config.save_pretrained(folder)
     ds_config = load_ds_config(f"ds_configs/{case.ds_config}.json")
     ds_config["zero_optimization"] |= case.zero
+    fields = {"model.path": folder, **case.fields}
     first: StepTime | None = None
     for gpus in GPUS:
-        fields = {"model.path": folder, **case.fields}
-        if pairs_per_gpu is not None:
-            fields["training.pairs_per_step"] = pairs_per_gpu * gpus
         given = ["--recipe", f"launch/recipes/{case.recipe}.yaml", *(f"--{k}={v}" for k, v in fields.items())]
-        plan = make_plan(Request(parse_train(given), ds_config, gpus, case.tokens_per_pair))
-        slow, fast = (
-            step_time(plan, changed(machine, plan.setting.dtype, overlap=share)) for share in (0.0, 1.0)
-        )  # fmt: skip
+        config = parse_train(given)
+        if grows:
+            config.training.pairs_per_step = (config.training.pairs_per_step or 0) * gpus // GPUS[0]
+        plan = make_plan(Request(config, ds_config, gpus, case.tokens_per_pair))
+        slow, fast = (step_time(plan, dataclasses.replace(machine, overlap=share)) for share in (0.0, 1.0))
         first = first or slow
+        speed = slow.tokens_per_second / first.tokens_per_second
         yield {
             "GPUs": gpus,
-            "pairs": plan.setting.pairs_per_step,
+            "pairs a step": plan.setting.pairs_per_step,
             "GiB": plan.peak / GIB,
-            "arithmetic": slow.arithmetic,
-            "bytes": slow.transfer,
-            "latencies": slow.latency,
-            "step": slow.total,
-            "all hidden": fast.total,
+            "arithmetic, s": slow.arithmetic,
+            "bytes, s": slow.transfer,
+            "latencies, s": slow.latency,
+            "step, s": slow.total,
+            "step, hidden": fast.total,
             "tokens/s": slow.tokens_per_second,
-            "efficiency": slow.tokens_per_second / first.tokens_per_second / (gpus / GPUS[0]),
-            "of matrix rate": slow.share_of_rate,
+            "efficiency": speed * GPUS[0] / gpus,
         }
 
 
@@ -112,10 +110,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     tables = {}
     for case in tqdm(CASES, desc="cases"):
-        for pairs_per_gpu in (None, 16):
-            batch = "the recipe's global batch" if pairs_per_gpu is None else f"{pairs_per_gpu} pairs for each GPU"
+        for grows in (False, True):
+            batch = "pairs grow with the GPUs" if grows else "the same pairs on all GPUs"
             with tempfile.TemporaryDirectory() as folder:
-                found = list(rows(case, machine, Path(folder), pairs_per_gpu=pairs_per_gpu))
+                found = list(rows(case, machine, Path(folder), grows=grows))
             tables[f"{case.name}; {batch}"] = found
             print(f"\n**{case.name}; {batch}**\n\n{markdown(found)}", flush=True)
     if arguments.output:

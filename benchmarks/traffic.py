@@ -140,32 +140,53 @@ def logger_rows(given: Mapping[str, Work], measured: Measured) -> Iterator[dict[
             }  # fmt: skip
 
 
-def machine_of(alone: Measured, together: Measured, share: float, name: str) -> Machine:
-    """This machine's terms; one node, whose ranks have a core each."""
-    assert together.machine is not None and alone.machine is not None
-    terms = together.machine
-    link = terms["link_bytes"] / 1e9
+def machine_of(compute: Measured, together: Measured, share: float, name: str) -> Machine:
+    """This machine's terms: one node, whose ranks have a core each.
+
+    Args:
+        compute: whose rates of products and memory are meant: those of one rank, or of ranks that share a memory.
+        together: whose links are meant.
+        share: of the matrix rate that training reaches.
+        name: of the device.
+    """
+    assert together.machine is not None and compute.machine is not None
+    link = together.machine["link_bytes"] / 1e9
     return Machine(
         name=name,
-        matrix_tflops={"float32": terms["matrix_flops"] / 1e12},
+        matrix_tflops={"float32": compute.machine["matrix_flops"] / 1e12},
         bandwidth=link,
         network=link,
-        memory_bandwidth=terms["memory_bytes"] / 1e9,
+        memory_bandwidth=compute.machine["memory_bytes"] / 1e9,
         matrix_share=share,
         gpus_per_node=RANKS,
-        call_us=terms["call_seconds"] * 1e6,
+        call_us=together.machine["call_seconds"] * 1e6,
         step_us=0.0,
         network_step_us=0.0,
         measured=True,
     )
 
 
-def time_rows(given: Mapping[str, Work], runs: Mapping[int, Measured], machine: Machine) -> Iterator[dict[str, Any]]:
-    """(c) Seconds of a step: the fastest measured, and the model's; both agree by construction on one rank.
+def reached_share(work: Work, alone: Measured, together: Measured) -> float:
+    """Share of one rank's matrix rate with which the model gives the time that was measured there.
 
-    The share of the matrix rate that products reach is taken from there.
+    Raises:
+        SystemExit: more than all of it, so that rate and step were not measured under the same conditions.
     """
-    for ranks, measured in runs.items():
+    seconds = step_time(predict(work, 1), machine_of(alone, together, 1.0, ""))
+    share = seconds.arithmetic / (alone.works[0]["seconds"] - seconds.memory)
+    if not 0 < share <= 1:
+        raise SystemExit(
+            f"a step's products seem to reach {share:.0%} of the matrix rate: the machine was busier while that was "
+            "measured than in the step; measure again when less else runs"
+        )
+    return share
+
+
+def time_rows(
+    given: Mapping[str, Work], runs: Mapping[int, tuple[Measured, Machine]]
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """(c) Seconds of a step: the fastest measured, and the model's; on one rank they are equal by construction."""
+    for ranks, (measured, machine) in runs.items():
         for (name, work), found in zip(given.items(), measured.works, strict=False):
             seconds = step_time(predict(work, ranks), machine)
             yield {
@@ -206,19 +227,19 @@ def main() -> None:
     first = dict(list(given.items())[:1])
     alone, together = launch(first, 1, terms=True), launch(given, RANKS, terms=True)
     named = describe(torch.device("cpu"))
-    full = machine_of(alone, together, 1.0, str(named["device"]))
-    reached = step_time(predict(first["ZeRO-0"], 1), full).arithmetic / alone.works[0]["seconds"]
-    machine = dataclasses.replace(full, matrix_share=min(1.0, reached))
+    share = reached_share(first["ZeRO-0"], alone, together)
+    one, machine = (machine_of(compute, together, share, str(named["device"])) for compute in (alone, together))
     tables = {
         "traffic": list(traffic_rows(given, together)),
         "deepspeed_logger": list(logger_rows(given, together)),
-        "time": list(time_rows(given, {1: alone, RANKS: together}, machine)),
+        "time": list(time_rows(given, {1: (alone, one), RANKS: (together, machine)})),
     }
     for function, rows in zip((traffic_rows, logger_rows, time_rows), tables.values(), strict=True):
         print(table(str(function.__doc__).splitlines()[0], rows), flush=True)
     if arguments.output:
         terms = {k: v for k, v in dataclasses.asdict(machine).items() if k != "measured"}
-        arguments.output.write_text(json.dumps({**named, "ranks": RANKS, "machine": terms, **tables}, indent=1) + "\n")
+        result = {**named, "ranks": RANKS, "load": os.getloadavg(), "machine": terms, **tables}
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,21 @@ def test_what_fits(
     assert values["activations"]["with_checkpointing"]["kept"] < values["activations"]["without_checkpointing"]["kept"]
 
 
+def test_time_on_a_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    file, shape = tmp_path / "plan.json", ("--model.path", model, "--data.max_length", 128)
+    assert run(monkeypatch, "--gpus", 16, *shape, "--machine", "h100", "--matrix_tflops", 100, "--json", file) == 0
+    text, plan = capsys.readouterr().out, json.loads(file.read_text())
+    seconds = plan["time"]
+    assert "by a model, not measured: h100, peak figures and assumptions; products at 40% of 100 TFLOP/s" in text
+    parts = ("arithmetic", "transfer", "latency", "memory")
+    assert seconds["total_seconds"] == pytest.approx(sum(seconds[f"{part}_seconds"] for part in parts))
+    assert seconds["tokens_per_second"] > 0 and f"{seconds['tokens_per_second']:,.0f}" in text
+    assert run(monkeypatch, "--gpus", 16, *shape, "--json", file) == 0
+    assert "not measured" not in capsys.readouterr().out and json.loads(file.read_text())["time"] is None
+
+
 def test_what_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], model: Path) -> None:
     shape = ("--data.max_length", 128, "--data.max_prompt_length", 64, "--training.pairs_per_step", 256)
     big = ("--data.tokens_per_micro_batch", 24_400, "--training.precision", "fp32")
@@ -54,6 +69,9 @@ def test_what_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         (("--gpus", 0), "gpus: 0"),
         (("--gpus", 2, "--gpu_memory", 0), "gpu_memory: 0"),
         (("--gpus", 2, "--tokens_per_pair", 0), "tokens_per_pair: 0"),
+        (("--gpus", 2, "--overlap", 0.5), "overlap: it is a term of a machine; name one with --machine"),
+        (("--gpus", 2, "--machine", "abacus"), "machine: abacus is neither h100 nor a100 nor a file"),
+        (("--gpus", 2, "--machine", "h100", "--matrix_share", 2), "matrix_share: 2.0 must be in (0, 1]"),
         (("--gpus", 2, "--ds_config", "nowhere.json"), "no such file nowhere.json"),
         (("--gpus", 2, "--data.max_lenght", 64), "did you mean --data.max_length?"),
         (("--gpus", "two"), "error: "),
