@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast bench-ops bench lint format clean
+.PHONY: setup demo test test-fast bench-ops bench bench-traffic lint format clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,10 @@ bench-ops: setup
 PAIRS ?= ../shared/data
 bench: setup
 	$(BIN)/python -m benchmarks.steps --data $(PAIRS) --output benchmarks/results/steps.json
+
+# Bytes that two CPU ranks move in a step, by collective, beside sparsepo plan's; and this machine's terms for its time.
+bench-traffic: setup
+	$(BIN)/python -m benchmarks.traffic --output benchmarks/results/traffic.json
 
 lint: setup
 	$(BIN)/ruff check .
