@@ -99,7 +99,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_the_demo_raises_the_reward(tmp_path: Path, cache: Path) -> None:
     """`make demo` after installation: the whole experiment, from an empty cache."""
     run = tmp_path / "run"
@@ -127,7 +127,7 @@ def test_the_demo_raises_the_reward(tmp_path: Path, cache: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_the_default_recipe_trains_alike_on_compiled_kernels_and_in_plain_pytorch(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +139,7 @@ def test_the_default_recipe_trains_alike_on_compiled_kernels_and_in_plain_pytorc
         "training.precision": "fp32",
     }
     runs = {name: {**fields, "ops.backend": name} for name in ("cpp", "eager")}
-    trained = train_all(tmp_path, runs, ranks=2, timeout=1500)
+    trained = train_all(tmp_path, runs, ranks=2, timeout=3000)
     assert_same_curve(trained["cpp"], trained["eager"])
 
 
