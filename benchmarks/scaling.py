@@ -17,9 +17,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from tqdm import tqdm
 from transformers import GPTJConfig, GPTNeoXConfig, PretrainedConfig
 
+from benchmarks.measure import describe
 from sparsepo_dist.engines.ds_config import load_ds_config
 from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.plan.machine import Machine, find_machine
@@ -117,7 +119,8 @@ def main() -> None:
             tables[f"{case.name}; {batch}"] = found
             print(f"\n**{case.name}; {batch}**\n\n{markdown(found)}", flush=True)
     if arguments.output:
-        arguments.output.write_text(json.dumps({"machine": machine.name, **tables}, indent=1) + "\n")
+        made = {**describe(torch.device("cpu")), "device": f"none: a model from the terms of {machine.name}"}
+        arguments.output.write_text(json.dumps({**made, "machine": machine.name, **tables}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
