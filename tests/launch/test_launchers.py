@@ -35,7 +35,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
         env={**environment, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
@@ -117,7 +117,7 @@ def test_a_bad_row_stops_both_ranks_before_they_wait(recipe: Path, tmp_path: Pat
         "--output_dir",
         str(tmp_path / "o"),
     ]
-    done = launch(arguments, ranks=2, timeout=120)
+    done = launch(arguments, ranks=2, timeout=900)
     assert done.returncode != 0
     assert done.stderr.count(f"error: {bad}, row 1: chosen and rejected are equal") == 1
     assert not (tmp_path / "o").exists()

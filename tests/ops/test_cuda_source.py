@@ -35,7 +35,7 @@ def execute(*command: str | Path) -> str:
     """What the command prints; it has to succeed."""
     environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}  # it cannot look for them everywhere
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=300, env=environment, check=False
+        [str(part) for part in command], capture_output=True, text=True, timeout=900, env=environment, check=False
     )
     assert done.returncode == 0, f"{command[0]} exited with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr

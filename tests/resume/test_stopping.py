@@ -44,7 +44,7 @@ def struck(
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return subprocess.run(
         [*launcher, "tests.support.struck", json.dumps(fault), *arguments, f"--output_dir={run}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=200, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
         env={
             **environment, **SECRETS, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1",

@@ -33,7 +33,7 @@ ZERO = {
 
 
 def launch(
-    arguments: list[str], *, ranks: int = 1, timeout: int = 300, options: Sequence[str] = ()
+    arguments: list[str], *, ranks: int = 1, timeout: int = 900, options: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """`torchrun` of a script with its arguments, one thread a rank; output is kept for the assertion's message."""
     command = [
@@ -57,7 +57,7 @@ def launch(
     )
 
 
-def train_all(folder: Path, runs: dict[str, dict[str, Any]], *, ranks: int = 1, timeout: int = 300) -> dict[str, Path]:
+def train_all(folder: Path, runs: dict[str, dict[str, Any]], *, ranks: int = 1, timeout: int = 900) -> dict[str, Path]:
     """Train every named run (dotted field to value; `ds_config` may be a dictionary); name to run folder."""
     folder.mkdir(parents=True, exist_ok=True)
     commands = {}

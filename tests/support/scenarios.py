@@ -45,7 +45,7 @@ def scenario(
 
 
 def play(
-    folder: Path, scenarios: Sequence[Scenario], *, ranks: int = 1, restarts: int = 0, timeout: int = 300
+    folder: Path, scenarios: Sequence[Scenario], *, ranks: int = 1, restarts: int = 0, timeout: int = 900
 ) -> subprocess.CompletedProcess[str]:
     """Launch the ranks, which play all scenarios; after a rank's end torchrun starts them again, `restarts` times."""
     plan = folder / "plan.json"

@@ -74,7 +74,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     two["from_sft"] = {**from_sft, "lora.dropout": 0.5}
     two["from_sft_adapter"] = from_sft
     two["from_sft_sharded"] = {**from_sft, "reference.placement": "sharded"}
-    return train_all(base / "one", one) | train_all(base / "two", two, ranks=2, timeout=500)
+    return train_all(base / "one", one) | train_all(base / "two", two, ranks=2, timeout=1500)
 
 
 def trained(run: Path) -> dict[str, torch.Tensor]:

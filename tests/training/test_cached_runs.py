@@ -32,7 +32,7 @@ def flags(fields: dict[str, Any]) -> list[str]:
 def cache_command(fields: dict[str, Any], *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from sparsepo_dist.cli import main; main()", "cache", *flags(fields), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.fixture(scope="module")
