@@ -35,7 +35,7 @@ def prepare_environment() -> None:
     # An own folder beside the environment: a shared one keeps stale locks of other projects, which hang for ever.
     extensions = Path(os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions")))
     for lock in extensions.glob("*/lock"):
-        if time.time() - lock.stat().st_mtime > _STALE_LOCK_SECONDS:
+        if _abandoned(lock):
             lock.unlink(missing_ok=True)
     # DeepSpeed builds its operators with the ninja of this environment, activated or not.
     binaries = str(Path(sys.executable).parent)
@@ -43,6 +43,31 @@ def prepare_environment() -> None:
         os.environ["PATH"] = os.pathsep.join((binaries, os.environ.get("PATH", "")))
     if "RANK" not in os.environ and not any(name in os.environ for name in _MPI_VARIABLES):
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
+
+
+def _abandoned(lock: Path) -> bool:
+    """Whether a lock of torch's extension loader was left by a process that was killed: all others would wait for ever.
+
+    Its owner keeps it open. One on another machine that shares the folder cannot be seen from here, so a lock beside an
+    operator that is still to be built is left for as long as building may take.
+    """
+    try:
+        if time.time() - lock.stat().st_mtime > _STALE_LOCK_SECONDS:
+            return True
+    except FileNotFoundError:
+        return False
+    return any(lock.parent.glob("*.so")) and not _is_open_here(lock)
+
+
+def _is_open_here(file: Path) -> bool:
+    target = str(file.resolve())
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if str(descriptor.readlink()) == target:
+                return True
+        except OSError:  # it was closed since, or is another user's
+            continue
+    return False
 
 
 def initialise(*, hang_minutes: float = 0.0) -> torch.device:
