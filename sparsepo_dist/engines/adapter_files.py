@@ -31,6 +31,12 @@ def is_adapter_folder(path: str) -> bool:
     return (Path(path) / SETTINGS).is_file()
 
 
+def tokenizer_source(model: str, adapter: str | Path | None) -> str:
+    """Where the tokenizer of a model is: beside its adapter, whose template may be another, or the model's own."""
+    beside = adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file()
+    return str(adapter) if beside else model
+
+
 def adapter_settings(folder: str, field: str) -> LoraConfig:
     """The settings of a saved adapter; `field` is the recipe's name for it.
 

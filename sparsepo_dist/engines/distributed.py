@@ -143,6 +143,7 @@ def _ranks_here() -> int:
 
 
 def free_port() -> str:
+    """A port of this machine that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])

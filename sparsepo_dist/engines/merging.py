@@ -7,7 +7,7 @@ from pathlib import Path
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sparsepo_dist.engines.adapter_files import KEY_PREFIX, adapter_settings, adapter_weights
+from sparsepo_dist.engines.adapter_files import KEY_PREFIX, adapter_settings, adapter_weights, tokenizer_source
 from sparsepo_dist.engines.loading import load_config, load_tokenizer
 from sparsepo_dist.errors import UserError
 
@@ -30,8 +30,7 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> Path:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is not empty; name another folder")
     config = load_config(path, field="base")
-    beside = (adapter / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(str(adapter) if beside else path, field="base")
+    tokenizer = load_tokenizer(tokenizer_source(path, adapter), field="base")
     both = with_adapter(AutoModelForCausalLM.from_pretrained(path, config=config, dtype="auto"), adapter, path)
     try:
         merged = both.merge_and_unload(safe_merge=True)

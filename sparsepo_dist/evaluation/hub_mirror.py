@@ -16,6 +16,11 @@ from sparsepo_dist.errors import UserError
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
+def is_offline() -> bool:
+    """Whether this process was told to leave the hub alone."""
+    return os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+
+
 def mirror_environment(mirror: Path | None) -> dict[str, str]:
     """Environment of a child process that reads datasets from a mirror.
 
@@ -62,7 +67,7 @@ def check_dataset(dataset: str, mirror: Path | None, *, needed_by: str) -> None:
                 f"{needed_by} reads the dataset {dataset}, which the mirror lacks: it should be in {mirror / dataset} "
                 "(the files of the hub's repository; parquet files will do)"
             )
-    elif os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") and not Path(dataset).is_dir():
+    elif is_offline() and not Path(dataset).is_dir():
         raise UserError(
             f"{needed_by} reads the dataset {dataset}, and HF_HUB_OFFLINE is set: give a folder that mirrors it with "
             f"--hub-mirror DIR, as DIR/{dataset}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
-import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
+from sparsepo_dist.engines.adapter_files import tokenizer_source
 from sparsepo_dist.engines.distributed import rank
 from sparsepo_dist.errors import RankError, UserError, shortened
-from sparsepo_dist.evaluation.hub_mirror import check_dataset, reading_from
+from sparsepo_dist.evaluation.hub_mirror import check_dataset, is_offline, reading_from
 from sparsepo_dist.evaluation.leaderboard_options import LeaderboardOptions
 from sparsepo_dist.evaluation.target import Target
 
@@ -56,19 +56,12 @@ def has_chat_template(target: Target, *, trust_remote_code: bool) -> bool:
     Raises:
         UserError: there is no tokenizer to be had.
     """
-    path = tokenizer_path(target)
+    path = tokenizer_source(target.model, target.adapter)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except _UNREADABLE as error:
         raise UserError(f"--model: the tokenizer of {path} cannot be loaded: {_told(error)}") from None
     return tokenizer.chat_template is not None
-
-
-def tokenizer_path(target: Target) -> str:
-    """Where the tokenizer is: an adapter's own, which may have a template that its model lacks, or the model's."""
-    if target.adapter is not None and (Path(target.adapter) / "tokenizer_config.json").is_file():
-        return target.adapter
-    return target.model
 
 
 def load_tasks(names: Sequence[str], *, mirror: Path | None, seed: int) -> dict[str, Task]:
@@ -131,8 +124,7 @@ def _check_punkt() -> None:
     try:
         nltk.data.find(_PUNKT)
     except LookupError:
-        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-        if offline or not nltk.download("punkt_tab", quiet=True):
+        if is_offline() or not nltk.download("punkt_tab", quiet=True):
             raise UserError(
                 "leaderboard_ifeval needs nltk's punkt_tab, which is not here and cannot be downloaded; run `python -m "
                 "nltk.downloader -d DIR punkt_tab` where there is a network, and set NLTK_DATA=DIR"
@@ -172,7 +164,7 @@ def load_model(target: Target, options: LeaderboardOptions) -> LM:
     """
     common = {
         "pretrained": target.model,
-        "tokenizer": tokenizer_path(target),
+        "tokenizer": tokenizer_source(target.model, target.adapter),
         "dtype": options.dtype,
         "trust_remote_code": options.trust_remote_code,
     }

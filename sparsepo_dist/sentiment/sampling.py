@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsepo_dist.data.tokenize import prompt_ids
+from sparsepo_dist.engines.adapter_files import tokenizer_source
 from sparsepo_dist.engines.ds_config import has_bf16
 from sparsepo_dist.engines.loading import load_generator, load_tokenizer
 from sparsepo_dist.engines.merging import with_adapter
@@ -124,8 +125,7 @@ def sample(
 
 
 def _tokenizer(model: str, adapter: str | Path | None) -> PreTrainedTokenizerBase:
-    beside = adapter is not None and (Path(adapter) / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(str(adapter) if beside else model, field="model")
+    tokenizer = load_tokenizer(tokenizer_source(model, adapter), field="model")
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise UserError(f"model {model}: its tokenizer has neither a padding nor an EOS token to pad batches with")
