@@ -151,9 +151,31 @@ def vocabulary_rows(bench: Bench) -> Iterator[dict[str, Any]]:
         yield {"vocabulary": name, "MiB above the states": run.memory / MIB, **run.columns(bench, name, "fp32")}
 
 
+def memory_rows(bench: Bench) -> Iterator[dict[str, Any]]:
+    """(g) What saves memory, and what it costs: full SparsePO against TRL's DPO; one rank."""
+    changes: dict[str, dict[str, Any]] = {
+        "SparsePO": {},
+        "micro-batches of 512 tokens": {"data.tokens_per_micro_batch": 512},
+        "micro-batches of one pair": {"data.tokens_per_micro_batch": 1},
+        "selective checkpointing": {"model.activation_checkpointing": "selective"},
+        "checkpointing": {"model.activation_checkpointing": "true"},
+        "one pair, checkpointing": {"data.tokens_per_micro_batch": 1, "model.activation_checkpointing": "true"},
+    }
+    for name, file in FILES.items():
+        work = _work(bench, "smollm2-135m", file, "fp32")
+        runs = {"TRL DPO": dataclasses.replace(work, system="trl")}
+        runs |= {run: dataclasses.replace(work, fields={**SPARSEPO, **change}) for run, change in changes.items()}
+        found = _in_turn(bench, runs)
+        for run, one in found.items():
+            yield {
+                "pairs": name, "run": run, "time / TRL": one.seconds / found["TRL DPO"].seconds,
+                "memory / TRL": one.memory / found["TRL DPO"].memory, **one.columns(bench, "smollm2-135m", "fp32"),
+            }  # fmt: skip
+
+
 TABLES = {
     "trl": trl_rows, "ranks": rank_rows, "prompts": prompt_rows, "sparsity": sparsity_rows,
-    "reference": reference_rows, "vocabulary": vocabulary_rows,
+    "reference": reference_rows, "vocabulary": vocabulary_rows, "memory": memory_rows,
 }  # fmt: skip
 
 

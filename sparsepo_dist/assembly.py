@@ -13,6 +13,7 @@ from sparsepo_dist.engines import distributed
 from sparsepo_dist.engines.adapters import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.backbone import backbone
 from sparsepo_dist.engines.cached import CachedReference, Reference
+from sparsepo_dist.engines.checkpointing import checkpoint_activations
 from sparsepo_dist.engines.ds_config import engine_config, most_pairs_per_micro_batch, reference_config, zero_stage
 from sparsepo_dist.engines.loading import load_model
 from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel, parameter_groups
@@ -96,8 +97,7 @@ def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: Reference |
         if needs.reference and reference is None:
             own = ReferenceReadings(backbone(model), model.get_output_embeddings(), inputs.mask_kind, config.masks)
             readings, beside = own, OwnReference(adapter, own)
-    if config.model.activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_activations(model, config.model.activation_checkpointing)
     masker = None
     if inputs.mask_kind is not None:
         assert readings is not None

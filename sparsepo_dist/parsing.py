@@ -172,7 +172,7 @@ def _described(hint: Any) -> str:
         return f"a section's fields ({', '.join(field.name for field in dataclasses.fields(hint))})"
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}"
+        return ("one of " if len(inner) > 1 else "") + ", ".join(map(str, inner))
     if origin in (Union, types.UnionType):
         return " or ".join(map(_described, inner))
     if origin is tuple:

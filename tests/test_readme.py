@@ -100,8 +100,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_demo_raises_the_reward(tmp_path: Path, cache: Path) -> None:
-    """`make demo` after installation: the whole experiment, from an empty cache."""
+def test_the_demo_raises_the_reward(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make demo` after installation: the whole experiment, from an empty cache; then the frontier of its run."""
     run = tmp_path / "run"
     done = subprocess.run(
         [Path(sys.executable).with_name("sparsepo"), "demo", "--output_dir", str(run)],
@@ -124,6 +124,12 @@ def test_the_demo_raises_the_reward(tmp_path: Path, cache: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(run / "final")
     lengths = {len(tokenizer(prompt)["input_ids"]) for prompt in all_prompts()}
     assert lengths <= {5, 6, 7, 8}
+    monkeypatch.setenv("SPARSEPO_CACHE", str(cache))
+    given = ["--model", str(run), "--output", str(tmp_path / "frontier"), "--prompt_count", "8", "--samples", "1"]
+    record = json.loads(frontier.frontier(given).with_suffix(".json").read_text())
+    (row,) = record["rows"]
+    assert (row["method"], row["on_frontier"], record["reference"]["kl"]) == ("sparsepo", True, 0)
+    assert 0 < row["kl"] < 50 and (tmp_path / "frontier" / "frontier.png").is_file()
 
 
 @pytest.mark.slow

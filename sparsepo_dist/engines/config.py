@@ -10,6 +10,7 @@ from sparsepo_dist.errors import UserError
 
 ALL_LINEAR = "all-linear"
 _HIGHEST_RANK = 2**16
+Checkpointing = bool | Literal["selective"]
 Placement = Literal["adapter", "sharded", "replicated", "offload", "cached"]
 AttentionName = Literal["auto", "blockwise", "flex", "flash"]
 
@@ -28,8 +29,9 @@ class ModelConfig:
     ambiguous, so `reference.adapter_path` must be given too."""
     disable_dropout: bool = True
     """Train without the model's own dropout, so that the policy starts as exactly the reference."""
-    activation_checkpointing: bool = False
-    """Compute each block again in backward instead of keeping its activations."""
+    activation_checkpointing: Checkpointing = False
+    """`true` computes each block again in backward instead of keeping its activations; `selective` keeps the results of
+    its matrix products and of attention, and computes only what lies between them again."""
     attention: AttentionName = "auto"
     """What computes attention in the packed layouts, in the policy and in frozen models. `blockwise`: PyTorch's SDPA
     over blocks padded to the longest of a micro-batch; runs everywhere. `flex`: FlexAttention, tried out and compiled

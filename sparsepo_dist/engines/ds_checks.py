@@ -25,16 +25,18 @@ _BATCH_SIZES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_
 _MONITORS = ("tensorboard", "wandb", "csv_monitor", "comet")
 _SECTIONS = (
     "zero_optimization", "optimizer", "bf16", "fp16", *_MONITORS, "activation_checkpointing", "aio", "amp",
-    "autotuning", "checkpoint", "comms_logger", "compile", "compression_training", "data_efficiency", "data_types",
-    "datastates_ckpt", "flops_profiler", "hybrid_engine", "pipeline", "tensor_parallel", "torch_autocast",
+    "autotuning", "checkpoint", "comms_logger", "compile", "compression_training", "curriculum_learning",
+    "data_efficiency", "data_types", "datastates_ckpt", "eigenvalue", "elasticity", "flops_profiler", "hybrid_engine",
+    "nebula", "pipeline", "progressive_layer_drop", "sparse_attention", "tensor_parallel", "torch_autocast",
     "weight_quantization",
 )  # fmt: skip
 _KNOWN = (
     *_BATCH_SIZES, *_SECTIONS, "gradient_clipping", "scheduler", "communication_data_type", "dataloader_drop_last",
     "disable_allgather", "disable_python_gc", "dump_state", "expert_parallel", "gradient_allreduce_op",
-    "gradient_predivide_factor", "log_level", "memory_breakdown", "prescale_gradients",
-    "seq_parallel_communication_data_type", "sequence_parallel_size", "steps_per_print", "timers",
-    "use_data_before_expert_parallelism", "wall_clock_breakdown", "zero_allow_untested_optimizer",
+    "gradient_predivide_factor", "legacy_fusion", "log_level", "managed_gradient_accumulation", "memory_breakdown",
+    "prescale_gradients",
+    "seq_parallel_communication_data_type", "sequence_parallel_size", "sparse_gradients", "steps_per_print", "timers",
+    "use_data_before_expert_parallelism", "vocabulary_size", "wall_clock_breakdown", "zero_allow_untested_optimizer",
     "zero_force_ds_cpu_optimizer",
 )  # fmt: skip
 _NOT_SERVED = {
@@ -54,8 +56,9 @@ def check_fields(config: Json) -> None:
     for name in config:
         if name in _NOT_SERVED:
             raise ValueError(f"it has a {name}; {_NOT_SERVED[name]}. Remove it")
-        if name not in _KNOWN and did_you_mean(name, _KNOWN):
-            raise ValueError(f"there is no field {shortened(name)}{did_you_mean(name, _KNOWN)}")
+        if name not in _KNOWN:
+            hint = did_you_mean(name, _KNOWN) or "; DeepSpeed would ignore it: remove it"
+            raise ValueError(f"there is no field {shortened(name)}{hint}")
     for name in _SECTIONS:
         if name in config and not isinstance(config[name], Mapping):
             raise ValueError(f"{name} must be an object, {{...}}, found {_shown(config[name])}")

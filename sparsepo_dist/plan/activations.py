@@ -23,7 +23,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from sparsepo_dist.engines import flex
 from sparsepo_dist.engines.attention_choice import AttentionSetting
 from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.config import AttentionName, LoraSettings
+from sparsepo_dist.engines.checkpointing import checkpoint_activations
+from sparsepo_dist.engines.config import AttentionName, Checkpointing, LoraSettings
 from sparsepo_dist.engines.structure import adapt, empty_model
 from sparsepo_dist.engines.varlen import VARLEN
 from sparsepo_dist.errors import UserError
@@ -56,7 +57,7 @@ class Decoder(NamedTuple):
     dtype: torch.dtype
     shape: BatchShape
     adapter: LoraSettings | None
-    checkpointing: bool
+    checkpointing: Checkpointing
     dropout: bool
     linears_keep_input: bool
     trust_remote_code: bool
@@ -133,8 +134,7 @@ def short_model(decoder: Decoder, blocks: int) -> PreTrainedModel:
         model.config._attn_implementation = flex.FLEX  # keeps the same, and needs no package
     if decoder.adapter is not None:
         adapt(model, decoder.adapter, decoder.dtype)
-    if decoder.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_activations(model, decoder.checkpointing)
     return model.train()
 
 

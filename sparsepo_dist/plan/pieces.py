@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sparsepo_dist.engines.config import Checkpointing
 from sparsepo_dist.plan.activations import Activations, Decoder, activations
 from sparsepo_dist.plan.census import Census
 from sparsepo_dist.plan.gathering import Gathered, embedding, gather, policy_order, scoring_order
@@ -64,7 +65,7 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
     )
 
 
-def policy_activations(setting: Setting, shape: BatchShape, *, checkpointing: bool) -> Activations:
+def policy_activations(setting: Setting, shape: BatchShape, *, checkpointing: Checkpointing) -> Activations:
     """Activations of the policy's body, as configured but for checkpointing."""
     return activations(policy_decoder(setting, shape)._replace(checkpointing=checkpointing))
 
@@ -78,7 +79,7 @@ def policy_gathering(setting: Setting, census: Census) -> Gathered:
         census,
         own_reference=own,
         own_head=own and setting.needs.divergence is None,
-        checkpointing=setting.config.model.activation_checkpointing,
+        checkpointing=bool(setting.config.model.activation_checkpointing),
     )
     return gather(order, setting.zero)
 

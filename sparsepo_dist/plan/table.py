@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from sparsepo_dist.engines.config import Checkpointing
 from sparsepo_dist.plan.phases import Memory, Parts
 from sparsepo_dist.plan.pieces import policy_activations
 from sparsepo_dist.plan.plan import GIB, MARGIN, Plan, usable
@@ -13,6 +14,9 @@ from sparsepo_dist.plan.switches import Remedy, describe
 from sparsepo_dist.plan.time import StepTime
 
 MICRO = 10**6
+_CHECKPOINTING: dict[str, Checkpointing] = {
+    "without_checkpointing": False, "selective_checkpointing": "selective", "with_checkpointing": True,
+}  # fmt: skip
 _HEADINGS = {
     "loading": "loading",
     "reference scoring": "scoring",
@@ -61,7 +65,7 @@ def as_json(
         "host_bytes": plan.memory.host,
         "activations": {
             name: policy_activations(setting, plan.shape, checkpointing=value)._asdict()
-            for name, value in (("without_checkpointing", False), ("with_checkpointing", True))
+            for name, value in _CHECKPOINTING.items()
         },
         "traffic": [item._asdict() for item in plan.traffic],
         "time": None if seconds is None else _time_json(seconds),
@@ -137,10 +141,10 @@ def _memory(memory: Memory) -> str:
 
 def _activations(plan: Plan) -> str:
     rows = []
-    for name, value in (("without", False), ("with", True)):
+    for name, value in _CHECKPOINTING.items():
         found = policy_activations(plan.setting, plan.shape, checkpointing=value)
         text = f"{found.kept / GIB:.2f} GiB kept, {max(found.forward, found.backward) / GIB:.2f} at most"
-        rows.append((f"{name} activation checkpointing", text))
+        rows.append((name.replace("_", " "), text))
     return _block("Activations of the policy's body for that micro-batch", rows)
 
 

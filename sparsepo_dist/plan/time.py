@@ -106,7 +106,7 @@ def memory_bytes(setting: Setting, census: Census, micro_batches: int) -> float:
     trained = census.count(trained=True) / (setting.ranks if setting.stage else 1)
     # Moments and master weights are read and written; gradients read for their norm and again; weights written.
     step = trained * (2 * MOMENTS_AND_MASTER + 3 * size)
-    passes = 2 + (setting.placement == "adapter") + setting.config.model.activation_checkpointing
+    passes = 2 + (setting.placement == "adapter") + bool(setting.config.model.activation_checkpointing)
     packed = sum(weight.numel for weight in census.policy_weights if weight.stored < weight.numel)
     return step + packed * (0.5 + size) * passes * micro_batches
 

@@ -10,6 +10,8 @@ from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines import attention_choice
 from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.checkpointing import checkpoint_activations
+from sparsepo_dist.engines.config import Checkpointing
 from sparsepo_dist.engines.loading import attention_for
 from sparsepo_dist.plan.activations import SMALL_VOCABULARY, Activations, Decoder, activations
 from sparsepo_dist.plan.shapes import PairShape, batch_of
@@ -19,7 +21,7 @@ from tests.support.tiny import CONFIGS, tiny_config
 PAIRS = [PairShape(20, 12, 2)] * 3
 
 
-def decoder(family: str, *, layers: int, checkpointing: bool, dtype: torch.dtype = torch.float32) -> Decoder:
+def decoder(family: str, *, layers: int, checkpointing: Checkpointing, dtype: torch.dtype = torch.float32) -> Decoder:
     tiny = tiny_config(family)
     # Types of layers are given layer by layer; None is worked out again.
     values = {**tiny.to_dict(), tiny.attribute_map.get("num_hidden_layers", "num_hidden_layers"): layers}
@@ -37,8 +39,7 @@ def real_model(planned: Decoder) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForCausalLM.from_config(
         planned.config, dtype=planned.dtype, attn_implementation=attention
     )
-    if planned.checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    checkpoint_activations(model, planned.checkpointing)
     return model.train()
 
 
@@ -69,9 +70,9 @@ def run_for_real(planned: Decoder) -> Activations:
         return Activations(scoring, kept, forward, seen.peak, 0)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True, "selective"])
 @pytest.mark.parametrize("family", CONFIGS)
-def test_predicted_is_what_a_real_run_keeps(family: str, checkpointing: bool) -> None:
+def test_predicted_is_what_a_real_run_keeps(family: str, checkpointing: Checkpointing) -> None:
     planned = decoder(family, layers=5, checkpointing=checkpointing)
     found, real = activations(planned), run_for_real(planned)
     for name in ("scoring", "kept", "forward", "backward"):

@@ -37,7 +37,8 @@ def test_what_fits(
     assert values["peak"]["bytes"] == max(phase["total"] for phase in values["phases"].values())
     for phase in values["phases"].values():
         assert phase.pop("total") == sum(phase.values())
-    assert values["activations"]["with_checkpointing"]["kept"] < values["activations"]["without_checkpointing"]["kept"]
+    kept = [values["activations"][f"{how}_checkpointing"]["kept"] for how in ("with", "selective", "without")]
+    assert kept == sorted(set(kept))
 
 
 def test_time_on_a_machine(

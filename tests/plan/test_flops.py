@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sparsepo_dist.engines.adapters import add_adapters
 from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.engines.config import Checkpointing, LoraSettings
 from sparsepo_dist.ops.operator import token_stats_backward_op, token_stats_op
 from sparsepo_dist.plan.activations import Decoder
 from sparsepo_dist.plan.flops import BodyFlops, body_flops, counter, done_flops
@@ -33,9 +33,10 @@ def count_for_real(planned: Decoder) -> BodyFlops:
 
 
 @pytest.mark.parametrize(
-    ("family", "checkpointing"), [*((family, False) for family in FAMILIES), ("llama", True), ("gptj", True)]
+    ("family", "checkpointing"),
+    [*((family, False) for family in FAMILIES), ("llama", True), ("gptj", True), ("llama", "selective")],
 )
-def test_products_of_a_body_are_those_that_torch_counts(family: str, checkpointing: bool) -> None:
+def test_products_of_a_body_are_those_that_torch_counts(family: str, checkpointing: Checkpointing) -> None:
     planned = decoder(family, layers=5, checkpointing=checkpointing)
     assert body_flops(planned) == count_for_real(planned)
 

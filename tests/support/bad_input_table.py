@@ -173,6 +173,7 @@ DS_CONFIGS = [
     Case("duplicate", ("ds.json", "'train_batch_size' stands twice"),
          ds=b'{"train_batch_size": 1, "train_batch_size": 2}'),
     Case("misspelt", ("gradient_cliping", "did you mean gradient_clipping?"), ds={"gradient_cliping": 1}),
+    Case("unknown", ("there is no field frobnicate", "remove it"), ds={"frobnicate": 1}),
     Case("misspelt_inside", ("zero_optimization.overlap_com", "did you mean overlap_comm?"), ds=zero(overlap_com=True)),
     Case("contradiction", ("training.learning_rate is 0.1", "optimizer.params.lr is 0.2", "keep one"),
          {"training.learning_rate": 0.1}, ds=adamw(lr=0.2)),

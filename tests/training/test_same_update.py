@@ -52,6 +52,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "small_budget": {"ds_config": ZERO[3], "data.tokens_per_micro_batch": 70},
         "offload": {"ds_config": ZERO[3], "reference.placement": "offload"},
         "checkpointing": {"ds_config": ZERO[3], "model.activation_checkpointing": True},
+        "selective": {"ds_config": ZERO[3], "model.activation_checkpointing": "selective"},
     }  # fmt: skip
     for name, changes in {"mapo": {"reference.placement": "replicated"}, "mapo_sharded": {}}.items():
         one[name] = {"ds_config": ZERO[3], "objective.name": "mapo", "objective.l1_reward": 0, **changes}
@@ -81,7 +82,7 @@ def parameters(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     "name",
-    ["zero0", "zero1", "zero2", "zero3", "packed", "small_budget", "offload", "checkpointing",
+    ["zero0", "zero1", "zero2", "zero3", "packed", "small_budget", "offload", "checkpointing", "selective",
      "two_zero0", "two_zero2", "two_zero3", "two_padded", "two_small_budget", "two_scored_apart",
      "two_scored_by_threes"],
 )  # fmt: skip

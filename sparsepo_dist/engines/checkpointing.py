@@ -1,0 +1,35 @@
+"""Activation checkpointing: what of a decoder block is kept for backward, and what is computed again."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+from transformers import PreTrainedModel
+
+from sparsepo_dist.engines.config import Checkpointing
+
+_aten = torch.ops.aten
+_KEPT = frozenset(
+    {
+        _aten.mm.default, _aten.addmm.default, _aten.bmm.default, _aten.baddbmm.default, _aten.linear.default,
+        _aten._scaled_dot_product_flash_attention_for_cpu.default, _aten._scaled_dot_product_flash_attention.default,
+        _aten._scaled_dot_product_efficient_attention.default, _aten._scaled_dot_product_cudnn_attention.default,
+    }
+)  # fmt: skip
+
+
+def checkpoint_activations(model: PreTrainedModel, mode: Checkpointing) -> None:
+    """Have a model's blocks computed again in backward: nothing, all of them, or all but products and attention."""
+    if not mode:
+        return
+    options: dict[str, Any] = {"use_reentrant": False}
+    if mode == "selective":
+        options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
+    model.gradient_checkpointing_enable(options)
+
+
+def _policy(_: Any, operation: Any, *arguments: Any, **keywords: Any) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operation in _KEPT else CheckpointPolicy.PREFER_RECOMPUTE
