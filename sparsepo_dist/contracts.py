@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +48,16 @@ class TokenizedPair:
     """Where a person finds the pair: its file and row."""
 
 
+class BlockSpan(NamedTuple):
+    """Packed tokens of an attention block, in this order."""
+
+    prompt: int
+    response: int
+    """Of the chosen response, or of the only one."""
+    rejected: int = 0
+    """Of a second response, which shares the prompt with the first."""
+
+
 @dataclass(frozen=True)
 class AttentionBlocks:
     """Which packed tokens attend to each other: B blocks of neighbours, the longest of S tokens.
@@ -59,9 +70,8 @@ class AttentionBlocks:
     """[B, S] int64: the packed position of each block slot; padding slots repeat position 0."""
     scatter_index: Tensor
     """[T] int64: the flat block slot (b * S + s) that holds each packed token's attention output."""
-    mask: Tensor | None
-    """[B, 1, S, S] bool, true where a query (row) sees a key (column). None where `causal` says it all, and on GPUs,
-    where only block-wise attention wants it and makes it."""
+    spans: tuple[BlockSpan, ...]
+    """[B]: what each block is made of."""
     causal: bool
     """Whether no block is shared by two responses."""
 

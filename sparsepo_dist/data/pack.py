@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from sparsepo_dist.contracts import AttentionBlocks, PackedBatch, TokenizedPair
+from sparsepo_dist.contracts import AttentionBlocks, BlockSpan, PackedBatch, TokenizedPair
 from sparsepo_dist.data.config import Layout
 
 PROMPT, CHOSEN, REJECTED = 0, 1, 2
@@ -31,7 +31,7 @@ def pack(
     batch = _pack_flat(pairs, weights, indices or range(len(pairs)), share_prompt=layout == "prefix_shared")
     if layout == "padded":
         batch = _pad(batch)
-    return _with_mask(batch) if device is None or device.type == "cpu" else _to_device(batch, device)
+    return batch if device is None or device.type == "cpu" else _to_device(batch, device)
 
 
 def pair_key(pair: TokenizedPair) -> int:
@@ -54,7 +54,7 @@ class _Builder:
     predict_index: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     sequence_id: list[int] = field(default_factory=list)
-    block_starts: list[int] = field(default_factory=list)
+    spans: list[BlockSpan] = field(default_factory=list)
 
     def add_inputs(self, ids: Sequence[int], first_position: int, pair: int, branch: int) -> int:
         """Append input tokens; the packed position of the first one."""
@@ -82,16 +82,18 @@ def _pack_flat(
     out = _Builder()
     for number, pair in enumerate(pairs):
         responses = [(CHOSEN, pair.chosen_ids), (REJECTED, pair.rejected_ids)]
-        prompt_start = 0
+        prompt, prompt_start = len(pair.prompt_ids), 0
         for branch, ids in responses:
             if not ids:
                 continue
             if branch == CHOSEN or not share_prompt:
                 prompt_start = out.add_inputs(pair.prompt_ids, 0, number, PROMPT)
-                out.block_starts.append(prompt_start)
-            out.add_response(ids, prompt_start, len(pair.prompt_ids), number, branch)
+                out.spans.append(BlockSpan(prompt, len(ids) - 1))
+            else:
+                out.spans[-1] = out.spans[-1]._replace(rejected=len(ids) - 1)
+            out.add_response(ids, prompt_start, prompt, number, branch)
     columns = {name: torch.tensor(getattr(out, name), dtype=torch.int64) for name in _COLUMNS}
-    blocks = attention_blocks(out.block_starts, len(out.input_ids), shared=share_prompt)
+    blocks = attention_blocks(out.spans, shared=share_prompt)
     scores = [pair.scores for pair in pairs]
     return PackedBatch(
         **columns,
@@ -107,14 +109,14 @@ def _pack_flat(
 _COLUMNS = ("input_ids", "position_ids", "pair_id", "branch", "predict_index", "labels", "sequence_id")
 
 
-def attention_blocks(starts: Sequence[int], tokens: int, *, shared: bool) -> AttentionBlocks:
-    """Blocks of contiguous packed tokens, starting at `starts`, without their mask."""
-    first = torch.tensor(starts)
-    lengths = torch.tensor([*starts[1:], tokens]) - first
+def attention_blocks(spans: Sequence[BlockSpan], *, shared: bool) -> AttentionBlocks:
+    """Blocks of contiguous packed tokens, one after the other."""
+    lengths = torch.tensor([sum(span) for span in spans])
+    first = lengths.cumsum(0) - lengths
     slots = torch.arange(int(lengths.max()))
     valid = slots < lengths[:, None]
     gather = torch.where(valid, first[:, None] + slots, 0)
-    return AttentionBlocks(gather, valid.flatten().nonzero().squeeze(-1), None, causal=not shared)
+    return AttentionBlocks(gather, valid.flatten().nonzero().squeeze(-1), tuple(spans), causal=not shared)
 
 
 def shared_mask(blocks: AttentionBlocks, branch: torch.Tensor) -> torch.Tensor:
@@ -131,14 +133,6 @@ def shared_mask(blocks: AttentionBlocks, branch: torch.Tensor) -> torch.Tensor:
     sees = sees & ~((block_branch[:, :, None] == REJECTED) & (block_branch[:, None, :] == CHOSEN))
     sees = sees | torch.eye(len(slots), dtype=torch.bool, device=gather.device)
     return sees.unsqueeze(1)
-
-
-def _with_mask(batch: PackedBatch) -> PackedBatch:
-    """On CPUs several models read one mask, made once a micro-batch."""
-    if batch.attention is None or batch.attention.causal:
-        return batch
-    mask = shared_mask(batch.attention, batch.branch)
-    return dataclasses.replace(batch, attention=dataclasses.replace(batch.attention, mask=mask))
 
 
 def _pad(packed: PackedBatch) -> PackedBatch:

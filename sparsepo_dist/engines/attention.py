@@ -16,10 +16,12 @@ from transformers import PretrainedConfig
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.engines.blockwise import BLOCKWISE, blockwise_inputs
 from sparsepo_dist.engines.flex import FLEX, flex_inputs
+from sparsepo_dist.engines.segments import SEGMENTS, segment_inputs
 from sparsepo_dist.engines.spans import token_spans
 from sparsepo_dist.engines.varlen import VARLEN, varlen_inputs
 
 ATTENTION_INPUTS: dict[str, Callable[[PackedBatch], dict[str, Any]]] = {
+    SEGMENTS: segment_inputs,
     BLOCKWISE: blockwise_inputs,
     FLEX: flex_inputs,
     VARLEN: varlen_inputs,

@@ -13,6 +13,7 @@ from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.blockwise import BLOCKWISE
 from sparsepo_dist.engines.config import AttentionName
 from sparsepo_dist.engines.flex import FLEX, Heads, flex_failure
+from sparsepo_dist.engines.segments import SEGMENTS
 from sparsepo_dist.engines.varlen import VARLEN, flash_attn_installed
 from sparsepo_dist.errors import UserError
 
@@ -45,8 +46,8 @@ def attention_implementation(
     """The `attn_implementation` that a model is loaded with; no GPU is tried out.
 
     The layout `padded` and models without transformers' attention interface keep their own. Otherwise as asked for, or
-    where that is `auto`: on CPUs block-wise SDPA; elsewhere FlashAttention for `packed`, FlexAttention for the rest and
-    wherever FlashAttention cannot be, block-wise SDPA where neither can.
+    where that is `auto`: on CPUs SDPA by sequence; elsewhere FlashAttention for `packed`, FlexAttention for the rest
+    and wherever FlashAttention cannot be, block-wise SDPA where neither can.
 
     Raises:
         UserError: what was asked for by name cannot be; the message says why.
@@ -57,8 +58,10 @@ def attention_implementation(
         raise UserError(f"model.attention {setting.name}: {why} the model's own attention; leave it at auto")
     if own:
         return "sdpa" if getattr(model_class, "_supports_sdpa", False) else "eager"
-    if setting.name == "blockwise" or (setting.name == "auto" and setting.device.type == "cpu"):
+    if setting.name == "blockwise":
         return BLOCKWISE
+    if setting.name == "auto" and setting.device.type == "cpu":
+        return SEGMENTS
     hindrances = {
         "flash": (VARLEN, _against_flash(config, layout, dtype, setting)),
         "flex": (FLEX, _against_flex(config, dtype, setting)),

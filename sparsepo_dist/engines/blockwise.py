@@ -1,4 +1,4 @@
-"""Block-wise SDPA for the packed layouts: it runs wherever PyTorch does.
+"""Block-wise SDPA for the packed layouts: few large calls, for GPUs without a kernel that knows blocks.
 
 Shapes: T packed tokens, B blocks padded to S slots inside the attention only, H heads, d head width.
 """
@@ -23,7 +23,7 @@ def blockwise_inputs(batch: PackedBatch) -> dict[str, Any]:
     """What `blockwise_attention` is told of a micro-batch, the same for every layer of a forward pass."""
     blocks = batch.attention
     assert blocks is not None
-    mask = shared_mask(blocks, batch.branch) if blocks.mask is None and not blocks.causal else blocks.mask
+    mask = None if blocks.causal else shared_mask(blocks, batch.branch)
     return {"gather_index": blocks.gather_index, "scatter_index": blocks.scatter_index, "mask": mask}
 
 

@@ -34,10 +34,11 @@ class ModelConfig:
     its matrix products and of attention, and computes only what lies between them again."""
     attention: AttentionName = "auto"
     """What computes attention in the packed layouts, in the policy and in frozen models. `blockwise`: PyTorch's SDPA
-    over blocks padded to the longest of a micro-batch; runs everywhere. `flex`: FlexAttention, tried out and compiled
+    over blocks padded to the longest of a micro-batch. `flex`: FlexAttention, tried out and compiled
     when models are loaded; GPUs only, without the model's own dropout. `flash`: FlashAttention's variable lengths, for
     `data.layout: packed` in bf16 or fp16, where the package flash-attn is installed; GPUs only. `auto`: on CPUs
-    `blockwise`; on GPUs `flash` where it can be, else `flex`, else, with a warning, `blockwise`."""
+    SDPA over one sequence after the other, without padding; on GPUs `flash` where it can be, else `flex`, else, with a
+    warning, `blockwise`."""
     trust_remote_code: bool = False
     """Let a hub model run its own Python code."""
 

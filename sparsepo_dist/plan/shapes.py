@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from sparsepo_dist.contracts import AttentionBlocks, PackedBatch
+from sparsepo_dist.contracts import AttentionBlocks, BlockSpan, PackedBatch
 from sparsepo_dist.data.balance import plan_step
 from sparsepo_dist.data.config import DataConfig, Layout
 from sparsepo_dist.engines.ds_config import most_pairs_per_micro_batch
@@ -53,25 +53,22 @@ class BatchShape(NamedTuple):
     slots: int
     """S; in the padded layout, the rectangle's width."""
     layout: Layout
+    spans: tuple[BlockSpan, ...] = ()
+    """Of each block, in the packed layouts."""
     device: Device = "cpu"
 
     @property
-    def masked(self) -> bool:
-        """Whether the batch carries a mask; on GPUs attention makes one only if it needs it."""
-        return self.layout == "prefix_shared" and self.device == "cpu"
-
-    @property
     def bytes(self) -> int:
-        """Of the batch itself: columns of int64, and the attention's mask, if any, of one byte an entry."""
+        """Of the batch itself: columns of int64, and the attention's indices."""
         columns = 8 * (4 * self.tokens + 3 * self.predicted)
-        if self.layout == "padded":
-            return columns
-        indices = 8 * (self.blocks * self.slots + self.tokens)
-        return columns + indices + (self.blocks * self.slots**2 if self.masked else 0)
+        return columns if self.layout == "padded" else columns + 8 * (self.blocks * self.slots + self.tokens)
 
     def times(self, count: int) -> BatchShape:
         """So many micro-batches of this shape as one."""
-        return self._replace(tokens=self.tokens * count, predicted=self.predicted * count, blocks=self.blocks * count)
+        return self._replace(
+            tokens=self.tokens * count, predicted=self.predicted * count, blocks=self.blocks * count,
+            spans=self.spans * count,
+        )  # fmt: skip
 
 
 def largest_batch(setting: Setting) -> BatchShape:
@@ -97,12 +94,13 @@ def batch_of(pairs: list[PairShape], layout: Layout, device: Device = "cpu") -> 
     """Sizes of the micro-batch that `data.pack` makes of such pairs."""
     predicted = sum(pair.responses * pair.response for pair in pairs)
     if layout == "prefix_shared":
-        lengths = [pair.tokens(layout) for pair in pairs]
+        spans = [BlockSpan(p.prompt, p.response - 1, (p.response - 1) * (p.responses - 1)) for p in pairs]
     else:
-        lengths = [pair.prompt + pair.response - 1 for pair in pairs for _ in range(pair.responses)]
-    blocks, slots = len(lengths), max(lengths)
-    tokens = blocks * slots if layout == "padded" else sum(lengths)
-    return BatchShape(tokens, predicted, blocks, slots, layout, device)
+        spans = [BlockSpan(pair.prompt, pair.response - 1) for pair in pairs for _ in range(pair.responses)]
+    blocks, slots = len(spans), max(map(sum, spans))
+    if layout == "padded":
+        return BatchShape(blocks * slots, predicted, blocks, slots, layout, device=device)
+    return BatchShape(sum(map(sum, spans)), predicted, blocks, slots, layout, tuple(spans), device)
 
 
 def mean_pair(setting: Setting) -> PairShape:
@@ -129,11 +127,10 @@ def batch_like(shape: BatchShape) -> PackedBatch:
     tokens, predicted = (torch.zeros(size, dtype=torch.int64) for size in (shape.tokens, shape.predicted))
     attention = None
     if shape.layout != "padded":
-        sees = (shape.blocks, 1, shape.slots, shape.slots)
         attention = AttentionBlocks(
             gather_index=torch.zeros(shape.blocks, shape.slots, dtype=torch.int64),
             scatter_index=tokens.clone(),
-            mask=torch.zeros(sees, dtype=torch.bool) if shape.masked else None,
+            spans=shape.spans,
             causal=shape.layout != "prefix_shared",
         )
     return PackedBatch(

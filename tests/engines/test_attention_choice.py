@@ -15,6 +15,7 @@ from sparsepo_dist.engines import attention_choice, flex
 from sparsepo_dist.engines.attention_choice import AttentionSetting, attention_implementation, tried_attention
 from sparsepo_dist.engines.blockwise import BLOCKWISE
 from sparsepo_dist.engines.flex import FLEX
+from sparsepo_dist.engines.segments import SEGMENTS
 from sparsepo_dist.engines.varlen import VARLEN
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import load_inputs
@@ -37,9 +38,9 @@ def chosen(
     return (tried_attention if tried else attention_implementation)(config, kind, layout, dtype, given)
 
 
-def test_cpus_compute_block_by_block() -> None:
+def test_cpus_compute_sequence_by_sequence() -> None:
     for layout in ("prefix_shared", "packed"):
-        assert chosen("llama", layout, torch.device("cpu")) == BLOCKWISE
+        assert chosen("llama", layout, torch.device("cpu")) == SEGMENTS
 
 
 def test_gpus_use_flex_attention_and_flash_attention_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:

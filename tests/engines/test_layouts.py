@@ -12,9 +12,9 @@ from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.data.tokenize import load_tokenized
-from sparsepo_dist.engines.attention import BLOCKWISE
 from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.loading import check_window, load_config, load_model, load_tokenizer
+from sparsepo_dist.engines.segments import SEGMENTS, segment_inputs
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.ops import Head, token_stats
 from tests.support.tiny import CONFIGS, save_tiny_model, tiny_tokenizer, write_pairs
@@ -62,7 +62,7 @@ def test_log_probabilities_equal_transformers(folder: Path, pairs: list[Tokenize
 def test_families_with_an_attention_interface_use_blocks(folder: Path) -> None:
     config = load_config(str(folder))
     model = load_model(str(folder), config, dtype=torch.float32, layout="prefix_shared", zero3=None)
-    assert model.config._attn_implementation == ("eager" if config.model_type == "gptj" else BLOCKWISE)
+    assert model.config._attn_implementation == ("eager" if config.model_type == "gptj" else SEGMENTS)
 
 
 def test_dropout_is_off_in_the_modules_and_kept_in_the_configuration(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_dropout_is_off_in_the_modules_and_kept_in_the_configuration(tmp_path: P
     ids = torch.arange(8)[None]
     inputs = {
         "input_ids": ids,
-        "attention_blocks": vars(pack([TokenizedPair((1,), (2,) * 8, ())], [1], "packed").attention),
+        "attention_blocks": segment_inputs(pack([TokenizedPair((1,), (2,) * 8, ())], [1], "packed")),
     }
     first, second = (model.base_model(**inputs).last_hidden_state for _ in range(2))
     assert torch.equal(first, second)

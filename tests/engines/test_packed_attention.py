@@ -20,6 +20,7 @@ from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.blockwise import BLOCKWISE, blockwise_inputs
 from sparsepo_dist.engines.flex import FEWEST_TILES, FLEX, TILE, block_mask
 from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.engines.segments import SEGMENTS, segment_inputs
 from sparsepo_dist.engines.spans import block_starts, token_spans
 from sparsepo_dist.engines.varlen import VARLEN
 from sparsepo_dist.errors import UserError
@@ -53,6 +54,7 @@ def test_tokens_see_their_own_sequence_up_to_themselves(layout: Layout, size: tu
     assert torch.equal(token_spans(batch).see(position[:, None], position), want)
     assert torch.equal(dense_mask(batch, torch.float32)[0, 0] == 0, want)
     inputs = blockwise_inputs(batch)
+    assert (inputs["mask"] is None) == (layout == "packed")
     if inputs["mask"] is not None:
         slots = inputs["gather_index"].shape[1]
         block, slot = inputs["scatter_index"] // slots, inputs["scatter_index"] % slots
@@ -106,7 +108,10 @@ def explicit(query: Tensor, key: Tensor, value: Tensor, sees: Tensor, scale: flo
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (6, 2), (3, 1)])
-@pytest.mark.parametrize(("layout", "name"), [*((layout, FLEX) for layout in LAYOUTS), ("packed", VARLEN)])
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [*((layout, name) for layout in LAYOUTS for name in (SEGMENTS, FLEX)), ("packed", VARLEN)],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.usefixtures("flex_on_cpu", "flash")
 def test_values_and_gradients(layout: Layout, name: str, heads: tuple[int, int], dtype: torch.dtype) -> None:
@@ -139,7 +144,7 @@ def test_whole_models_give_the_same_hidden_rows_and_gradients(family: str, tmp_p
     results: dict[tuple[str, str], tuple[Tensor, Tensor]] = {}
     for layout in LAYOUTS:
         model = load_model(str(folder), load_config(str(folder)), dtype=torch.float32, layout=layout, zero3=None)
-        for name in (BLOCKWISE, FLEX, *([VARLEN] if layout == "packed" else [])):
+        for name in (SEGMENTS, BLOCKWISE, FLEX, *([VARLEN] if layout == "packed" else [])):
             model.config._attn_implementation = name
             model.zero_grad()
             hidden = hidden_at(backbone(model), packed(pairs, layout))
@@ -208,12 +213,8 @@ def test_terms_that_would_be_left_out_are_refused(name: str) -> None:
         function(nn.Identity(), states, states, states, None, attention_blocks=inputs(batch), s_aux=torch.zeros(2))
 
 
-def test_only_cpus_get_the_mask_with_the_batch() -> None:
-    """A GPU's attention needs none, or makes it there: it would be most of what is sent."""
-    pairs = random_pairs(12, 3, 9)
-    on_cpu = packed(pairs, "prefix_shared")
-    elsewhere: PackedBatch = pack(pairs, [1.0] * 3, "prefix_shared", torch.device("meta"))
-    assert on_cpu.attention is not None and elsewhere.attention is not None
-    assert on_cpu.attention.mask is not None and elsewhere.attention.mask is None
-    made = blockwise_inputs(elsewhere)["mask"]
-    assert made.shape == on_cpu.attention.mask.shape and made.device.type == "meta"
+def test_masks_are_made_on_the_batch_s_device() -> None:
+    """They would be most of what is sent there."""
+    batch: PackedBatch = pack(random_pairs(12, 3, 9), [1.0] * 3, "prefix_shared", torch.device("meta"))
+    assert blockwise_inputs(batch)["mask"].device.type == "meta"
+    assert {mask.device.type for mask in segment_inputs(batch)["masks"] if mask is not None} == {"meta"}

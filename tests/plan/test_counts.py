@@ -96,8 +96,4 @@ def test_shapes_are_those_of_a_packed_batch(layout: Layout) -> None:
     if real.attention is not None and planned.attention is not None:
         assert real.attention.gather_index.shape == planned.attention.gather_index.shape
         assert real.attention.scatter_index.shape == planned.attention.scatter_index.shape
-        assert _shape(real.attention.mask) == _shape(planned.attention.mask)
-
-
-def _shape(tensor: torch.Tensor | None) -> torch.Size | None:
-    return None if tensor is None else tensor.shape
+        assert real.attention.spans == planned.attention.spans

@@ -1,0 +1,90 @@
+"""SDPA over one sequence after the other of the packed layouts: nothing is padded, and what is causal has no mask.
+
+A prompt and the response behind it are one causal sequence; a rejected response that shares the prompt attends to
+prompt and itself in a call of its own. Many small calls suit CPUs.
+
+Shapes: T packed tokens, H heads, d head width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.engines.spans import refuse_terms
+from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, see_attention
+
+SEGMENTS = "sparsepo_segments"
+
+
+def segment_inputs(batch: PackedBatch) -> dict[str, Any]:
+    """What `segment_attention` is told of a micro-batch, the same for every layer of a forward pass.
+
+    Returns:
+        sizes: tokens of each segment; prompts: of each segment, None, or how many tokens of the segment before it are
+        the prompt that it shares; masks: of each segment, None where it is causal, else [its tokens, prompt + its
+        tokens] bool.
+    """
+    assert batch.attention is not None
+    sizes: list[int] = []
+    prompts: list[int | None] = []
+    for span in batch.attention.spans:
+        sizes.append(span.prompt + span.response)
+        prompts.append(None)
+        if span.rejected:
+            sizes.append(span.rejected)
+            prompts.append(span.prompt)
+    device = batch.input_ids.device
+    masks = [None if p is None else _behind(p, size, device) for p, size in zip(prompts, sizes, strict=True)]
+    return {"sizes": sizes, "prompts": prompts, "masks": masks}
+
+
+def segment_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    attention_blocks: dict[str, Any],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attention of each sequence: [1, H, T, d] in (fewer heads in key and value: grouped queries), [1, T, H, d] out.
+
+    Raises:
+        UserError: a term that is not in it.
+    """
+    see_attention(module, query, key)
+    refuse_terms(others)
+    grouped = query.shape[1] != key.shape[1]
+    sizes, prompts, masks = (attention_blocks[name] for name in ("sizes", "prompts", "masks"))
+    # Split, not sliced: a slice's gradient is as large as the whole that it was taken from.
+    queries, keys, values = (states.split(sizes, 2) for states in (query, key, value))
+    attended = []
+    for number, (prompt, mask) in enumerate(zip(prompts, masks, strict=True)):
+        seen = [parts[number] for parts in (keys, values)]
+        if prompt is not None:
+            seen = [torch.cat((p[number - 1][:, :, :prompt], p[number]), 2) for p in (keys, values)]
+        attended.append(
+            F.scaled_dot_product_attention(
+                queries[number], *seen, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
+                enable_gqa=grouped,
+            ).transpose(1, 2)
+        )  # fmt: skip
+    return torch.cat(attended, 1), None
+
+
+def _behind(prompt: int, tokens: int, device: torch.device) -> Tensor:
+    """[tokens, prompt + tokens] bool: a response sees all of its prompt, and itself up to each token."""
+    return torch.ones(tokens, prompt + tokens, dtype=torch.bool, device=device).tril(prompt)
+
+
+AttentionInterface.register(SEGMENTS, segment_attention)
+RECORDED_ATTENTIONS.add(SEGMENTS)
