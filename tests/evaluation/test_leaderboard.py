@@ -186,7 +186,7 @@ def test_what_cannot_be_run_is_said(model: Path, tmp_path: Path, monkeypatch: py
 
     refused("leaderboard_ifevall is no task .*did you mean leaderboard_ifeval", tasks=["leaderboard_ifevall"])
     if shutil.which("vllm") is None:
-        refused("vLLM is not installed; run .*lm-eval.vllm", backend="vllm")
+        refused("vLLM is not installed; run `pip install vllm`", backend="vllm")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     refused("2 processes were started and 1 GPUs are here")
