@@ -36,10 +36,9 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> int:
     """An integer above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return int(text)
 
 
 def temperature(text: str) -> float:

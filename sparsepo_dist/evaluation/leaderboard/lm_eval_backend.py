@@ -19,7 +19,7 @@ from sparsepo_dist.engines.adapter_files import tokenizer_source
 from sparsepo_dist.engines.distributed import rank
 from sparsepo_dist.errors import RankError, UserError, shortened
 from sparsepo_dist.evaluation.hub_mirror import check_dataset, is_offline, reading_from
-from sparsepo_dist.evaluation.leaderboard_options import LeaderboardOptions
+from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.evaluation.vllm_models import check_vllm, lm_eval_model
 
