@@ -65,6 +65,7 @@ class Measurement:
         identity = reference.sha256 or reference.model
         self._kl_task = f"kl-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         self._measure: ReferenceKL | None = None
+        self._results: dict[Target, Results] = {}
 
     def row(self, one: Trained) -> dict[str, Any]:
         """A model's row of the table; the reference's own KL is 0."""
@@ -86,8 +87,10 @@ class Measurement:
         }  # fmt: skip
 
     def _kept(self, target: Target) -> Results:
-        folder = self._output / "models" / results_folder(target)
-        return Results(folder, target, self._drawing.settings(), packages=(*_PACKAGES, self._drawing.backend))
+        if target not in self._results:  # it reads all weights, for their hash
+            folder, packages = self._output / "models" / results_folder(target), (*_PACKAGES, self._drawing.backend)
+            self._results[target] = Results(folder, target, self._drawing.settings(), packages=packages)
+        return self._results[target]
 
     def samples(self, target: Target) -> list[Sample]:
         """What a model says, drawn unless it was before."""
