@@ -11,12 +11,12 @@ if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
 
 def main() -> int:
     """One rank's part of the evaluation; its exit code."""
-    from sparsepo_dist.evaluation.leaderboard_options import parse_options
+    from sparsepo_dist.evaluation.leaderboard.command import parse_options
 
     options = parse_options()
     # Only now: what these import asks at once whether the hub may be reached.
     from sparsepo_dist.cli import guarded, say
-    from sparsepo_dist.evaluation.leaderboard import run_leaderboard
+    from sparsepo_dist.evaluation.leaderboard.run import run_leaderboard
 
     return guarded(run_leaderboard, options, say)
 

@@ -16,10 +16,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sparsepo_dist.evaluation import leaderboard_options, significance
+from sparsepo_dist.evaluation import significance
 from sparsepo_dist.evaluation.code import command as code
 from sparsepo_dist.evaluation.frontier import command as frontier
 from sparsepo_dist.evaluation.jobs import command as jobs
+from sparsepo_dist.evaluation.leaderboard import command as leaderboard
 from sparsepo_dist.evaluation.summary import command as summary
 from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.sentiment.prompts import all_prompts
@@ -62,7 +63,7 @@ def test_training_commands_are_understood(arguments: list[str], monkeypatch: pyt
 
 
 DRIVERS = {
-    "leaderboard": leaderboard_options.parser, "significance": significance.parser, "code": code.parser,
+    "leaderboard": leaderboard.parser, "significance": significance.parser, "code": code.parser,
     "frontier": frontier.parser, "jobs": jobs.parser, "summary": summary.parser,
 }  # fmt: skip
 

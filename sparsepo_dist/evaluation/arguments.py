@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+TRANSFORMERS, VLLM = "transformers", "vllm"
+
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """What concerns models, output and reproduction; defaults that differ are set by the driver."""
@@ -23,15 +25,20 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         help="tokens of a prompt, which loses its beginning where it has more (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same samples (%(default)s)")
-    parser.add_argument("--batch_size", type=positive, metavar="N", help="samples drawn at once (%(default)s)")
+    parser.add_argument(
+        "--batch_size", type=positive, metavar="N", help="samples drawn at once (%(default)s); vLLM decides by itself"
+    )
+    parser.add_argument(
+        "--backend", choices=(TRANSFORMERS, VLLM), default=TRANSFORMERS,
+        help="what samples (%(default)s; vllm has to be installed)",
+    )  # fmt: skip
 
 
 def positive(text: str) -> int:
     """An integer above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
+    return int(text)
 
 
 def temperature(text: str) -> float:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
 from sparsepo_dist.data.tokenize import prompt_ids
 from sparsepo_dist.engines.adapter_files import tokenizer_source
@@ -62,8 +62,8 @@ class Sampler:
         self._tokenizer = _tokenizer(str(model), adapter)
         dtype = torch.bfloat16 if has_bf16(self._device) else torch.float32
         loaded = load_generator(str(model), dtype=dtype, field="model")
-        loaded.generation_config = _ends_only(loaded, self._tokenizer)
-        self._ends = frozenset(loaded.generation_config.eos_token_id)
+        self._ends = response_ends(loaded.generation_config.eos_token_id, self._tokenizer)
+        loaded.generation_config = _ends_only(self._ends, self._tokenizer)
         self._positions = getattr(loaded.config, "max_position_embeddings", None)
         on = loaded if adapter is None else with_adapter(loaded, Path(adapter), str(model))
         self._model = on.to(self._device).eval()
@@ -84,8 +84,7 @@ class Sampler:
         Raises:
             UserError: prompt and response would exceed the model's positions.
         """
-        ids = [tuple(prompt_ids(prompt, self._tokenizer)[-settings.max_prompt_length :]) for prompt in prompts]
-        self._check_room(ids, settings.max_new_tokens)
+        ids = text_ids(prompts, self._tokenizer, settings, positions=self._positions, name=self._name)
         wanted = [prompt for prompt in zip(prompts, ids, strict=True) for _ in range(per_prompt)]
         torch.manual_seed(seed)
         samples: list[Sample] = []
@@ -103,16 +102,8 @@ class Sampler:
             max_new_tokens=settings.max_new_tokens,
         )  # fmt: skip
         for (text, ids), new in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):
-            response = _until_end(new, self._ends)
+            response = until_end(new, self._ends)
             yield Sample(text, self._tokenizer.decode(response, skip_special_tokens=True), ids, response)
-
-    def _check_room(self, ids: Sequence[Sequence[int]], new: int) -> None:
-        longest = max(map(len, ids))
-        if self._positions and longest + new > self._positions:
-            raise UserError(
-                f"model {self._name}: a prompt of {longest} tokens and {new} new ones exceed its {self._positions} "
-                "positions; lower --max_prompt_length or --max_new_tokens"
-            )
 
 
 def sample(
@@ -133,10 +124,38 @@ def _tokenizer(model: str, adapter: str | Path | None) -> PreTrainedTokenizerBas
     return tokenizer
 
 
-def _ends_only(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+def text_ids(
+    prompts: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Nucleus,
+    *,
+    positions: int | None,
+    name: str,
+) -> list[tuple[int, ...]]:
+    """Token ids of prompts, the last ones of those that are longer than the settings allow.
+
+    Raises:
+        UserError: prompt and response would exceed the positions of the model, which is called `name`.
+    """
+    ids = [tuple(prompt_ids(prompt, tokenizer)[-settings.max_prompt_length :]) for prompt in prompts]
+    longest, new = max(map(len, ids)), settings.max_new_tokens
+    if positions and longest + new > positions:
+        raise UserError(
+            f"model {name}: a prompt of {longest} tokens and {new} new ones exceed its {positions} positions; lower "
+            "--max_prompt_length or --max_new_tokens"
+        )
+    return ids
+
+
+def response_ends(own: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that end a response: the model's own (of its generation settings) and the tokenizer's EOS."""
+    return frozenset(
+        token for token in (*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id) if token is not None
+    )
+
+
+def _ends_only(ends: frozenset[int], tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     """Where a response ends. A model's own top_k or repetition penalty would bend what is asked for."""
-    own = model.generation_config.eos_token_id
-    ends = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id} - {None}
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=sorted(ends), pad_token_id=tokenizer.pad_token_id
     )
@@ -150,7 +169,7 @@ def _padded(rows: Sequence[Sequence[int]], padding: int) -> tuple[Tensor, Tensor
     return ids, mask
 
 
-def _until_end(ids: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
+def until_end(ids: Sequence[int], ends: frozenset[int]) -> tuple[int, ...]:
     """The tokens up to the first that ends a response, which belongs to it."""
     length = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
     return tuple(ids[:length])

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from sparsepo_dist.evaluation.code import command, lm_eval_backend
+from sparsepo_dist.evaluation.code import command
 from sparsepo_dist.evaluation.code.generation import Generation
+from sparsepo_dist.evaluation.code.lm_eval_backend import LmEval
 from sparsepo_dist.evaluation.target import target
 from tests.evaluation.humaneval import MIRROR, needs_humaneval, problems
 from tests.support.tiny import save_tiny_model
@@ -61,7 +63,8 @@ def test_humaneval_by_lm_eval(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mbpp_by_lm_eval(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["lm-eval", "vllm"])
+def test_mbpp_by_lm_eval(model: Path, tmp_path: Path, fake_vllm: ModuleType, backend: str) -> None:
     from datasets import Dataset
 
     folder = tmp_path / "google-research-datasets" / "mbpp"
@@ -69,10 +72,14 @@ def test_mbpp_by_lm_eval(model: Path, tmp_path: Path) -> None:
     (folder / "README.md").write_text(MBPP_README)
     for split in ("train", "test"):
         Dataset.from_list([MBPP_ROW] * 3).to_parquet(str(folder / "full" / f"{split}.parquet"))
-    generation = Generation("lm-eval", 3, 0.6, 0.95, 4, 1, 0, "float32")
-    (problem,) = lm_eval_backend.generate("mbpp", target(str(model)), generation, batch_size=3, mirror=tmp_path)
+    generation = Generation(backend, 3, 0.6, 0.95, 4, 1, 0, "float32")
+    evaluator = LmEval(target(str(model)), generation, 3, tmp_path)
+    (problem,) = evaluator.generate("mbpp")
     assert len(problem.programs) == 3 and problem.tests.splitlines() == MBPP_ROW["test_list"]
     assert not any("expert" in program for program in problem.programs)
+    assert len(set(problem.programs)) > 1
+    evaluator.generate("mbpp")
+    assert len(fake_vllm.BUILT) == (backend == "vllm"), "vLLM takes nearly all of a GPU: it is loaded once"
 
 
 @needs_humaneval

@@ -20,11 +20,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation import leaderboard
 from sparsepo_dist.evaluation.hub_mirror import reading_from
-from sparsepo_dist.evaluation.leaderboard import run_leaderboard
-from sparsepo_dist.evaluation.leaderboard_options import LeaderboardOptions, parse_options
-from sparsepo_dist.evaluation.lm_eval_backend import CPU_BATCH_SIZE
+from sparsepo_dist.evaluation.leaderboard import run as leaderboard_run
+from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions, parse_options
+from sparsepo_dist.evaluation.leaderboard.lm_eval_backend import CPU_BATCH_SIZE
+from sparsepo_dist.evaluation.leaderboard.run import run_leaderboard
 from sparsepo_dist.sentiment.smollm2 import smollm2_folder
 from tests.support.tiny import save_tiny_model, tiny_tokenizer
 
@@ -43,7 +43,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading a model fails the test."""
-    monkeypatch.setattr(leaderboard, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(leaderboard_run, "load_model", lambda *_: pytest.fail("a model was loaded"))
 
 
 def options(model: Path, output: Path, **changes: Any) -> LeaderboardOptions:
@@ -90,7 +90,7 @@ def test_numbers_are_lm_evals_own_and_are_found_again(tmp_path: Path, monkeypatc
     assert "0 of 2 tasks were finished before, 2 to run" in said[0]
 
     written = (tmp_path / "leaderboard" / f"{MIRRORED[0]}.json").stat().st_mtime_ns
-    monkeypatch.setattr(leaderboard, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(leaderboard_run, "load_model", lambda *_: pytest.fail("a model was loaded"))
     again: list[str] = []
     run_leaderboard(options(smollm2, tmp_path), again.append)
     assert "2 of 2 tasks were finished before, 0 to run" in again[0]
@@ -140,14 +140,14 @@ def stand_in(*finishing: str) -> Callable[..., dict[str, Any]]:
 def test_what_finished_before_an_interruption_is_not_run_again(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leaderboard, "load_tasks", lambda names, **_: {name: name for name in names})
-    monkeypatch.setattr(leaderboard, "load_model", lambda *_: None)
-    monkeypatch.setattr(leaderboard, "evaluate", stand_in(MIRRORED[0]))
+    monkeypatch.setattr(leaderboard_run, "load_tasks", lambda names, **_: {name: name for name in names})
+    monkeypatch.setattr(leaderboard_run, "load_model", lambda *_: None)
+    monkeypatch.setattr(leaderboard_run, "evaluate", stand_in(MIRRORED[0]))
     plain = options(model, tmp_path / "out", hub_mirror=None)
     with pytest.raises(KeyboardInterrupt):
         run_leaderboard(plain, print)
     assert [path.name for path in (tmp_path / "out" / "leaderboard").iterdir()] == [f"{MIRRORED[0]}.json"]
-    monkeypatch.setattr(leaderboard, "evaluate", stand_in(MIRRORED[1]))
+    monkeypatch.setattr(leaderboard_run, "evaluate", stand_in(MIRRORED[1]))
     said: list[str] = []
     run_leaderboard(plain, said.append)
     assert "1 of 2 tasks were finished before, 1 to run" in said[0] and f"[1/1] {MIRRORED[1]}" in said
@@ -186,7 +186,7 @@ def test_what_cannot_be_run_is_said(model: Path, tmp_path: Path, monkeypatch: py
 
     refused("leaderboard_ifevall is no task .*did you mean leaderboard_ifeval", tasks=["leaderboard_ifevall"])
     if shutil.which("vllm") is None:
-        refused("vLLM is not installed; run .*lm-eval.vllm", backend="vllm")
+        refused("vLLM is not installed; run `pip install vllm`", backend="vllm")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     refused("2 processes were started and 1 GPUs are here")
@@ -205,7 +205,7 @@ def test_a_mirror_takes_this_process_off_the_network(monkeypatch: pytest.MonkeyP
         with pytest.raises(SystemExit):
             parse_options(["--model", "m", "--output", "o", *wrong])
     # Too late once the hub's client is imported.
-    code = "import sys, sparsepo_dist.evaluation.leaderboard_options; sys.exit('huggingface_hub' in sys.modules)"
+    code = "import sys, sparsepo_dist.evaluation.leaderboard.command; sys.exit('huggingface_hub' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

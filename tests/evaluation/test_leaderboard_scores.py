@@ -12,8 +12,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.leaderboard_tables import measured_row, reported_rows, write_tables
-from sparsepo_dist.evaluation.normalisation import (
+from sparsepo_dist.evaluation.leaderboard.normalisation import (
     COLUMNS,
     GROUPS,
     TASKS,
@@ -22,6 +21,7 @@ from sparsepo_dist.evaluation.normalisation import (
     normalised,
     selected_tasks,
 )
+from sparsepo_dist.evaluation.leaderboard.tables import measured_row, reported_rows, write_tables
 
 COLUMN = {column.name: column for column in COLUMNS}
 # The leaderboard's own evaluation of EleutherAI/pythia-1.4b, as right answers of all (run of 2025-01-28 in the hub's

@@ -11,10 +11,11 @@ import nltk
 import pytest
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation import leaderboard, lm_eval_backend
-from sparsepo_dist.evaluation.leaderboard import run_leaderboard
-from sparsepo_dist.evaluation.leaderboard_options import LeaderboardOptions
-from sparsepo_dist.evaluation.lm_eval_backend import load_tasks
+from sparsepo_dist.evaluation.leaderboard import lm_eval_backend
+from sparsepo_dist.evaluation.leaderboard import run as leaderboard_run
+from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions
+from sparsepo_dist.evaluation.leaderboard.lm_eval_backend import load_tasks
+from sparsepo_dist.evaluation.leaderboard.run import run_leaderboard
 from tests.support.tiny import save_tiny_model
 
 METRICS = {
@@ -69,7 +70,7 @@ def test_every_benchmark_runs(mirror: Path, tmp_path: Path, monkeypatch: pytest.
                 task.set_config("generation_kwargs", {"max_gen_toks": 16}, update=True)
         return tasks
 
-    monkeypatch.setattr(leaderboard, "load_tasks", brief)
+    monkeypatch.setattr(leaderboard_run, "load_tasks", brief)
     model = save_tiny_model(tmp_path / "model", positions=2048)
     options = LeaderboardOptions(str(model), tmp_path / "out", tasks=list(METRICS), limit=1, hub_mirror=mirror)
     said: list[str] = []

@@ -197,7 +197,7 @@ def test_from_prompts_to_a_table_and_nothing_is_sampled_twice(
     summary([*command, "--output", str(again)])
     assert json.loads((again / "summary.json").read_text()) == record
 
-    monkeypatch.setattr(run, "Sampler", None)
+    monkeypatch.setattr(run, "load_sampler", None)
     summary([*command, "--bertscore_model", str(encoder), "--bertscore_layers", "2"])
     with (tmp_path / "out" / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -61,19 +61,18 @@ class Harness(NamedTuple):
     generation: Generation
     batch_size: int
     mirror: Path | None
+    output: Path
+    """Folder in which it keeps unfinished work."""
 
-    def generate(self, task: str, output: Path) -> list[Problem]:
+    def generate(self, task: str) -> list[Problem]:
         """Programs and tests of a task's problems. Killed, it goes on after the problems it has finished.
-
-        Args:
-            output: folder in which it keeps unfinished work.
 
         Raises:
             UserError: the mirror lacks the dataset.
             RunError: the harness failed; its own messages went to standard error.
         """
         check_dataset(BENCHMARKS[task].harness_dataset, self.mirror, needed_by=BENCHMARKS[task].title)
-        folder = self._working_folder(task, output)
+        folder = self._working_folder(task)
         command = self.command(task, folder, self._resumed(task, folder))
         code = subprocess.run(command, cwd=folder, env=mirror_environment(self.mirror), check=False).returncode
         if code:
@@ -128,10 +127,10 @@ class Harness(NamedTuple):
         # It counts batches: saved at another number, the last problem would lack samples, and be taken for whole.
         return math.ceil(self.generation.n_samples / min(self.batch_size, self.generation.n_samples))
 
-    def _working_folder(self, task: str, output: Path) -> Path:
+    def _working_folder(self, task: str) -> Path:
         """One for these settings of this model. It reads and writes there: the mirror's datasets are there as links."""
         identity = json.dumps([self.target.model, self.target.adapter, self.target.sha256, *self.generation])
-        folder = output / f".harness-{task}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+        folder = self.output / f".harness-{task}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
         folder.mkdir(parents=True, exist_ok=True)
         for dataset in self.mirror.resolve().iterdir() if self.mirror is not None else ():
             link = folder / dataset.name

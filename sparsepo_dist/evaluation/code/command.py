@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.code import lm_eval_backend
 from sparsepo_dist.evaluation.code.bigcode import PRECISIONS, Harness, find_harness
 from sparsepo_dist.evaluation.code.execution import execute, summarise
 from sparsepo_dist.evaluation.code.generation import Generation, generations, problems_of
+from sparsepo_dist.evaluation.code.lm_eval_backend import LmEval
 from sparsepo_dist.evaluation.code.table import write_table
 from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, Problem
 from sparsepo_dist.evaluation.hub_mirror import check_mirror
@@ -20,6 +20,7 @@ from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.sandbox.limits import Limits
 from sparsepo_dist.evaluation.sandbox.self_test import check_machine
 from sparsepo_dist.evaluation.target import Target, target
+from sparsepo_dist.evaluation.vllm_models import check_vllm
 
 Say = Callable[[str], None]
 LIMITS = Limits()
@@ -38,15 +39,15 @@ def parser() -> argparse.ArgumentParser:
     add("--base", help="the model that an adapter belongs on, where it is no longer where the adapter says")
     add("--output", type=Path, required=True, help="folder of generations, results and the table")
     add("--tasks", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS), help="default: both")
-    add("--backend", choices=["harness", "lm-eval"], default="harness", help="BigCode's harness (the paper's), or "
-        "lm-eval's tasks, whose prompts are others")  # fmt: skip
+    add("--backend", choices=["harness", "lm-eval", "vllm"], default="harness", help="BigCode's harness (the "
+        "paper's), or lm-eval's tasks, whose prompts are others, on transformers or on vLLM")  # fmt: skip
     add("--harness", type=Path, help="a checkout of bigcode-evaluation-harness (default: the installed one)")
     add("--n_samples", type=int, default=100, help="programs a problem (100)")
     add("--temperature", type=float, default=0.6, help="0.6; 0 takes the likeliest token, for one sample")
     add("--top_p", type=float, default=0.95, help="nucleus sampling (0.95)")
-    add("--batch_size", type=int, default=10, help="programs sampled at once (10)")
+    add("--batch_size", type=int, default=10, help="programs sampled at once (10); vLLM decides by itself")
     add("--max_length_generation", type=int, help="tokens of prompt and program (harness, 512), of the "
-        "program (lm-eval, the task's own)")  # fmt: skip
+        "program (else, the task's own)")  # fmt: skip
     add("--limit", type=int, help="the first problems only, for a smoke run")
     add("--seed", type=int, default=0)
     add("--dtype", choices=list(PRECISIONS), default="bfloat16", help="of the model (bfloat16)")
@@ -95,24 +96,25 @@ def _generation(options: argparse.Namespace) -> Generation:
 def _generate(
     options: argparse.Namespace, evaluated: Target, generation: Generation, programs: Results, say: Say
 ) -> None:
+    if generation.backend == "vllm":
+        check_vllm()
     mirror = options.hub_mirror
     if mirror is not None:
         check_mirror(mirror)
-    harness = None
+    backend: Harness | LmEval
+    origin: dict[str, Any] = {}
     if generation.backend == "harness":
-        harness = Harness(find_harness(options.harness), evaluated, generation, options.batch_size, mirror)
+        backend = Harness(
+            find_harness(options.harness), evaluated, generation, options.batch_size, mirror, programs.folder
+        )
+        origin = {"harness": str(backend.main), "harness_commit": backend.commit}
+    else:
+        backend = LmEval(evaluated, generation, options.batch_size, mirror)
     for task in options.tasks:
         if programs.finished(task) is not None:
             say(f"{task}: generated before, in {programs.path(task)}")
             continue
-        origin: dict[str, Any] = {}
-        if harness is not None:
-            problems = harness.generate(task, programs.folder)
-            origin = {"harness": str(harness.main), "harness_commit": harness.commit}
-        else:
-            problems = lm_eval_backend.generate(
-                task, evaluated, generation, batch_size=options.batch_size, mirror=mirror
-            )
+        problems = backend.generate(task)
         path = programs.write(task, {**origin, "problems": [problem._asdict() for problem in problems]})
         say(f"{task}: {sum(len(problem.programs) for problem in problems)} programs in {path}")
 

@@ -21,7 +21,7 @@ class Generation(NamedTuple):
     """0 takes the likeliest token."""
     top_p: float
     max_length_generation: int | None
-    """Tokens: of prompt and program with the harness, of the program with lm-eval. None: the backend's own."""
+    """Tokens: of prompt and program with the harness, of the program with the others. None: the backend's own."""
     limit: int | None
     """The first problems only."""
     seed: int
@@ -30,7 +30,11 @@ class Generation(NamedTuple):
 
 def generations(output: Path, target: Target, generation: Generation) -> Results:
     """Where the programs of a model are, or will be."""
-    packages = {"harness": ("bigcode_eval", "accelerate", "peft"), "lm-eval": ("lm_eval", "peft")}
+    packages = {
+        "harness": ("bigcode_eval", "accelerate", "peft"),
+        "lm-eval": ("lm_eval", "peft"),
+        "vllm": ("lm_eval", "vllm"),
+    }
     return Results(output / GENERATIONS, target, generation._asdict(), packages=packages[generation.backend])
 
 

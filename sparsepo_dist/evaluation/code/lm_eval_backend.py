@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,10 @@ from sparsepo_dist.evaluation.code.generation import Generation
 from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, Problem
 from sparsepo_dist.evaluation.hub_mirror import reading_from
 from sparsepo_dist.evaluation.target import Target
+from sparsepo_dist.evaluation.vllm_models import lm_eval_model
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
 
 
 class _NeverExecutes:
@@ -42,55 +46,72 @@ def _without_execution() -> Iterator[None]:
         evaluate.load = real
 
 
-def generate(
-    task: str, target: Target, generation: Generation, *, batch_size: int, mirror: Path | None
-) -> list[Problem]:
-    """Programs and tests of a task's problems.
+class LmEval:
+    """lm-eval with what it is to do, whatever the task."""
 
-    Raises:
-        UserError: lm-eval is not installed, or the mirror lacks the dataset.
-    """
-    try:
-        import lm_eval
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise UserError(f"--backend lm-eval: lm-eval is not installed ({error}): pip install lm-eval") from None
-    dataset = BENCHMARKS[task].dataset_of_lm_eval(mirror)
-    model = {"pretrained": target.model, "dtype": generation.dtype}
-    if target.adapter is not None:
-        model["peft"] = target.adapter
-    with tempfile.TemporaryDirectory() as folder, _without_execution(), reading_from(mirror):
-        described = Path(folder) / f"{task}.yaml"
-        included = Path(lm_eval.__file__).parent / "tasks" / task / f"{task}.yaml"
-        values = {"include": str(included), "task": task, "dataset_path": dataset, "repeats": generation.n_samples}
-        described.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
-        found = lm_eval.simple_evaluate(
-            model="hf",
-            model_args=model,
-            tasks=[str(described)],
-            batch_size=batch_size,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            limit=generation.limit,
-            gen_kwargs=_sampling(generation),
-            predict_only=True,
-            log_samples=True,
-            confirm_run_unsafe_code=True,  # only a word: predict_only leaves the metric out
-            task_manager=TaskManager(include_defaults=False),  # all tasks' descriptions take long to read
-            bootstrap_iters=0,
-            random_seed=generation.seed,
-            numpy_random_seed=generation.seed,
-            torch_random_seed=generation.seed,
-            fewshot_random_seed=generation.seed,
-        )
-    rows = sorted(found["samples"][task], key=lambda row: row["doc_id"])
-    return [Problem([_beginning(task, row) + text for text in row["resps"][0]], row["target"]) for row in rows]
+    def __init__(self, target: Target, generation: Generation, batch_size: int, mirror: Path | None) -> None:
+        self._target, self._generation, self._batch_size, self._mirror = target, generation, batch_size, mirror
+        self._loaded: LM | None = None
+
+    def generate(self, task: str) -> list[Problem]:
+        """Programs and tests of a task's problems.
+
+        Raises:
+            UserError: lm-eval is not installed, or the mirror lacks the dataset.
+        """
+        it = self._generation
+        try:
+            import lm_eval
+            from lm_eval.tasks import TaskManager
+        except ImportError as error:
+            raise UserError(
+                f"--backend {it.backend}: lm-eval is not installed ({error}): pip install lm-eval"
+            ) from None
+        dataset = BENCHMARKS[task].dataset_of_lm_eval(self._mirror)
+        model, arguments = self._model()
+        with tempfile.TemporaryDirectory() as folder, _without_execution(), reading_from(self._mirror):
+            described = Path(folder) / f"{task}.yaml"
+            included = Path(lm_eval.__file__).parent / "tasks" / task / f"{task}.yaml"
+            values = {"include": str(included), "task": task, "dataset_path": dataset, "repeats": it.n_samples}
+            described.write_text(json.dumps(values), encoding="utf-8")  # JSON is YAML
+            found = lm_eval.simple_evaluate(
+                model=model,
+                model_args=arguments,
+                tasks=[str(described)],
+                batch_size=self._batch_size,
+                device="cuda" if torch.cuda.is_available() else "cpu",
+                limit=it.limit,
+                gen_kwargs=_sampling(it),
+                predict_only=True,
+                log_samples=True,
+                confirm_run_unsafe_code=True,  # only a word: predict_only leaves the metric out
+                task_manager=TaskManager(include_defaults=False),  # all tasks' descriptions take long to read
+                bootstrap_iters=0,
+                random_seed=it.seed,
+                numpy_random_seed=it.seed,
+                torch_random_seed=it.seed,
+                fewshot_random_seed=it.seed,
+            )
+        rows = sorted(found["samples"][task], key=lambda row: row["doc_id"])
+        return [Problem([_beginning(task, row) + text for text in row["resps"][0]], row["target"]) for row in rows]
+
+    def _model(self) -> tuple[LM | str, dict[str, Any] | None]:
+        """What lm-eval is to load, with which arguments; or what vLLM has loaded, which has no room for a second."""
+        target, it = self._target, self._generation
+        if it.backend == "vllm":
+            if self._loaded is None:
+                self._loaded = lm_eval_model(target, dtype=it.dtype, batch_size="auto", seed=it.seed)
+            return self._loaded, None
+        adapter = {} if target.adapter is None else {"peft": target.adapter}
+        return "hf", {"pretrained": target.model, "dtype": it.dtype, **adapter}
 
 
 def _sampling(generation: Generation) -> dict[str, Any]:
     values: dict[str, Any] = {"do_sample": False}
     if generation.temperature:
-        # transformers' own top_k is 50; the harness, and the paper, sample from all tokens
-        values = {"do_sample": True, "temperature": generation.temperature, "top_p": generation.top_p, "top_k": 0}
+        values = {"do_sample": True, "temperature": generation.temperature, "top_p": generation.top_p}
+        if generation.backend != "vllm":
+            values["top_k"] = 0  # transformers' own is 50; the harness, and the paper, sample from all tokens, as vLLM
     if generation.max_length_generation is not None:
         values["max_gen_toks"] = generation.max_length_generation
     return values

@@ -13,6 +13,7 @@ from sparsepo_dist.evaluation.frontier.run import MARGIN, Drawing, write_frontie
 from sparsepo_dist.evaluation.frontier.runs import shared_reference, trained_models
 from sparsepo_dist.evaluation.frontier.scorers import VADER, scorer
 from sparsepo_dist.evaluation.prompts import read_texts
+from sparsepo_dist.evaluation.samplers import check_backend
 from sparsepo_dist.sentiment.evaluation import SAMPLES_PER_PROMPT, SEED, UNSEEN_PROMPTS
 from sparsepo_dist.sentiment.prompts import unseen_prompts
 from sparsepo_dist.sentiment.sampling import Nucleus
@@ -29,10 +30,11 @@ def frontier(arguments: Sequence[str] | None = None) -> Path:
         UserError: what is wrong with an option, a row of the prompts, or a model.
     """
     given = parser().parse_args(arguments)
+    check_backend(given.backend)
     drawing = Drawing(
         _prompts(given), given.samples,
         Nucleus(given.temperature, given.top_p, given.max_new_tokens, given.max_prompt_length),
-        given.seed, given.batch_size,
+        given.seed, given.batch_size, given.backend,
     )  # fmt: skip
     models = trained_models(given.model, base=given.base)
     reference = shared_reference(given.model, given.reference, base=given.base)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsepo_dist.evaluation.arguments import TRANSFORMERS
 from sparsepo_dist.evaluation.frontier.figure import draw_frontier
 from sparsepo_dist.evaluation.frontier.pareto import Point, hypervolume, pareto
 from sparsepo_dist.evaluation.frontier.runs import REFERENCE, Trained
@@ -18,10 +19,11 @@ from sparsepo_dist.evaluation.frontier.scorers import Scorer
 from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.evaluation.results import Results, write_whole
+from sparsepo_dist.evaluation.samplers import backend_settings, load_sampler
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.sentiment.divergence import ReferenceKL
-from sparsepo_dist.sentiment.sampling import Nucleus, Sample, Sampler
+from sparsepo_dist.sentiment.sampling import Nucleus, Sample
 
 MARGIN = 1.1
 """The hypervolume's reference point lies so many times as far as the farthest model, so that that one counts too."""
@@ -42,6 +44,7 @@ class Drawing:
     nucleus: Nucleus
     seed: int
     batch_size: int
+    backend: str = TRANSFORMERS
 
     def settings(self) -> dict[str, Any]:
         """What decides the samples besides model and machine."""
@@ -49,7 +52,8 @@ class Drawing:
         return {
             "prompts": digest(self.prompts), "prompt_count": len(self.prompts), "samples": self.samples,
             "temperature": nucleus.temperature, "top_p": nucleus.top_p, "max_new_tokens": nucleus.max_new_tokens,
-            "max_prompt_length": nucleus.max_prompt_length, "seed": self.seed, "batch_size": self.batch_size,
+            "max_prompt_length": nucleus.max_prompt_length, "seed": self.seed,
+            **backend_settings(self.backend, self.batch_size),
         }  # fmt: skip
 
 
@@ -61,14 +65,13 @@ class Measurement:
         identity = reference.sha256 or reference.model
         self._kl_task = f"kl-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
         self._measure: ReferenceKL | None = None
+        self._results: dict[Target, Results] = {}
 
     def row(self, one: Trained) -> dict[str, Any]:
         """A model's row of the table; the reference's own KL is 0."""
         target = one.target
-        kept = Results(
-            self._output / "models" / results_folder(target), target, self._drawing.settings(), packages=_PACKAGES
-        )
-        samples = self._samples(target, kept)
+        kept = self._kept(target)
+        samples = self.samples(target)
         rewards = kept.finished(f"reward-{self._scorer.measurement}")
         if rewards is None:
             rewards = self._scorer.score(samples)
@@ -83,11 +86,19 @@ class Measurement:
             **_mean("kl", kl, self._drawing.samples), **_mean("reward", rewards, self._drawing.samples),
         }  # fmt: skip
 
-    def _samples(self, target: Target, kept: Results) -> list[Sample]:
+    def _kept(self, target: Target) -> Results:
+        if target not in self._results:  # it reads all weights, for their hash
+            folder, packages = self._output / "models" / results_folder(target), (*_PACKAGES, self._drawing.backend)
+            self._results[target] = Results(folder, target, self._drawing.settings(), packages=packages)
+        return self._results[target]
+
+    def samples(self, target: Target) -> list[Sample]:
+        """What a model says, drawn unless it was before."""
+        kept = self._kept(target)
         found = kept.finished("samples")
         if found is None:
             drawing = self._drawing
-            found = Sampler(target.model, target.adapter).sample(
+            found = load_sampler(drawing.backend, target).sample(
                 drawing.prompts, drawing.samples, seed=drawing.seed, settings=drawing.nucleus,
                 batch_size=drawing.batch_size, description=f"sampling {target.name}",
             )  # fmt: skip
@@ -123,6 +134,8 @@ def write_frontier(
         UserError: a model cannot be loaded, or `output` holds results of other settings.
     """
     measurement = Measurement(reference, scorer, drawing, output)
+    for target in (reference, *(one.target for one in models)):
+        measurement.samples(target)  # before anything stays on the GPU, of which vLLM takes nearly all for a model
     origin = measurement.row(Trained(REFERENCE, reference))
     rows = [measurement.row(one) for one in models]
     points = [(row["kl"], row["reward"]) for row in rows]

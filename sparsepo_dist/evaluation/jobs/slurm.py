@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.evaluation.jobs import keeper
 from sparsepo_dist.evaluation.jobs.spec import Slurm
 from sparsepo_dist.evaluation.jobs.store import FAILED, Job, State
@@ -31,7 +31,7 @@ class SlurmQueue:
     """
 
     def __init__(self, folder: Path, settings: Slurm, retries: int, *, cluster: str = "slurm") -> None:
-        self._executor = _executor(folder, settings, cluster)
+        self._executor, self._job_class = _executor(folder, settings, cluster)
         self._retries = retries
         self._jobs: dict[str, Any] = {}
         self._times: dict[str, int] = {}
@@ -40,21 +40,34 @@ class SlurmQueue:
         """Submit those that are not done and that Slurm does not have; returns at once.
 
         One that Slurm dropped before its end (cancelled, out of time) is submitted again as often as it may be retried.
+
+        Raises:
+            UserError: Slurm refuses a job.
         """
         for job in jobs:
-            if job.read().final or job.held() or self._pending(job):
+            # It may have ended between the looks: how it stands now is known where nobody has it any more.
+            if job.read().final or job.held() or self._pending(job) or job.read().final:
                 continue
             if self._times.get(job.name, 0) > self._retries:
                 self._give_up(job)
                 continue
-            self._executor.update_parameters(name=f"evaluate-{job.model}-{job.suite}")
-            submitted = self._executor.submit(run_in_allocation, str(job.folder), self._retries)
+            submitted = self._submitted(job)
             self._jobs[job.name] = submitted
             self._times[job.name] = self._times.get(job.name, 0) + 1
             write_whole(job.folder / _SUBMITTED, json.dumps({"id": submitted.job_id}) + "\n")
 
     def stop(self) -> None:
         """Nothing here: what Slurm has goes on without us."""
+
+    def _submitted(self, job: Job) -> Any:
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        self._executor.update_parameters(name=f"evaluate-{job.model}-{job.suite}")
+        try:
+            return self._executor.submit(run_in_allocation, str(job.folder), self._retries)
+        except (FailedJobError, FailedSubmissionError, FileNotFoundError) as error:
+            said = shortened(str(error), 300) or "sbatch failed and said nothing"
+            raise UserError(f"slurm: the job {job.name} was not taken: {said}") from None
 
     def _give_up(self, job: Job) -> None:
         claim = job.claim()
@@ -70,7 +83,7 @@ class SlurmQueue:
             if not file.is_file():
                 return False
             number = json.loads(file.read_text(encoding="utf-8"))["id"]
-            self._jobs[job.name] = self._executor.job_class(self._executor.folder, number)
+            self._jobs[job.name] = self._job_class(self._executor.folder, number)
         return not self._jobs[job.name].done()
 
 
@@ -79,7 +92,8 @@ def run_in_allocation(folder: str, retries: int) -> int:
     return subprocess.call(keeper.command(Path(folder), retries))
 
 
-def _executor(folder: Path, settings: Slurm, cluster: str) -> Any:
+def _executor(folder: Path, settings: Slurm, cluster: str) -> tuple[Any, Any]:
+    """submitit's executor, and its class of jobs: an AutoExecutor's own cannot ask Slurm how they stand."""
     try:
         import submitit
     except ImportError:
@@ -90,10 +104,10 @@ def _executor(folder: Path, settings: Slurm, cluster: str) -> Any:
         raise UserError(
             "resources.backend: slurm: there is no srun here; submit from a machine of the cluster, or say local"
         ) from None
+    # submitit leaves out what is None. 0 GPUs are not asked for: clusters without any refuse the very question.
     executor.update_parameters(
-        timeout_min=settings.minutes, gpus_per_node=settings.gpus, cpus_per_task=settings.cpus,
-        mem_gb=settings.memory_gb, tasks_per_node=1, nodes=1,
+        timeout_min=settings.minutes, gpus_per_node=settings.gpus or None, cpus_per_task=settings.cpus,
+        mem_gb=settings.memory_gb, tasks_per_node=1, nodes=1, slurm_partition=settings.partition,
+        slurm_account=settings.account,
     )  # fmt: skip
-    extra = {"slurm_partition": settings.partition, "slurm_account": settings.account}
-    executor.update_parameters(**{name: value for name, value in extra.items() if value is not None})
-    return executor
+    return executor, submitit.SlurmJob if cluster == "slurm" else submitit.LocalJob

@@ -28,6 +28,7 @@ from sparsepo_dist.run_folder import CHECKPOINTS, LOCK
 from sparsepo_dist.training.checkpoint_store import COMPLETE, Checkpoint, CheckpointStore
 
 log = logging.getLogger(__name__)
+_MOST_STEPS_NAMED = 20
 
 
 def watch(run: Path, plan: Plan) -> str:
@@ -45,12 +46,13 @@ def watch(run: Path, plan: Plan) -> str:
     follower = _Follower(run, plan, queue)
     with ended_with(queue), Progress() as progress:
         while True:
-            ended = not held(run / LOCK)  # before looking: what it wrote last is then seen
+            ended = not held(run / LOCK) or (run / FINAL).is_dir()  # before looking: what it wrote last is then seen
             follower.look()
             settled = follower.advance(progress)
-            if settled and (ended or (run / FINAL).is_dir()):
+            if settled and ended:
                 break
             time.sleep(POLL_SECONDS)
+    follower.tell_unseen()
     raise_failures(follower.jobs)
     if follower.unusable:
         raise RunError("; ".join(follower.unusable))
@@ -106,6 +108,24 @@ class _Follower:
             progress.show(self.jobs)
         return settled
 
+    def tell_unseen(self) -> None:
+        """Say which checkpoints came and went between two looks, while the models of others were made."""
+        complete = self._checkpoints.complete()
+        if not complete or self.unusable:
+            return
+        every = complete[0].state()["config"]["checkpoints"]["every_steps"]
+        known = {_step(name) for name in self._of} | {
+            _step(folder.name) for folder in self._store.folder.glob(f"{self._run.name}-step-*")
+        }
+        unseen = [step for step in range(every, complete[0].step, every) if step not in known] if every else []
+        if unseen:
+            more = f" and {len(unseen) - _MOST_STEPS_NAMED} more" if len(unseen) > _MOST_STEPS_NAMED else ""
+            log.warning(
+                "checkpoints of %s were removed by its training before they could be evaluated: those of steps %s%s; "
+                "checkpoints.keep_last keeps more of them", self._run, ", ".join(map(str, unseen[:_MOST_STEPS_NAMED])),
+                more,
+            )  # fmt: skip
+
     def _jobs(self, name: str, path: Path, written: float) -> list[Job]:
         jobs = [self._store.add(name, str(path), suite) for suite in self._plan.suites]
         for job in jobs:
@@ -160,6 +180,12 @@ class _Follower:
         while (alone := lock(self._exports / f".{name}.lock")) is None:
             time.sleep(POLL_SECONDS)
         return alone
+
+
+def _step(name: str) -> int | None:
+    """The step of a model that is a checkpoint's."""
+    number = name.rpartition("-step-")[2]
+    return int(number) if number.isdecimal() else None
 
 
 def _written(checkpoint: Checkpoint) -> float:

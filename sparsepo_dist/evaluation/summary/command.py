@@ -9,6 +9,7 @@ from pathlib import Path
 from sparsepo_dist.evaluation.arguments import add_sampling, positive, temperature
 from sparsepo_dist.evaluation.models import named_targets
 from sparsepo_dist.evaluation.prompts import read_texts
+from sparsepo_dist.evaluation.samplers import check_backend
 from sparsepo_dist.evaluation.summary.bertscore import bertscore
 from sparsepo_dist.evaluation.summary.edna import edna
 from sparsepo_dist.evaluation.summary.metrics import Metric, Task, rouge_l, self_bleu
@@ -27,12 +28,13 @@ def summary(arguments: Sequence[str] | None = None) -> Path:
         UserError: what is wrong with an option, a row of the prompts, or a model.
     """
     given = parser().parse_args(arguments)
+    check_backend(given.backend)
     tasks = [Task(*texts) for texts in read_texts(given.prompts, ("prompt", "summary"), given.prompt_count)]
     targets = named_targets(given.model, base=given.base)
     metrics, missing = _metrics(given)
     sampling = Sampling(
         tuple(given.temperatures), given.samples, given.top_p, given.max_new_tokens, given.max_prompt_length,
-        given.seed, given.batch_size,
+        given.seed, given.batch_size, given.backend,
     )  # fmt: skip
     return summarise(targets, tasks, sampling, metrics, missing, given.output)
 

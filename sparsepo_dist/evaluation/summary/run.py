@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from sparsepo_dist.evaluation.arguments import TRANSFORMERS
 from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.evaluation.results import Results, write_whole
+from sparsepo_dist.evaluation.samplers import backend_settings, load_sampler
 from sparsepo_dist.evaluation.summary.metrics import COLUMNS, Metric, Task
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.sentiment.sampling import Nucleus, Sampler
+from sparsepo_dist.sentiment.sampling import Nucleus
 
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0)
 
@@ -32,13 +34,14 @@ class Sampling:
     max_prompt_length: int = 1024
     seed: int = 0
     batch_size: int = 16
+    backend: str = TRANSFORMERS
 
     def settings(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """What decides the samples besides model, temperature and the machine."""
         return {
             "prompts": digest([task.prompt for task in tasks]), "prompt_count": len(tasks), "samples": self.samples,
             "top_p": self.top_p, "max_new_tokens": self.max_new_tokens, "max_prompt_length": self.max_prompt_length,
-            "seed": self.seed, "batch_size": self.batch_size,
+            "seed": self.seed, **backend_settings(self.backend, self.batch_size),
         }  # fmt: skip
 
 
@@ -58,7 +61,7 @@ def summarise(
     Raises:
         UserError: a model cannot be loaded, or `output` holds results of other settings.
     """
-    packages = [package for metric in metrics for package in metric.packages]
+    packages = [sampling.backend, *(package for metric in metrics for package in metric.packages)]
     kept = {
         one: Results(output / "models" / results_folder(one), one, sampling.settings(tasks), packages=packages)
         for one in targets
@@ -77,7 +80,7 @@ def _sample(one: Target, kept: Results, tasks: Sequence[Task], sampling: Samplin
     for temperature in sampling.temperatures:
         if kept.finished(f"samples-{temperature:g}") is not None:
             continue
-        sampler = sampler or Sampler(one.model, one.adapter)
+        sampler = sampler or load_sampler(sampling.backend, one)
         drawn = sampler.sample(
             [task.prompt for task in tasks],
             sampling.samples,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import random
 from collections.abc import Iterator, Sequence
@@ -20,8 +19,9 @@ from sparsepo_dist.engines.adapter_files import tokenizer_source
 from sparsepo_dist.engines.distributed import rank
 from sparsepo_dist.errors import RankError, UserError, shortened
 from sparsepo_dist.evaluation.hub_mirror import check_dataset, is_offline, reading_from
-from sparsepo_dist.evaluation.leaderboard_options import LeaderboardOptions
+from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions
 from sparsepo_dist.evaluation.target import Target
+from sparsepo_dist.evaluation.vllm_models import check_vllm, lm_eval_model
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
@@ -43,11 +43,8 @@ def check_installed(backend: str) -> None:
     """
     if importlib.util.find_spec("lm_eval") is None:
         raise UserError("lm-eval is not installed; run `pip install 'lm-eval[ifeval,math]'`")
-    if backend == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise UserError(
-            "--backend vllm: vLLM is not installed; run `pip install 'lm-eval[vllm]'` in an environment with CUDA, or "
-            "leave the option out to evaluate with transformers"
-        )
+    if backend == "vllm":
+        check_vllm()
 
 
 def has_chat_template(target: Target, *, trust_remote_code: bool) -> bool:
@@ -162,40 +159,29 @@ def load_model(target: Target, options: LeaderboardOptions) -> LM:
     Raises:
         UserError: it cannot be loaded.
     """
-    common = {
-        "pretrained": target.model,
-        "tokenizer": tokenizer_source(target.model, target.adapter),
-        "dtype": options.dtype,
-        "trust_remote_code": options.trust_remote_code,
-    }
     try:
         with _memory_told(options):
-            return (
-                _vllm_model(target, options, common)
-                if options.backend == "vllm"
-                else _hf_model(target, options, common)
-            )
+            if options.backend == "vllm":
+                return lm_eval_model(
+                    target, dtype=options.dtype, batch_size=options.batch_size, seed=options.seed,
+                    trust_remote_code=options.trust_remote_code,
+                )  # fmt: skip
+            return _hf_model(target, options)
     except _UNREADABLE as error:
         on = f" with the adapter {target.adapter}" if target.adapter else ""
         raise UserError(f"--model: {target.model}{on} cannot be loaded: {_told(error)}") from None
 
 
-def _hf_model(target: Target, options: LeaderboardOptions, common: dict[str, Any]) -> LM:
+def _hf_model(target: Target, options: LeaderboardOptions) -> LM:
     from lm_eval.models.huggingface import HFLM
 
     gpu = torch.cuda.is_available()
     batch_size = CPU_BATCH_SIZE if options.batch_size == "auto" and not gpu else options.batch_size
-    return HFLM(**common, peft=target.adapter, batch_size=batch_size, device="cuda" if gpu else "cpu")
-
-
-def _vllm_model(target: Target, options: LeaderboardOptions, common: dict[str, Any]) -> LM:
-    from lm_eval.models.vllm_causallms import VLLM
-
-    adapter: dict[str, Any] = {}
-    if target.adapter is not None:
-        settings = json.loads((Path(target.adapter) / "adapter_config.json").read_text(encoding="utf-8"))
-        adapter = {"lora_local_path": target.adapter, "max_lora_rank": settings["r"]}
-    return VLLM(**common, **adapter, batch_size=options.batch_size, seed=options.seed)
+    return HFLM(
+        pretrained=target.model, tokenizer=tokenizer_source(target.model, target.adapter), dtype=options.dtype,
+        trust_remote_code=options.trust_remote_code, peft=target.adapter, batch_size=batch_size,
+        device="cuda" if gpu else "cpu",
+    )  # fmt: skip
 
 
 def evaluate(model: LM, task: Task, options: LeaderboardOptions, *, chat_template: bool) -> dict[str, Any] | None:

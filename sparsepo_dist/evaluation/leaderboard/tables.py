@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparsepo_dist.evaluation.normalisation import COLUMNS, TASKS, average, column_score, normalised
+from sparsepo_dist.evaluation.leaderboard.normalisation import COLUMNS, TASKS, average, column_score, normalised
 from sparsepo_dist.evaluation.results import write_whole
 
 REPORTED = "reported"

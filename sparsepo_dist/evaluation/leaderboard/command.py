@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.evaluation.hub_mirror import OFFLINE
-from sparsepo_dist.evaluation.normalisation import GROUPS
+from sparsepo_dist.evaluation.leaderboard.normalisation import GROUPS
 
 _EXAMPLES = """
 examples:
@@ -77,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
         "--tasks", nargs="+", default=tuple(GROUPS), metavar="TASK",
         help=f"groups, or tasks such as leaderboard_bbh_snarks (default: {' '.join(GROUPS)})",
     )  # fmt: skip
-    parser.add_argument("--limit", type=_positive, help="only so many documents of each task: a smoke run")
+    parser.add_argument("--limit", type=positive, help="only so many documents of each task: a smoke run")
     parser.add_argument(
         "--batch_size", type=_batch_size, default="auto",
         help="sequences at once (default: auto, what fits a GPU, 4 on CPUs)",
@@ -106,10 +107,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _batch_size(text: str) -> int | Literal["auto"]:
-    return "auto" if text == "auto" else _positive(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
-    return int(text)
+    return "auto" if text == "auto" else positive(text)

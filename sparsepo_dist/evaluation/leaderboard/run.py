@@ -12,16 +12,16 @@ import torch
 from sparsepo_dist.engines.distributed import rank, world_size
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.hub_mirror import check_mirror
-from sparsepo_dist.evaluation.leaderboard_options import LeaderboardOptions
-from sparsepo_dist.evaluation.leaderboard_tables import measured_row, models_table, reported_rows, write_tables
-from sparsepo_dist.evaluation.lm_eval_backend import (
+from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions
+from sparsepo_dist.evaluation.leaderboard.lm_eval_backend import (
     check_installed,
     evaluate,
     has_chat_template,
     load_model,
     load_tasks,
 )
-from sparsepo_dist.evaluation.normalisation import COLUMNS, TASKS, selected_tasks
+from sparsepo_dist.evaluation.leaderboard.normalisation import COLUMNS, TASKS, selected_tasks
+from sparsepo_dist.evaluation.leaderboard.tables import measured_row, models_table, reported_rows, write_tables
 from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.target import Target, target
 
