@@ -38,7 +38,8 @@ def plan_step(
         most_pairs: pairs of one micro-batch, where the ds_config limits them.
     """
     total = sum(tokens[i] for i in indices)
-    rounds = max(1, -(-total // (budget * ranks)))
+    # No more than pairs: a budget below a pair's length makes no micro-batch smaller, only fillers.
+    rounds = max(1, min(-(-total // (budget * ranks)), -(-len(indices) // ranks)))
     bins = _deal(indices, tokens, rounds * ranks)
     while not _fits(bins, tokens, budget, most_pairs):
         rounds += 1

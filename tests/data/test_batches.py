@@ -13,7 +13,7 @@ from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.balance import imbalance, pair_tokens, plan_step
 from sparsepo_dist.data.config import DataConfig, Layout
 from sparsepo_dist.data.order import SampleOrder
-from sparsepo_dist.data.pack import pack
+from sparsepo_dist.data.pack import pack, shared_mask
 from sparsepo_dist.training import batches
 from sparsepo_dist.training.batches import MicroBatches
 
@@ -39,6 +39,7 @@ def test_plan_computes_every_pair_once_within_budget_and_equally_often(
     assert len(plans) == ranks and len({len(plan) for plan in plans}) == 1
     real = Counter(i for plan in plans for batch in plan if not batch.filler for i in batch.indices)
     assert real == Counter(range(len(tokens)))
+    assert sum(batch.filler for plan in plans for batch in plan) < ranks  # only what no rank can go without
     for batch in (batch for plan in plans for batch in plan):
         assert batch.indices
         assert len(batch.indices) == 1 or sum(tokens[i] for i in batch.indices) <= budget
@@ -94,7 +95,7 @@ def test_rejected_tokens_do_not_see_chosen_ones() -> None:
             [1, 1, 1, 0, 0, 1],
         ]
     ).bool()
-    assert torch.equal(batch.attention.mask[0, 0], want)
+    assert torch.equal(shared_mask(batch.attention, batch.branch)[0, 0], want)
 
 
 @pytest.mark.parametrize("layout", ["prefix_shared", "packed"])
