@@ -69,12 +69,14 @@ def segment_attention(
     queries, keys, values = (states.split(sizes, 2) for states in (query, key, value))
     attended = []
     for number, (prompt, mask) in enumerate(zip(prompts, masks, strict=True)):
-        seen = [parts[number] for parts in (keys, values)]
+        seen_key, seen_value = keys[number], values[number]
         if prompt is not None:
-            seen = [torch.cat((p[number - 1][:, :, :prompt], p[number]), 2) for p in (keys, values)]
+            seen_key, seen_value = (
+                torch.cat((parts[number - 1][:, :, :prompt], parts[number]), 2) for parts in (keys, values)
+            )
         attended.append(
             F.scaled_dot_product_attention(
-                queries[number], *seen, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
+                queries[number], seen_key, seen_value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
                 enable_gqa=grouped,
             ).transpose(1, 2)
         )  # fmt: skip

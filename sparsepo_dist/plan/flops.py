@@ -1,7 +1,8 @@
 """Floating-point operations of a step's matrix products: those that are really done, and those it cannot do without.
 
-Done: transformers' own code runs in torch's fake mode, as for activations, and torch counts; so padding inside the
-attention, activation checkpointing's recomputation and what an adapter leaves out are in it as they are. Necessary: a
+Done: transformers' own code runs in torch's fake mode, as for activations, and torch counts; so attention
+calls (whole, also where they are causal), activation checkpointing's recomputation and what an adapter leaves out are
+in it as they are. Necessary: a
 formula. FlexAttention and FlashAttention, which only GPUs run, are counted as block-wise attention, which does no less.
 A product of [m, k] and [k, n] is 2 m k n. Mask heads, norms and activations count as nothing.
 
