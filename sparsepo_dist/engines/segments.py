@@ -76,8 +76,8 @@ def segment_attention(
             )
         attended.append(
             F.scaled_dot_product_attention(
-                queries[number], seen_key, seen_value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
-                enable_gqa=grouped,
+                queries[number], seen_key, seen_value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None,
+                scale=scaling, enable_gqa=grouped,
             ).transpose(1, 2)
         )  # fmt: skip
     return torch.cat(attended, 1), None

@@ -14,7 +14,7 @@ from sparsepo_dist.sentiment.prompts import unseen_prompts
 from sparsepo_dist.sentiment.sampling import Sample, sample
 from sparsepo_dist.sentiment.scoring import SCORER, rewards
 
-UNSEEN_PROMPTS, SAMPLES_PER_PROMPT = 48, 4
+UNSEEN_PROMPTS, SAMPLES_PER_PROMPT = 32, 4
 RESAMPLES = 10_000
 SHOWN = 5
 SEED = 1

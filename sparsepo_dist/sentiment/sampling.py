@@ -18,7 +18,7 @@ from sparsepo_dist.engines.ds_config import has_bf16
 from sparsepo_dist.engines.loading import load_generator, load_tokenizer
 from sparsepo_dist.engines.merging import with_adapter
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.sentiment.nucleus import NucleusFilter
+from sparsepo_dist.sentiment.nucleus import NucleusDraw
 
 MAX_NEW_TOKENS, TEMPERATURE, TOP_P = 40, 0.9, 0.95
 
@@ -97,8 +97,8 @@ class Sampler:
     def _continue(self, batch: Sequence[tuple[str, tuple[int, ...]]], settings: Nucleus) -> Iterator[Sample]:
         inputs, mask = _padded([ids for _, ids in batch], self._tokenizer.pad_token_id)
         output = self._model.generate(
-            input_ids=inputs.to(self._device), attention_mask=mask.to(self._device), do_sample=True, top_k=0,
-            logits_processor=LogitsProcessorList([NucleusFilter(settings.temperature, settings.top_p)]),
+            input_ids=inputs.to(self._device), attention_mask=mask.to(self._device), do_sample=False,
+            logits_processor=LogitsProcessorList([NucleusDraw(settings.temperature, settings.top_p)]),
             max_new_tokens=settings.max_new_tokens,
         )  # fmt: skip
         for (text, ids), new in zip(batch, output[:, inputs.shape[1] :].tolist(), strict=True):

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TemperatureLogitsW
 from sparsepo_dist.engines.merging import merge_adapter
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.sentiment.divergence import ReferenceKL
-from sparsepo_dist.sentiment.nucleus import CANDIDATES, NucleusFilter
+from sparsepo_dist.sentiment.nucleus import CANDIDATES, NucleusDraw, nucleus
 from sparsepo_dist.sentiment.sampling import Nucleus, Sample, Sampler
 from tests.support.tiny import save_tiny_model
 
@@ -58,13 +58,27 @@ def test_samples_are_the_seeds_and_lie_by_prompt(model: Path) -> None:
 @pytest.mark.parametrize("sharpness", [4.0, 0.01])
 @pytest.mark.parametrize(("temperature", "top_p"), [(0.9, 0.95), (0.25, 0.5), (1.5, 1.0)])
 def test_the_nucleus_is_that_of_transformers(sharpness: float, temperature: float, top_p: float) -> None:
-    scores = sharpness * torch.randn(5, 4 * CANDIDATES, generator=torch.Generator().manual_seed(0))
-    want = TemperatureLogitsWarper(temperature)(None, scores.clone())
-    want = TopPLogitsWarper(top_p)(None, want) if top_p < 1 else want
-    found = NucleusFilter(temperature, top_p)(torch.empty(0), scores)
-    torch.testing.assert_close(found, want)
-    kept = found.isfinite().sum(-1)
-    assert (kept > CANDIDATES).all() if sharpness < 1 else (kept >= 1).all()
+    scores = sharpness * torch.randn(5, 4 * CANDIDATES, generator=torch.Generator().manual_seed(0)) / temperature
+    want = (TopPLogitsWarper(top_p)(None, scores.clone()) if top_p < 1 else scores).softmax(-1)
+    for candidates in (CANDIDATES, scores.shape[-1]):
+        share, tokens, whole = nucleus(scores, top_p, candidates=candidates)
+        found = torch.zeros_like(scores).scatter(-1, tokens, share / share.sum(-1, keepdim=True))
+        torch.testing.assert_close(found[whole], want[whole])
+        assert torch.equal(whole, (want > 0).sum(-1) <= candidates)
+
+
+@pytest.mark.parametrize("candidates", [2, 5, 8])
+def test_tokens_are_drawn_as_often_as_their_probability(candidates: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows whose nucleus is wider than the candidates stand beside others."""
+    monkeypatch.setattr("sparsepo_dist.sentiment.nucleus.CANDIDATES", candidates)
+    rows, draws = torch.tensor([[4.0, 1, 0, 0, -1, -2, 2, 3], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]]), 20_000
+    torch.manual_seed(0)
+    found = NucleusDraw(0.8, 0.9)(torch.empty(0), rows.repeat_interleave(draws, 0))
+    assert torch.equal(found.isfinite().sum(-1), torch.ones(2 * draws, dtype=torch.int64))
+    frequency = torch.stack([part.argmax(-1).bincount(minlength=8) for part in found.chunk(2)]) / draws
+    want = TopPLogitsWarper(0.9)(None, TemperatureLogitsWarper(0.8)(None, rows)).softmax(-1)
+    assert (frequency[want == 0] == 0).all()
+    torch.testing.assert_close(frequency, want, atol=0.015, rtol=0)  # four standard errors
 
 
 def test_what_the_folder_says_of_generation_does_not_bend_the_samples(model: Path, tmp_path: Path) -> None:
