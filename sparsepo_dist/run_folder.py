@@ -88,12 +88,12 @@ def _occupied(folder: Path) -> bool:
 
 
 def _hold(lock: IO[str], folder: Path) -> None:
-    here, until = socket.gethostname(), time.monotonic() + PATIENCE_SECONDS
+    until = time.monotonic() + PATIENCE_SECONDS
     try:
         while not _locked(lock):
             lock.seek(0)
             holder = lock.read().strip()
-            if holder.endswith(f" on {here}") or time.monotonic() > until:
+            if _works_here(holder) or time.monotonic() > until:
                 raise UserError(
                     f"output_dir: another run is at work in {folder} ({holder or 'unknown'}); wait for its end, or "
                     "name another folder"
@@ -104,6 +104,21 @@ def _hold(lock: IO[str], folder: Path) -> None:
     lock.truncate(0)
     lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     lock.flush()
+
+
+def _works_here(holder: str) -> bool:
+    """Whether a lock's text names a living process of this machine. One that is gone leaves its name behind, and who
+    looks whether a run is at work holds the lock for a moment."""
+    number, _, host = holder.removeprefix("process ").partition(" on ")
+    if host != socket.gethostname() or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it lives, and is another user's
+        return True
+    return True
 
 
 def _locked(lock: IO[str]) -> bool:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import Inputs, load_inputs
 from sparsepo_dist.parsing import parse_train
 from sparsepo_dist.resumption import check_same_run, find_checkpoint, identity
-from sparsepo_dist.run_folder import CHECKPOINTS, claim
+from sparsepo_dist.run_folder import CHECKPOINTS, LOCK, claim
 from sparsepo_dist.training.checkpoint_store import Checkpoint, CheckpointStore
 from tests.support.runs import ZERO
 from tests.support.tiny import save_tiny_model, write_pairs
@@ -131,6 +135,22 @@ def test_a_folder_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
         claim(config)
     lock.close()
     assert claim(config)[0] == folder
+
+
+def test_a_look_at_the_lock_of_a_run_that_is_gone_does_not_stop_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(output_dir=tmp_path / "run", resume="auto")
+    claim(config)[1].close()
+    file = tmp_path / "run" / LOCK
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    file.write_text(f"process {ended.pid} on {socket.gethostname()}\n")
+    look = file.open()
+    fcntl.flock(look, fcntl.LOCK_SH)
+    monkeypatch.setattr("sparsepo_dist.run_folder.time.sleep", lambda _: look.close())
+    assert claim(config)[0] == tmp_path / "run"
+    assert str(os.getpid()) in file.read_text()
 
 
 def test_overwriting_removes_what_runs_write_and_nothing_else(tmp_path: Path) -> None:
