@@ -18,6 +18,7 @@ from sparsepo_dist.engines.distributed import rank, world_size
 from sparsepo_dist.engines.ds_config import zero_stage
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import Inputs
+from sparsepo_dist.run_folder import CHECKPOINTS, run_folder
 from sparsepo_dist.training.checkpoint_store import Checkpoint, CheckpointStore, open_checkpoint
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,29 @@ def _damage_on_any_rank(checkpoint: Checkpoint) -> str | None:
         found = [None] * world_size()
         dist.all_gather_object(found, own)
     return next((damage for damage in found if damage is not None), None)
+
+
+def check_newest(inputs: Inputs) -> None:
+    """As `check_same_run`, by what the newest checkpoint says of itself; before ranks wait for each other.
+
+    One that cannot be read is left to `find_checkpoint`, which looks at all files of all of them.
+
+    Raises:
+        UserError: as there.
+    """
+    config = inputs.config
+    if config.resume is None:
+        return
+    folder = run_folder(config)
+    newest = CheckpointStore(folder / CHECKPOINTS).complete()[:1]
+    for checkpoint in newest if config.resume == "auto" else [open_checkpoint(Path(config.resume))]:
+        try:
+            state = checkpoint.state()
+        except (OSError, ValueError):
+            continue
+        now = identity(inputs, folder)
+        if isinstance(state, dict) and now.keys() <= state.keys():
+            check_same_run(checkpoint, now, changed_data=config.resume_changed_data)
 
 
 def check_same_run(checkpoint: Checkpoint, now: Mapping[str, Any], *, changed_data: bool) -> None:

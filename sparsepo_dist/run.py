@@ -15,7 +15,7 @@ from sparsepo_dist.engines import distributed
 from sparsepo_dist.engines.saving import save_final
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import Inputs, load_inputs
-from sparsepo_dist.resumption import check_same_run, find_checkpoint, identity, retire_newer
+from sparsepo_dist.resumption import check_newest, check_same_run, find_checkpoint, identity, retire_newer
 from sparsepo_dist.run_folder import CHECKPOINTS, check_output_dir, claim
 from sparsepo_dist.training.checkpointer import Checkpointer
 from sparsepo_dist.training.control import StopRequest
@@ -42,6 +42,7 @@ def run(config: RunConfig) -> Path:
             disable_progress_bar()
         check_output_dir(config)
         inputs = load_inputs(config)
+        check_newest(inputs)
         distributed.initialise(hang_minutes=config.training.hang_minutes)
         progress = Progress()
         with failures_explained(progress):

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "sparsepo_dist"
 # A room imports only from those above it in this list (docs/architecture.md).
 ROOMS = [
     "errors", "files", "contracts", "ops", "data", "masks", "objectives", "engines", "training", "report", "config",
-    "parsing", "sentiment", "model_checks", "inputs", "resumption", "run_folder", "plan", "assembly", "caching", "run",
+    "parsing", "sentiment", "model_checks", "inputs", "run_folder", "resumption", "plan", "assembly", "caching", "run",
     "demo", "evaluation", "doctor", "cli",
 ]  # fmt: skip
 MOST_LINES = 400

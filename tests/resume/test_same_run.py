@@ -16,7 +16,8 @@ import yaml
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import Inputs, load_inputs
 from sparsepo_dist.parsing import parse_train
-from sparsepo_dist.resumption import check_same_run, find_checkpoint, identity
+from sparsepo_dist.resumption import check_newest, check_same_run, find_checkpoint, identity
+from sparsepo_dist.run import run
 from sparsepo_dist.run_folder import CHECKPOINTS, LOCK, claim
 from sparsepo_dist.training.checkpoint_store import Checkpoint, CheckpointStore
 from tests.support.runs import ZERO
@@ -59,6 +60,20 @@ def test_another_configuration_is_refused(data: dict[str, Any], tmp_path: Path) 
     assert "training.learning_rate is 3e-05 now and 1e-06 there" in told
     assert "objective.name is 'dpo' now and 'sparsepo' there" in told
     assert str(checkpoint.folder) in told and "start a new run" in told
+
+
+def test_another_configuration_is_refused_before_ranks_wait_for_each_other(
+    data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = checkpoint_of(inputs(data), tmp_path)
+    monkeypatch.setattr("sparsepo_dist.run.distributed.initialise", lambda **_: pytest.fail("it joined"))
+    for resume in ("auto", str(checkpoint.folder)):
+        fields = {**data, "resume": resume, "output_dir": tmp_path, "objective.name": "dpo"}
+        with pytest.raises(UserError, match="objective.name is 'dpo' now and 'sparsepo' there"):
+            run(configured(**fields))
+    check_newest(inputs(data, resume="auto", output_dir=tmp_path))
+    (checkpoint.folder / "state.json").write_text("[")
+    check_newest(inputs(data, resume="auto", output_dir=tmp_path, objective__name="dpo"))
 
 
 def test_another_stage_is_refused(data: dict[str, Any], tmp_path: Path) -> None:
