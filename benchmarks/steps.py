@@ -22,8 +22,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPTNeoXConfig, LlamaConfig, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)  # fmt: skip
 
 from benchmarks.measure import MIB, describe, matrix_rate
 from benchmarks.step_worker import Measured, Work
@@ -140,7 +152,7 @@ def vocabulary_rows(bench: Bench) -> Iterator[dict[str, Any]]:
         if not folder.exists():
             sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4}
             positions = {"max_position_embeddings": 2048, "vocab_size": 1000 * thousand}
-            _save_model(LlamaConfig(**sizes, **positions, tie_word_embeddings=True), bench, folder)
+            _save_model(LlamaConfig(**sizes, **positions, tie_word_embeddings=True), _byte_tokenizer(), folder)
         bench.models[name] = folder
         # Kept logits grow up to ops.keep_bytes; without them nothing is left that could follow the vocabulary.
         runs[name] = dataclasses.replace(
@@ -254,10 +266,18 @@ def _write_cache(work: Work, fields: Mapping[str, Any]) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
 
 
-def _save_model(config: PretrainedConfig, bench: Bench, folder: Path) -> None:
+def _save_model(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(bench.models["smollm2-135m"]).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _byte_tokenizer() -> PreTrainedTokenizerBase:
+    """Its ids fit into any vocabulary."""
+    bytes_ = Tokenizer(BPE({letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    bytes_.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    bytes_.add_special_tokens(["<eos>"])
+    return PreTrainedTokenizerFast(tokenizer_object=bytes_, eos_token="<eos>")
 
 
 def main() -> None:
@@ -287,7 +307,7 @@ def main() -> None:
             vocab_size=50304, hidden_size=512, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=8,
             max_position_embeddings=2048,
         ),
-        bench, models["pythia-70m"],
+        AutoTokenizer.from_pretrained(smollm2), models["pythia-70m"],
     )  # fmt: skip
     result: dict[str, Any] = {}
     if arguments.output and arguments.output.exists():
