@@ -1,10 +1,9 @@
 """Floating-point operations of a step's matrix products: those that are really done, and those it cannot do without.
 
-Done: transformers' own code runs in torch's fake mode, as for activations, and torch counts; so attention
-calls (whole, also where they are causal), activation checkpointing's recomputation and what an adapter leaves out are
-in it as they are. Necessary: a
-formula. FlexAttention and FlashAttention, which only GPUs run, are counted as block-wise attention, which does no less.
-A product of [m, k] and [k, n] is 2 m k n. Mask heads, norms and activations count as nothing.
+Done: transformers' own code runs in torch's fake mode, as for activations, and torch counts; so attention calls (whole,
+also where they are causal), activation checkpointing's recomputation and what an adapter leaves out are in it as they
+are. Necessary: a formula. FlexAttention and FlashAttention, which only GPUs run, are counted as block-wise attention,
+which does no less. A product of [m, k] and [k, n] is 2 m k n. Mask heads, norms and activations count as nothing.
 
 Shapes: T packed tokens, N response tokens, D hidden width, V vocabulary.
 """
