@@ -147,7 +147,8 @@ def test_the_default_recipe_trains_alike_on_compiled_kernels_and_in_plain_pytorc
     }
     runs = {name: {**fields, "ops.backend": name} for name in ("cpp", "eager")}
     trained = train_all(tmp_path, runs, ranks=2, timeout=3000)
-    assert_same_curve(trained["cpp"], trained["eager"])
+    # Adam divides a gradient by its size: where it is all rounding, its sign alone moves a weight by the rate, 1e-4.
+    assert_same_curve(trained["cpp"], trained["eager"], tolerance=1e-4)
 
 
 def test_sparsepo_doctor_prints_the_kernels_in_use() -> None:

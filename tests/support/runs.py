@@ -81,11 +81,11 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in VOLATILE} for row in rows]
 
 
-def assert_same_curve(run: Path, other: Path) -> None:
-    """Every metric of every step within 1e-5: of itself, or absolutely, for differences of sums near 0."""
+def assert_same_curve(run: Path, other: Path, tolerance: float = 1e-5) -> None:
+    """Every metric of every step within a tolerance: of itself, or absolutely, for differences of sums near 0."""
     for got, want in zip(metrics(run), metrics(other), strict=True):
         assert got.pop("split") == want.pop("split")
-        assert got == pytest.approx(want, rel=1e-5, abs=1e-5), f"step {want['step']}"
+        assert got == pytest.approx(want, rel=tolerance, abs=tolerance), f"step {want['step']}"
 
 
 def main() -> None:
