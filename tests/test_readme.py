@@ -142,11 +142,11 @@ def test_the_default_recipe_trains_alike_on_compiled_kernels_and_in_plain_pytorc
     fields = {
         "recipe": ROOT / "launch" / "recipes" / "sentiment.yaml",
         "ds_config": ROOT / "ds_configs" / "zero3.json",
-        "training.max_steps": 3,
+        "training.max_steps": 2,
         "training.precision": "fp32",
     }
     runs = {name: {**fields, "ops.backend": name} for name in ("cpp", "eager")}
-    trained = train_all(tmp_path, runs, ranks=2, timeout=3000)
+    trained = train_all(tmp_path, runs, timeout=3000)
     # Adam divides a gradient by its size: where it is all rounding, its sign alone moves a weight by the rate, 1e-4.
     assert_same_curve(trained["cpp"], trained["eager"], tolerance=1e-4)
 
