@@ -8,13 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.data.pack import shared_mask
-from sparsepo_dist.engines.spans import refuse_terms
-from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, see_attention
+from sparsepo_dist.engines.packed_attention import register
 
 BLOCKWISE = "sparsepo_blockwise"
 
@@ -28,27 +26,13 @@ def blockwise_inputs(batch: PackedBatch) -> dict[str, Any]:
 
 
 def blockwise_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    attention_blocks: dict[str, Any],
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **others: Any,
-) -> tuple[Tensor, None]:
+    query: Tensor, key: Tensor, value: Tensor, told: dict[str, Any], *, scaling: float | None, dropout: float
+) -> Tensor:
     """Attention within blocks: [1, H, T, d] in, [1, T, H, d] out; tokens of different blocks never meet.
 
     Cost and memory grow with B x S x S, not with T x T.
-
-    Raises:
-        UserError: a term that is not in it.
     """
-    see_attention(module, query, key)
-    refuse_terms(others)
-    gather, scatter, mask = (attention_blocks[name] for name in ("gather_index", "scatter_index", "mask"))
+    gather, scatter, mask = (told[name] for name in ("gather_index", "scatter_index", "mask"))
     blocks, slots = gather.shape
     query, key, value = (
         states[0].index_select(1, gather.flatten()).unflatten(1, (blocks, slots)).transpose(0, 1)
@@ -62,8 +46,7 @@ def blockwise_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
-    return attended.transpose(1, 2).flatten(0, 1).index_select(0, scatter).unsqueeze(0), None
+    return attended.transpose(1, 2).flatten(0, 1).index_select(0, scatter).unsqueeze(0)
 
 
-AttentionInterface.register(BLOCKWISE, blockwise_attention)
-RECORDED_ATTENTIONS.add(BLOCKWISE)
+register(BLOCKWISE, blockwise_attention)

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import torch
 import torch._dynamo
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
-from transformers import AttentionInterface
 
 from sparsepo_dist.contracts import PackedBatch
-from sparsepo_dist.engines.spans import Spans, refuse_terms, token_spans
+from sparsepo_dist.engines.packed_attention import register
+from sparsepo_dist.engines.spans import Spans, token_spans
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, see_attention
 
 FLEX = "sparsepo_flex"
 TILE = 128
@@ -41,39 +40,27 @@ def flex_inputs(batch: PackedBatch) -> dict[str, Any]:
 
 
 def flex_block_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    attention_blocks: dict[str, Any],
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **others: Any,
-) -> tuple[Tensor, None]:
+    query: Tensor, key: Tensor, value: Tensor, told: dict[str, Any], *, scaling: float | None, dropout: float
+) -> Tensor:
     """Attention by FlexAttention: [1, H, T, d] in (fewer heads in key and value: grouped queries), [1, T, H, d] out.
 
     Compiled on GPUs. On CPUs, where it has no gradient, it runs uncompiled and makes T x T scores: for tests.
 
     Raises:
-        UserError: dropout, or a term that is not in it.
+        UserError: dropout.
     """
-    see_attention(module, query, key)
-    refuse_terms(others)
     if dropout:
         raise UserError("model.attention: FlexAttention has no dropout; say --model.attention blockwise")
-    mask: BlockMask = attention_blocks["block_mask"]
+    mask: BlockMask = told["block_mask"]
     tokens = query.shape[2]
     padding = mask.seq_lengths[0] - tokens
     if padding:
         query, key, value = (F.pad(states, (0, 0, 0, padding)) for states in (query, key, value))
     attended = attend(query, key, value, mask, scaling)
-    return attended[:, :, :tokens].transpose(1, 2), None
+    return attended[:, :, :tokens].transpose(1, 2)
 
 
-AttentionInterface.register(FLEX, flex_block_attention)
-RECORDED_ATTENTIONS.add(FLEX)
+register(FLEX, flex_block_attention)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None) -> Tensor:
@@ -161,7 +148,7 @@ def _try_length(length: int, heads: Heads, dtype: torch.dtype, device: torch.dev
         for count in (heads.queries, heads.keys, heads.keys)
     )
     inputs = {"block_mask": block_mask(Spans(zeros, zeros, zeros))}
-    attended, _ = flex_block_attention(nn.Identity(), query, key, value, None, attention_blocks=inputs)
+    attended = flex_block_attention(query, key, value, inputs, scaling=None, dropout=0.0)
     gradients = torch.autograd.grad(attended.sum(), (query, key, value))
     if not all(bool(gradient.isfinite().all()) for gradient in gradients):
         raise ArithmeticError("its gradients are not finite")

@@ -12,12 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch
-from sparsepo_dist.engines.spans import refuse_terms
-from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, see_attention
+from sparsepo_dist.engines.packed_attention import register
 
 SEGMENTS = "sparsepo_segments"
 
@@ -45,26 +43,11 @@ def segment_inputs(batch: PackedBatch) -> dict[str, Any]:
 
 
 def segment_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    attention_blocks: dict[str, Any],
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **others: Any,
-) -> tuple[Tensor, None]:
-    """Attention of each sequence: [1, H, T, d] in (fewer heads in key and value: grouped queries), [1, T, H, d] out.
-
-    Raises:
-        UserError: a term that is not in it.
-    """
-    see_attention(module, query, key)
-    refuse_terms(others)
+    query: Tensor, key: Tensor, value: Tensor, told: dict[str, Any], *, scaling: float | None, dropout: float
+) -> Tensor:
+    """Attention of each sequence: [1, H, T, d] in (fewer heads in key and value: grouped queries), [1, T, H, d] out."""
     grouped = query.shape[1] != key.shape[1]
-    sizes, prompts, masks = (attention_blocks[name] for name in ("sizes", "prompts", "masks"))
+    sizes, prompts, masks = (told[name] for name in ("sizes", "prompts", "masks"))
     # Split, not sliced: a slice's gradient is as large as the whole that it was taken from.
     queries, keys, values = (states.split(sizes, 2) for states in (query, key, value))
     attended = []
@@ -80,7 +63,7 @@ def segment_attention(
                 scale=scaling, enable_gqa=grouped,
             ).transpose(1, 2)
         )  # fmt: skip
-    return torch.cat(attended, 1), None
+    return torch.cat(attended, 1)
 
 
 def _behind(prompt: int, tokens: int, device: torch.device) -> Tensor:
@@ -88,5 +71,4 @@ def _behind(prompt: int, tokens: int, device: torch.device) -> Tensor:
     return torch.ones(tokens, prompt + tokens, dtype=torch.bool, device=device).tril(prompt)
 
 
-AttentionInterface.register(SEGMENTS, segment_attention)
-RECORDED_ATTENTIONS.add(SEGMENTS)
+register(SEGMENTS, segment_attention)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.data.pack import CHOSEN, PROMPT, REJECTED
-from sparsepo_dist.errors import UserError
 
 
 class Spans(NamedTuple):
@@ -48,20 +47,6 @@ def block_starts(batch: PackedBatch) -> Tensor:
     block = _blocks(batch).scatter_index // slots
     lengths = _count(block, blocks, torch.ones_like(block))
     return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
-
-
-def refuse_terms(terms: dict[str, Any]) -> None:
-    """Raise UserError for what a model adds to plain attention, which the packed layouts' attention would leave out.
-
-    Args:
-        terms: keyword arguments that an attention function was called with and does not know.
-    """
-    added = [name for name in ("softcap", "s_aux", "position_bias") if terms.get(name) is not None]
-    if added:
-        raise UserError(
-            f"data.layout: this model's attention has {', '.join(added)}, which only its own attention computes; say "
-            "--data.layout padded"
-        )
 
 
 def _blocks(batch: PackedBatch) -> Any:

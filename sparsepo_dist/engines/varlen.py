@@ -8,12 +8,11 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from torch import Tensor, nn
-from transformers import AttentionInterface
+from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch
-from sparsepo_dist.engines.spans import block_starts, refuse_terms
-from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, see_attention
+from sparsepo_dist.engines.packed_attention import register
+from sparsepo_dist.engines.spans import block_starts
 
 VARLEN = "sparsepo_varlen"  # a name with `flash` in it would have transformers prepare its own
 
@@ -25,40 +24,25 @@ def varlen_inputs(batch: PackedBatch) -> dict[str, Any]:
 
 
 def varlen_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    attention_blocks: dict[str, Any],
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **others: Any,
-) -> tuple[Tensor, None]:
+    query: Tensor, key: Tensor, value: Tensor, told: dict[str, Any], *, scaling: float | None, dropout: float
+) -> Tensor:
     """Attention by flash-attn: [1, H, T, d] in (fewer heads in key and value: grouped queries), [1, T, H, d] out.
 
     Source of the arguments: flash_attn_varlen_func of flash-attn 2.
-
-    Raises:
-        UserError: a term that is not in it.
     """
     from flash_attn import flash_attn_varlen_func
 
-    see_attention(module, query, key)
-    refuse_terms(others)
-    starts, longest = attention_blocks["starts"], attention_blocks["longest"]
+    starts, longest = told["starts"], told["longest"]
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     attended: Tensor = flash_attn_varlen_func(
         query, key, value,
         cu_seqlens_q=starts, cu_seqlens_k=starts, max_seqlen_q=longest, max_seqlen_k=longest,
         dropout_p=dropout, softmax_scale=scaling, causal=True,
     )  # fmt: skip
-    return attended.unsqueeze(0), None
+    return attended.unsqueeze(0)
 
 
-AttentionInterface.register(VARLEN, varlen_attention)
-RECORDED_ATTENTIONS.add(VARLEN)
+register(VARLEN, varlen_attention)
 
 
 def flash_attn_installed() -> bool:
