@@ -76,14 +76,8 @@ def trl_rows(bench: Bench) -> Iterator[dict[str, Any]]:
                         "DPO": dataclasses.replace(work, fields=DPO),
                     },
                 )
-                peer = found["TRL DPO"]
-                for run in found:
-                    yield {
-                        "model": model, "pairs": name, "dtype": dtype, "run": run,
-                        "time / TRL": found[run].seconds / peer.seconds,
-                        "memory / TRL": found[run].memory / peer.memory,
-                        **found[run].columns(bench, model, dtype),
-                    }  # fmt: skip
+                for row in _against_trl(bench, found, model, dtype):
+                    yield {"model": model, "pairs": name, "dtype": dtype, **row}
 
 
 def rank_rows(bench: Bench) -> Iterator[dict[str, Any]]:
@@ -177,12 +171,8 @@ def memory_rows(bench: Bench) -> Iterator[dict[str, Any]]:
         work = _work(bench, "smollm2-135m", file, "fp32")
         runs = {"TRL DPO": dataclasses.replace(work, system="trl")}
         runs |= {run: dataclasses.replace(work, fields={**SPARSEPO, **change}) for run, change in changes.items()}
-        found = _in_turn(bench, runs)
-        for run, one in found.items():
-            yield {
-                "pairs": name, "run": run, "time / TRL": one.seconds / found["TRL DPO"].seconds,
-                "memory / TRL": one.memory / found["TRL DPO"].memory, **one.columns(bench, "smollm2-135m", "fp32"),
-            }  # fmt: skip
+        for row in _against_trl(bench, _in_turn(bench, runs), "smollm2-135m", "fp32"):
+            yield {"pairs": name, **row}
 
 
 TABLES = {
@@ -254,6 +244,15 @@ def _against(bench: Bench, found: Mapping[str, Found], base: str, model: str) ->
     for name, run in found.items():
         yield {
             "run": name, f"time / {base}": run.seconds / found[base].seconds, **run.columns(bench, model, "fp32"),
+        }  # fmt: skip
+
+
+def _against_trl(bench: Bench, found: Mapping[str, Found], model: str, dtype: str) -> Iterator[dict[str, Any]]:
+    peer = found["TRL DPO"]
+    for name, run in found.items():
+        yield {
+            "run": name, "time / TRL": run.seconds / peer.seconds, "memory / TRL": run.memory / peer.memory,
+            **run.columns(bench, model, dtype),
         }  # fmt: skip
 
 
