@@ -35,7 +35,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-)  # fmt: skip
+)
 
 from benchmarks.measure import MIB, describe, matrix_rate
 from benchmarks.step_worker import Measured, Work
