@@ -116,27 +116,34 @@ def _damage_on_any_rank(checkpoint: Checkpoint) -> str | None:
     return next((damage for damage in found if damage is not None), None)
 
 
-def check_newest(inputs: Inputs) -> None:
+def check_newest(inputs: Inputs) -> dict[str, Any] | None:
     """As `check_same_run`, by what the newest checkpoint says of itself; before ranks wait for each other.
 
     One that cannot be read is left to `find_checkpoint`, which looks at all files of all of them.
+
+    Returns:
+        the run's identity, if there was a checkpoint to hold it against: making it reads all the data.
 
     Raises:
         UserError: as there.
     """
     config = inputs.config
     if config.resume is None:
-        return
+        return None
     folder = run_folder(config)
     newest = CheckpointStore(folder / CHECKPOINTS).complete()[:1]
-    for checkpoint in newest if config.resume == "auto" else [open_checkpoint(Path(config.resume))]:
-        try:
-            state = checkpoint.state()
-        except (OSError, ValueError):
-            continue
-        now = identity(inputs, folder)
-        if isinstance(state, dict) and now.keys() <= state.keys():
-            check_same_run(checkpoint, now, changed_data=config.resume_changed_data)
+    if config.resume != "auto":
+        newest = [open_checkpoint(Path(config.resume))]
+    if not newest:
+        return None
+    now = identity(inputs, folder)
+    try:
+        state = newest[0].state()
+    except (OSError, ValueError):
+        return now
+    if isinstance(state, dict) and now.keys() <= state.keys():
+        check_same_run(newest[0], now, changed_data=config.resume_changed_data)
+    return now
 
 
 def check_same_run(checkpoint: Checkpoint, now: Mapping[str, Any], *, changed_data: bool) -> None:

@@ -42,24 +42,23 @@ def run(config: RunConfig) -> Path:
             disable_progress_bar()
         check_output_dir(config)
         inputs = load_inputs(config)
-        check_newest(inputs)
+        described = check_newest(inputs)
         distributed.initialise(hang_minutes=config.training.hang_minutes)
         progress = Progress()
         with failures_explained(progress):
             folder, lock = open_run(config)
             try:
-                _train(inputs, folder, progress, stop)
+                _train(inputs, folder, described or identity(inputs, folder), progress, stop)
             finally:
                 if lock is not None:
                     lock.close()
     return folder
 
 
-def _train(inputs: Inputs, folder: Path, progress: Progress, stop: StopRequest) -> None:
+def _train(inputs: Inputs, folder: Path, described: dict[str, Any], progress: Progress, stop: StopRequest) -> None:
     config = inputs.config
     progress.at("checking the checkpoints")
     checkpoint = find_checkpoint(config.resume, folder / CHECKPOINTS)
-    described = identity(inputs, folder)
     if checkpoint is not None:
         check_same_run(checkpoint, described, changed_data=config.resume_changed_data)
     progress.at("building the engines")
