@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+
 import pytest
+import torch.distributed as dist
 
 # Workers take files in turn: those that take minutes come first, so that none is left over for the end.
 LONGEST = ("tests/test_readme.py", "tests/training/", "tests/resume/", "tests/launch/", "tests/plan/")
@@ -15,3 +19,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, prefix in enumerate(LONGEST) if item.nodeid.startswith(prefix)), len(LONGEST))
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def no_rank_is_left() -> Iterator[None]:
+    """A test that makes a rank of its process changes what all later tests of the process find."""
+    before = os.environ.get("RANK")
+    yield
+    assert os.environ.get("RANK") == before and not dist.is_initialized(), "this test left its process a rank"
