@@ -148,16 +148,19 @@ def resolve_builtin(config: RunConfig) -> RunConfig:
         if value.startswith("builtin:") and value != name:
             raise UserError(f"{field}: {value} is not built in; there is {name}")
     from sparsepo_dist.sentiment.pairs import sentiment_files
+    from sparsepo_dist.sentiment.smollm2 import smollm2_folder
 
-    files = sentiment_files()
-    names = {BUILTIN_MODEL: str(files.model), BUILTIN_PAIRS: str(files.train)}
-    heldout = data.heldout
-    if data.train == BUILTIN_PAIRS and heldout is None and not data.heldout_pairs:
-        heldout = str(files.heldout)
+    train, heldout = data.train, data.heldout
+    if train == BUILTIN_PAIRS:
+        files = sentiment_files()
+        train = str(files.train)
+        if heldout is None and not data.heldout_pairs:
+            heldout = str(files.heldout)
+    path = str(smollm2_folder()) if model.path == BUILTIN_MODEL else model.path
     return dataclasses.replace(
         config,
-        model=dataclasses.replace(model, path=names.get(model.path, model.path)),
-        data=dataclasses.replace(data, train=names.get(data.train, data.train), heldout=heldout),
+        model=dataclasses.replace(model, path=path),
+        data=dataclasses.replace(data, train=train, heldout=heldout),
     )
 
 

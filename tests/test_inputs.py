@@ -44,6 +44,13 @@ def test_good_inputs_are_loaded(base: Path) -> None:
     assert load(base, **{"objective.name": "dpo"}).mask_kind is None
 
 
+def test_the_built_in_model_on_other_pairs_makes_no_pairs(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsepo_dist.sentiment.smollm2.smollm2_folder", lambda: base / "model")
+    monkeypatch.setattr("sparsepo_dist.sentiment.pairs.sentiment_files", lambda: pytest.fail("pairs were sampled"))
+    inputs = load(base, **{"model.path": "builtin:smollm2-135m-instruct"})
+    assert inputs.config.model.path == str(base / "model") and len(inputs.train) == 4 and not inputs.heldout
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

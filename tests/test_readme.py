@@ -23,6 +23,7 @@ from sparsepo_dist.evaluation.jobs import command as jobs
 from sparsepo_dist.evaluation.leaderboard import command as leaderboard
 from sparsepo_dist.evaluation.summary import command as summary
 from sparsepo_dist.parsing import parse_train
+from sparsepo_dist.sentiment.pairs import sentiment_files
 from sparsepo_dist.sentiment.prompts import all_prompts
 from tests.support.runs import assert_same_curve, train_all
 from tests.support.tiny import save_tiny_model, write_pairs
@@ -138,10 +139,16 @@ def test_the_demo_raises_the_reward(tmp_path: Path, cache: Path, monkeypatch: py
 def test_the_default_recipe_trains_alike_on_compiled_kernels_and_in_plain_pytorch(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Two steps of four of its pairs, the rest of it as it is."""
     monkeypatch.setenv("SPARSEPO_CACHE", str(cache))
+    made = sentiment_files()
+    heldout = tmp_path / "heldout.jsonl"
+    heldout.write_text("".join(made.heldout.read_text().splitlines(keepends=True)[:2]))
     fields = {
         "recipe": ROOT / "launch" / "recipes" / "sentiment.yaml",
         "ds_config": ROOT / "ds_configs" / "zero3.json",
+        "data.heldout": heldout,
+        "training.pairs_per_step": 4,
         "training.max_steps": 2,
         "training.precision": "fp32",
     }

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PretrainedConfig, PreTrainedModel
 
+from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.engines import flex
 from sparsepo_dist.engines.attention_choice import AttentionSetting
 from sparsepo_dist.engines.backbone import backbone, hidden_at
@@ -36,12 +37,10 @@ SMALL_VOCABULARY = 8  # embedding and head are counted elsewhere
 
 
 class Activations(NamedTuple):
-    """Bytes of activations of a decoder without its head, for one micro-batch."""
+    """Bytes of activations of a decoder without its head, trained on one micro-batch."""
 
-    scoring: int
-    """Most at once in a pass without gradient."""
     kept: int
-    """Alive when a pass with gradient has ended: what its backward pass needs, and its output."""
+    """Alive when the forward pass has ended: what the backward pass needs, and the output."""
     forward: int
     """Most at once in the forward pass."""
     backward: int
@@ -69,32 +68,70 @@ class Decoder(NamedTuple):
         return repr((self.config.to_json_string(use_diff=False), *self[1:]))
 
 
-_measured: dict[str, Activations] = {}
+_training: dict[str, Activations] = {}
+_scoring: dict[str, int] = {}
 
 
 def activations(decoder: Decoder) -> Activations:
-    """Activations of a whole decoder, from runs of short ones.
+    """Activations of a whole decoder that is trained, from runs of short ones.
 
     Raises:
         UserError: the model's code needs more than shapes; or its attention cannot be what was asked for.
     """
-    if decoder.key not in _measured:
-        try:
-            few, more = (_run(decoder, blocks) for blocks in (FEWER, MORE))
-        except UserError:
-            raise
-        except Exception as error:  # whatever a model's own code raises where it looks at data
-            raise UserError(
-                f"plan: activations of a {decoder.config.model_type} model in {decoder.dtype} cannot be found without "
-                f"running it: {str(error).splitlines()[0]}"
-            ) from error
+    if decoder.key not in _training:
+        with _explained(decoder):
+            few, more = (_train(decoder, blocks) for blocks in (FEWER, MORE))
         blocks = decoder.config.num_hidden_layers
         whole = Activations(*(a + (blocks - FEWER) * (b - a) for a, b in zip(few, more, strict=True)))
-        _measured[decoder.key] = whole._replace(last=whole.backward - (blocks - 1) * (more.kept - few.kept))
-    return _measured[decoder.key]
+        _training[decoder.key] = whole._replace(last=whole.backward - (blocks - 1) * (more.kept - few.kept))
+    return _training[decoder.key]
 
 
-def _run(decoder: Decoder, blocks: int) -> Activations:
+def scoring_peak(decoder: Decoder) -> int:
+    """Most bytes of activations at once where a whole decoder, without its head, scores without a gradient.
+
+    Raises:
+        UserError: as for `activations`.
+    """
+    if decoder.key not in _scoring:
+        with _explained(decoder):
+            few, more = (_score(decoder, blocks) for blocks in (FEWER, MORE))
+        _scoring[decoder.key] = few + (decoder.config.num_hidden_layers - FEWER) * (more - few)
+    return _scoring[decoder.key]
+
+
+@contextmanager
+def _explained(decoder: Decoder) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever a model's own code raises where it looks at data
+        raise UserError(
+            f"plan: activations of a {decoder.config.model_type} model in {decoder.dtype} cannot be found without "
+            f"running it: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _train(decoder: Decoder, blocks: int) -> Activations:
+    with _without_data(decoder, blocks) as (base, batch, bytes_):
+        hidden = hidden_at(base, batch)
+        kept, forward = bytes_.live, bytes_.peak
+        gradient = torch.empty_like(hidden)
+        bytes_.mark()
+        hidden.backward(gradient)
+        return Activations(kept, forward, bytes_.peak, 0)
+
+
+def _score(decoder: Decoder, blocks: int) -> int:
+    with _without_data(decoder, blocks) as (base, batch, bytes_), torch.no_grad():
+        hidden_at(base, batch)
+        return bytes_.peak
+
+
+@contextmanager
+def _without_data(decoder: Decoder, blocks: int) -> Iterator[tuple[PreTrainedModel, PackedBatch, LiveBytes]]:
+    """A short decoder's body, a micro-batch for it and what counts their bytes, all without data."""
     model = short_model(decoder, blocks)
     with linears(decoder.linears_keep_input), _fused_attention(), FakeTensorMode():
         make_fake(model)
@@ -102,17 +139,7 @@ def _run(decoder: Decoder, blocks: int) -> Activations:
         inputs = [value for record in (batch, batch.attention) if record for value in vars(record).values()]
         ignored = [*model.parameters(), *model.buffers(), *(v for v in inputs if isinstance(v, Tensor))]
         with LiveBytes(ignored) as bytes_:
-            with torch.no_grad():
-                hidden_at(base, batch)
-            scoring = bytes_.peak
-            bytes_.mark()
-            hidden = hidden_at(base, batch)
-            kept, forward = bytes_.live, bytes_.peak
-            gradient = torch.empty_like(hidden)
-            bytes_.mark()
-            hidden.backward(gradient)
-            backward = bytes_.peak
-        return Activations(scoring, kept, forward, backward, 0)
+            yield base, batch, bytes_
 
 
 def short_model(decoder: Decoder, blocks: int) -> PreTrainedModel:

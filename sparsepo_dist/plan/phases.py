@@ -108,9 +108,9 @@ def _forward_phases(pieces: Pieces, resting: Parts) -> list[Phase]:
     resting = dataclasses.replace(resting, gradients=pieces.training.waiting, readings=pieces.rows + pieces.readings)
     scoring = dataclasses.replace(
         resting,
-        activations=(pieces.frozen or pieces.policy).scoring,
+        activations=pieces.scoring,
         head=pieces.head.scoring,
-        gathered=pieces.gathered.at("scoring") if pieces.frozen is None else pieces.frozen_gathered,
+        gathered=pieces.scoring_gathered,
         temporaries=pieces.unpacked,
     )
     forward = dataclasses.replace(

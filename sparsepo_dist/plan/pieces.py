@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sparsepo_dist.engines.config import Checkpointing
-from sparsepo_dist.plan.activations import Activations, Decoder, activations
+from sparsepo_dist.plan.activations import Activations, Decoder, activations, scoring_peak
 from sparsepo_dist.plan.census import Census
 from sparsepo_dist.plan.gathering import Gathered, embedding, gather, policy_order, scoring_order
 from sparsepo_dist.plan.head import HeadBytes, head_bytes
@@ -18,12 +18,12 @@ class Pieces(NamedTuple):
     """Bytes on one rank, where not said otherwise."""
 
     policy: Activations
-    frozen: Activations | None
-    """Of the reference's or the oracle's own engine, whichever needs more."""
+    scoring: int
+    """Activations of whoever scores without a gradient: the reference, the oracle or the policy without its adapter."""
     head: HeadBytes
     training: Training
     gathered: Gathered
-    frozen_gathered: int
+    scoring_gathered: int
     rows: int
     """Final hidden rows of the reference."""
     readings: int
@@ -42,7 +42,8 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
     """The pieces of a step on one rank."""
     size, group = setting.element_size, scored_at_once(setting, census, micro_batches)
     scored = shape.times(group)
-    frozen, rows = _frozen_activations(setting, scored), scored.predicted
+    scoring, scoring_gathered = _scoring(setting, census, shape, scored)
+    rows = scored.predicted
     # An objective that looks at the whole global batch first keeps all of it.
     packed = micro_batches if setting.needs.global_means and micro_batches > 1 else group
     read = census.readings
@@ -51,11 +52,11 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
     first = embedding(census.policy)
     return Pieces(
         policy=policy_activations(setting, shape, checkpointing=setting.config.model.activation_checkpointing),
-        frozen=frozen,
+        scoring=scoring,
         head=head_bytes(setting, census, shape)._replace(scoring=head_bytes(setting, census, scored).scoring),
         training=training(setting, census, micro_batches),
         gathered=policy_gathering(setting, census),
-        frozen_gathered=max((g.at("scoring") for g in frozen_gathering(setting, census).values()), default=0),
+        scoring_gathered=scoring_gathered,
         rows=rows * read.width * size,
         readings=layers * rows * read.width * size + read.sites * rows * 4,
         unpacked=max((w.numel * size for w in census.policy_weights if w.stored < w.numel), default=0),
@@ -132,6 +133,11 @@ def frozen_decoders(setting: Setting, shape: BatchShape) -> list[Decoder]:
     ]
 
 
-def _frozen_activations(setting: Setting, shape: BatchShape) -> Activations | None:
-    found = [activations(decoder) for decoder in frozen_decoders(setting, shape)]
-    return max(found, key=lambda each: each.scoring, default=None)
+def _scoring(setting: Setting, census: Census, shape: BatchShape, scored: BatchShape) -> tuple[int, int]:
+    """Activations, and what is gathered, where the reference and the oracle score; zeros where nobody does."""
+    if decoders := frozen_decoders(setting, scored):
+        gathered = (engine.at("scoring") for engine in frozen_gathering(setting, census).values())
+        return max(map(scoring_peak, decoders)), max(gathered, default=0)
+    if setting.placement == "adapter":
+        return scoring_peak(policy_decoder(setting, shape)), policy_gathering(setting, census).at("scoring")
+    return 0, 0

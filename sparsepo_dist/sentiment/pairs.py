@@ -14,7 +14,7 @@ from sparsepo_dist.sentiment.prompts import heldout_prompts, training_prompts
 from sparsepo_dist.sentiment.scoring import SCORER, rewards
 from sparsepo_dist.sentiment.smollm2 import smollm2_folder
 
-TRAINING_PROMPTS, HELDOUT_PROMPTS, SAMPLES_PER_PROMPT = 64, 8, 6
+TRAINING_PROMPTS, HELDOUT_PROMPTS, SAMPLES_PER_PROMPT = 64, 4, 6
 PAIRS_PER_PROMPT = 2
 LEAST_DIFFERENCE = 0.2
 SEED = 0

@@ -13,7 +13,7 @@ from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.checkpointing import checkpoint_activations
 from sparsepo_dist.engines.config import Checkpointing
 from sparsepo_dist.engines.loading import attention_for
-from sparsepo_dist.plan.activations import SMALL_VOCABULARY, Activations, Decoder, activations
+from sparsepo_dist.plan.activations import SMALL_VOCABULARY, Activations, Decoder, activations, scoring_peak
 from sparsepo_dist.plan.request import Device
 from sparsepo_dist.plan.shapes import PairShape, batch_of
 from sparsepo_dist.plan.tracker import LiveBytes
@@ -50,7 +50,7 @@ def real_batch() -> PackedBatch:
     return pack(pairs, [1.0] * len(pairs), "prefix_shared")
 
 
-def run_for_real(planned: Decoder) -> Activations:
+def run_for_real(planned: Decoder) -> tuple[int, Activations]:
     """The whole decoder with a batch, its gradients thrown away as they come."""
     model, batch = real_model(planned), real_batch()
     for parameter in model.parameters():
@@ -68,15 +68,16 @@ def run_for_real(planned: Decoder) -> Activations:
         kept, forward = seen.live, seen.peak
         seen.mark()
         hidden.backward(torch.ones_like(hidden))
-        return Activations(scoring, kept, forward, seen.peak, 0)
+        return scoring, Activations(kept, forward, seen.peak, 0)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True, "selective"])
 @pytest.mark.parametrize("family", CONFIGS)
 def test_predicted_is_what_a_real_run_keeps(family: str, checkpointing: Checkpointing) -> None:
     planned = decoder(family, layers=5, checkpointing=checkpointing)
-    found, real = activations(planned), run_for_real(planned)
-    for name in ("scoring", "kept", "forward", "backward"):
+    found, (scoring, real) = activations(planned), run_for_real(planned)
+    assert scoring_peak(planned) == pytest.approx(scoring, rel=0.03)
+    for name in ("kept", "forward", "backward"):
         assert getattr(found, name) == pytest.approx(getattr(real, name), rel=0.03), name
 
 

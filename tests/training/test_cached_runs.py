@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tests.support.runs import ROOT, ZERO, launch, metrics, train_all
 from tests.support.tiny import save_tiny_model, write_pairs
 
+pytestmark = pytest.mark.slow
 SPECIAL: dict[str, dict[str, Any]] = {
     "sparsepo": {"objective.name": "sparsepo", "masks.layer_norm": True},
     "last": {"objective.name": "sparsepo", "masks.layers": "last"},

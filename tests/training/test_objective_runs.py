@@ -46,10 +46,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     save_tiny_model(base / "model", "llama")
     save_tiny_model(base / "oracle", "llama", seed=1)
     write_pairs(base / "pairs.jsonl", 9)
+    write_pairs(base / "heldout.jsonl", 2)
     common: dict[str, Any] = {
         "model.path": base / "model",
         "data.train": base / "pairs.jsonl",
-        "data.heldout": base / "pairs.jsonl",
+        "data.heldout": base / "heldout.jsonl",
         "data.max_length": 100,
         "training.pairs_per_step": 9,
         "training.epochs": 3,  # so that moving averages and fresh masks matter
