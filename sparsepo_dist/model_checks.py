@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.config import RunConfig
+from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.config import Layout
+from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.adapters import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.attention_choice import AttentionSetting
-from sparsepo_dist.engines.backbone import backbone
+from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.loading import attention_for
-from sparsepo_dist.engines.structure import checked_structure, quiet
+from sparsepo_dist.engines.structure import checked_structure, make_fake, quiet
 from sparsepo_dist.masks import MaskKind, ReferenceReadings
 from sparsepo_dist.objectives import Requirements
+
+log = logging.getLogger(__name__)
 
 
 def check_models(
@@ -54,7 +61,28 @@ def check_models(
             return
         if config.reference.adapter_path is not None and not own:
             add_frozen_adapter(reference, config.reference.adapter_path, dtype)
-        ReferenceReadings(backbone(reference), reference.get_output_embeddings(), mask_kind, config.masks)
+        readings = ReferenceReadings(backbone(reference), reference.get_output_embeddings(), mask_kind, config.masks)
+    if readings.sites and config.masks.site_patterns:
+        _check_named_sites(reference, readings, config.data.layout)
+
+
+def _check_named_sites(reference: PreTrainedModel, readings: ReferenceReadings, layout: Layout) -> None:
+    """Run the reference on tensors without data: modules that a pattern names may be no part of it, or of no use.
+
+    Raises:
+        UserError: which, and why.
+    """
+    pair = TokenizedPair(prompt_ids=(0, 0), chosen_ids=(0, 0), rejected_ids=(0, 0))
+    batch = pack([pair], [1.0], layout)
+    with quiet(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        make_fake(reference)
+        with readings.collect(batch.predict_index) as collected:
+            try:
+                hidden_at(backbone(reference), batch)
+            except RuntimeError as error:  # code of a model's own that looks at data
+                log.warning("masks.site_patterns are first tried in the first step: %s", str(error).splitlines()[0])
+                return
+        collected.check()
 
 
 def _structure(config: RunConfig, role: str, model: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:

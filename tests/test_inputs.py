@@ -14,7 +14,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.inputs import Inputs, load_inputs
 from sparsepo_dist.parsing import parse_train
 from tests.support.runs import ZERO
-from tests.support.tiny import save_tiny_model, write_pairs
+from tests.support.tiny import CONFIGS, save_tiny_model, write_pairs
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,29 @@ def test_the_built_in_model_on_other_pairs_makes_no_pairs(base: Path, monkeypatc
     monkeypatch.setattr("sparsepo_dist.sentiment.pairs.sentiment_files", lambda: pytest.fail("pairs were sampled"))
     inputs = load(base, **{"model.path": "builtin:smollm2-135m-instruct"})
     assert inputs.config.model.path == str(base / "model") and len(inputs.train) == 4 and not inputs.heldout
+
+
+@pytest.mark.parametrize("layout", ["prefix_shared", "packed", "padded"])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_mask_sites_by_name_are_tried_on_every_family(base: Path, tmp_path: Path, family: str, layout: str) -> None:
+    fields = {
+        "model.path": save_tiny_model(tmp_path / "model", family),
+        "data.layout": layout,
+        "objective.name": "mapo",
+    }
+    pattern = json.dumps({"mlp": r"(h|layers)\.\d+\.mlp"})
+    assert load(base, **fields, **{"masks.site_patterns": pattern}).mask_kind == "activation"
+    with pytest.raises(UserError, match=r"(h|layers) takes no part in the model's forward pass"):
+        load(base, **fields, **{"masks.site_patterns": json.dumps({"mlp": "h|layers"})})
+
+
+def test_a_model_that_looks_at_its_data_is_not_tried(
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sparsepo_dist.model_checks.hidden_at", lambda *_: torch.empty(1).item())
+    fields = {"objective.name": "mapo", "masks.site_patterns": json.dumps({"mlp": "layers"})}
+    assert load(base, **fields).mask_kind == "activation"
+    assert "masks.site_patterns are first tried in the first step" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -98,11 +98,15 @@ class Collected:
             layers = self._hidden.result()
         return ReferenceOutputs(final_hidden, logps, layers, self._site_means(final_hidden))
 
-    def _site_means(self, final_hidden: Tensor) -> Tensor | None:
-        readings = self._readings
-        for index, site in enumerate(readings.sites):
+    def check(self) -> None:
+        """Raise UserError for a site that the forward pass did not come by."""
+        for index, site in enumerate(self._readings.sites):
             if index not in self._means:
                 raise UserError(f"masks: {site.name} takes no part in the model's forward pass")
+
+    def _site_means(self, final_hidden: Tensor) -> Tensor | None:
+        readings = self._readings
+        self.check()
         rows = [self._means[index] for index in range(len(readings.sites))]
         if readings.final_norm:
             rows.append(final_hidden.mean(-1, dtype=torch.float32).unsqueeze(0))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from deepspeed.runtime.zero.linear import zero3_linear_wrap
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PretrainedConfig, PreTrainedModel
 
@@ -26,7 +26,7 @@ from sparsepo_dist.engines.attention_choice import AttentionSetting
 from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.checkpointing import checkpoint_activations
 from sparsepo_dist.engines.config import AttentionName, Checkpointing, LoraSettings
-from sparsepo_dist.engines.structure import adapt, empty_model
+from sparsepo_dist.engines.structure import adapt, empty_model, make_fake
 from sparsepo_dist.engines.varlen import VARLEN
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.plan.shapes import BatchShape, batch_like
@@ -163,22 +163,6 @@ def short_model(decoder: Decoder, blocks: int) -> PreTrainedModel:
         adapt(model, decoder.adapter, decoder.dtype)
     checkpoint_activations(model, decoder.checkpointing)
     return model.train()
-
-
-def make_fake(model: PreTrainedModel) -> None:
-    """Parameters and buffers on a device that operators know, still without data."""
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            fake = nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype), parameter.requires_grad)
-            if fake.requires_grad:
-                fake.register_post_accumulate_grad_hook(_drop_gradient)
-            setattr(module, name, fake)
-        for name, buffer in module.named_buffers(recurse=False):
-            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
-
-
-def _drop_gradient(parameter: Tensor) -> None:
-    parameter.grad = None
 
 
 @contextmanager

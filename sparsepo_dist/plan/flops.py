@@ -22,8 +22,9 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.blockwise import BLOCKWISE
 from sparsepo_dist.engines.flex import FLEX
+from sparsepo_dist.engines.structure import make_fake
 from sparsepo_dist.ops.tiles import plan_tiles
-from sparsepo_dist.plan.activations import FEWER, MORE, Decoder, linears, make_fake, short_model
+from sparsepo_dist.plan.activations import FEWER, MORE, Decoder, linears, short_model
 from sparsepo_dist.plan.census import Census
 from sparsepo_dist.plan.pieces import frozen_decoders, policy_decoder
 from sparsepo_dist.plan.request import Setting

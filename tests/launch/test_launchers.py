@@ -36,7 +36,8 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
-        env={**environment, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"},
+        env={**environment, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
+             "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
 
 

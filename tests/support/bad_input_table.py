@@ -159,6 +159,8 @@ VALUES = [
          {**MAPO, "masks.site_patterns": "{mlp: '('}"}),
     Case("site_nowhere", ("masks.site_patterns", "matches no module", "layers.N.mlp"),
          {**MAPO, "masks.site_patterns": "{mlp: ffn}"}),
+    Case("site_not_run", ("masks", "layers takes no part in the model's forward pass"),
+         {**MAPO, "masks.site_patterns": "{mlp: layers}"}),
     Case("sites_after_rotary", ("masks.sites", "data.layout"),
          {**MAPO, "masks.sites": "released", "data.layout": "padded"}),
     Case("selected_share", ("masks.selected_share", "(0, 1]"), {**SEPO, "masks.selected_share": 0}),
