@@ -38,7 +38,7 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
             mask_reads_last=inputs.mask_kind == "learned" and config.masks.layers == "last",
             device=inputs.device,
         )
-    elif needs.reference and config.models.placement() != "adapter":
+    elif needs.reference and not config.models.reference_is_policy:
         reference = build_reference(inputs, engine)
     if config.oracle.path is not None:
         oracle = _build_oracle(inputs, engine)
@@ -110,7 +110,8 @@ def build_reference(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
     """The reference in an engine of its own. Every rank must call this."""
     config = inputs.config
     path = config.reference.path or config.model.path
-    return _frozen_engine(inputs, engine, "reference", path, config.models.placement(), config.reference.adapter_path)
+    placement = config.models.placement(distributed.world_size())
+    return _frozen_engine(inputs, engine, "reference", path, placement, config.reference.adapter_path)
 
 
 def _build_oracle(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
@@ -143,6 +144,7 @@ def _frozen_engine(
         kind=inputs.mask_kind if is_reference else None,
         masks=config.masks,
         head_leaves=is_reference and inputs.objective.requirements.divergence is not None,
+        head_is_lent=zero_stage(engine) < 3,
         ops=config.ops,
         device=inputs.device,
     )

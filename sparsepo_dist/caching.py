@@ -91,7 +91,7 @@ def _target(config: RunConfig) -> Path:
 
 def _with_an_engine(config: RunConfig) -> RunConfig:
     """The run's configuration with its reference in an engine: here it has to be asked."""
-    placement = config.models.placement()
+    placement = config.models.placement(distributed.world_size())
     if placement in ("cached", "adapter"):
         if config.model.adapter == "qlora" and config.reference.path is None:
             raise UserError(

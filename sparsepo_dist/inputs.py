@@ -100,7 +100,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     if not needs.rejected:
         train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))
     cache = None
-    if needs.reference and config.models.placement() == "cached":
+    if needs.reference and config.reference.placement == "cached":
         cache = _open_cache(config, needs, mask_kind, dtype, (*train, *heldout))
     return Inputs(
         config, objective, mask_kind, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype, device,

@@ -46,7 +46,7 @@ def check_models(
         dropout = role == "model" and not config.model.disable_dropout
         attention_for(model, config.data.layout, dtype, AttentionSetting(config.model.attention, device, dropout))
     built = {role: _structure(config, role, model, dtype) for role, model in models.items()}
-    policy, own = built["model"], needs.reference and config.models.placement() == "adapter"
+    policy, own = built["model"], needs.reference and config.models.reference_is_policy
     reference = built.get("reference")
     if reference is None and needs.reference:
         adapted = config.model.adapter != "none" and not own

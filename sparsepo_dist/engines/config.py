@@ -85,7 +85,7 @@ class ReferenceConfig:
     """`adapter` is the policy's own model with its adapter off: no second copy. `sharded` shards parameters over the
     ranks (ZeRO-3 inference), `replicated` keeps a copy on each rank, `offload` shards them and rests them in host
     memory, `cached` reads what `sparsepo cache` has written and loads no reference. `auto`: `adapter` where the policy
-    has one and no `reference.path` is given, else `sharded`."""
+    has one and no `reference.path` is given, else `replicated` on a single rank and `sharded` on several."""
     cache: str | None = None
     """Folder of a reference cache: what `sparsepo cache` writes, and placement `cached` reads."""
     tokens_per_pass: int = 16384
@@ -117,12 +117,20 @@ class Models:
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     oracle: OracleConfig = field(default_factory=OracleConfig)
 
-    def placement(self) -> Placement:
-        """Where the reference lives."""
-        placement = self.reference.placement
-        if placement != "auto":
-            return placement
-        return "adapter" if self.model.adapter != "none" and self.reference.path is None else "sharded"
+    @property
+    def reference_is_policy(self) -> bool:
+        """Whether the reference is the policy's own model with its adapter off."""
+        if self.reference.placement == "auto":
+            return self.model.adapter != "none" and self.reference.path is None
+        return self.reference.placement == "adapter"
+
+    def placement(self, ranks: int) -> Placement:
+        """Where the reference lives on so many ranks; a single one has nobody to shard with."""
+        if self.reference.placement != "auto":
+            return self.reference.placement
+        if self.reference_is_policy:
+            return "adapter"
+        return "sharded" if ranks > 1 else "replicated"
 
     def unused(self, objective: str, *, needs_reference: bool) -> list[str]:
         """A sentence for each placement that is given for a model that there is not."""
@@ -167,8 +175,8 @@ class Models:
             raise UserError("reference.placement: adapter needs a policy with one; say --model.adapter lora or qlora")
 
     def _check_reference(self) -> None:
-        model, reference, placement = self.model, self.reference, self.placement()
-        if placement == "cached" and reference.cache is None:
+        model, reference = self.model, self.reference
+        if reference.placement == "cached" and reference.cache is None:
             raise UserError(
                 "reference.cache: placement cached reads a folder that `sparsepo cache` has written; name it"
             )
@@ -178,7 +186,7 @@ class Models:
                 "that same starting point, or the model below it? Usually the former: say "
                 f"--reference.adapter_path {model.adapter_path}"
             )
-        if placement == "adapter":
+        if self.reference_is_policy:
             if reference.path is not None:
                 raise UserError(
                     f"reference.path: {reference.path} is given, but with placement adapter the reference is the "
@@ -191,6 +199,6 @@ class Models:
                 )
         elif model.adapter == "qlora" and reference.path is None:
             raise UserError(
-                f"reference.placement: {placement} would load the reference unquantised, which is another model "
-                "than the 4-bit policy; leave it out (adapter), or name another model with reference.path"
+                f"reference.placement: {reference.placement} would load the reference unquantised, which is another "
+                "model than the 4-bit policy; leave it out (adapter), or name another model with reference.path"
             )

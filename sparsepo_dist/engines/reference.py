@@ -41,6 +41,8 @@ class ReferenceEngine:
         kind: what masks are made from, None for no masks.
         head_leaves: whether the head goes to the policy's engine (`take_head`), for a divergence; otherwise it stays
             here and gives log-probabilities.
+        head_is_lent: whether a head that leaves a `replicated` reference may be the very tensor, because the policy's
+            engine leaves frozen parameters as they are: below ZeRO-3. Otherwise it is a copy.
     """
 
     def __init__(
@@ -52,18 +54,21 @@ class ReferenceEngine:
         kind: MaskKind | None,
         masks: MaskConfig,
         head_leaves: bool,
+        head_is_lent: bool = False,
         ops: OpsConfig,
         device: torch.device,
     ) -> None:
         model.requires_grad_(False)
         self.readings = ReferenceReadings(backbone(model), model.get_output_embeddings(), kind, masks)
-        self._head: Head | None = _frozen_head(model) if head_leaves else None
         scorer = _Scorer(model, None if head_leaves else ops).eval()
         self._module: Any = scorer
         self.gathers = placement == "offload" or (placement == "sharded" and world_size() > 1)
         """Whether a pass brings weights here from elsewhere."""
         if placement == "replicated":
             scorer.to(device)
+        self._head = _frozen_head(model, lent=head_is_lent and placement == "replicated") if head_leaves else None
+        """Until it is taken: the whole head, on every rank."""
+        if placement == "replicated":
             return
         self._module = deepspeed.initialize(model=scorer, config=ds_config)[0]
         self._module.eval()
@@ -71,7 +76,7 @@ class ReferenceEngine:
             scorer.head_stats.gather_with_zero3()
 
     def take_head(self) -> Head | None:
-        """The whole head, once, if it leaves: the policy's engine shards it, which a copy kept here would make
+        """The whole head, once, if it leaves: the policy's engine may shard it, which a copy kept here would make
         pointless."""
         head, self._head = self._head, None
         return head
@@ -85,10 +90,10 @@ class ReferenceEngine:
 
 
 @torch.no_grad()
-def _frozen_head(model: PreTrainedModel) -> Head:
-    """A whole copy of the head on every rank, from which the policy's engine makes its own shards."""
+def _frozen_head(model: PreTrainedModel, *, lent: bool) -> Head:
+    """The whole head on every rank: the model's own tensors, or copies."""
     head = model.get_output_embeddings()
     parameters = [p for p in (head.weight, head.bias) if p is not None]
     with deepspeed.zero.GatheredParameters(parameters):
-        copies = [p.detach().clone() for p in parameters]
-    return Head(copies[0], copies[1] if len(copies) > 1 else None)
+        whole = [p.detach() if lent else p.detach().clone() for p in parameters]
+    return Head(whole[0], whole[1] if len(whole) > 1 else None)

@@ -84,7 +84,7 @@ class Census:
     masks: Unit | None
     """Mask heads."""
     heads: Unit
-    """The policy's LM head and, where it is beside it, the reference's."""
+    """The policy's LM head and, where it is in the same engine as a parameter of its own, the reference's."""
     reference: tuple[Unit, ...] = ()
     """The reference's own engine, its head last where it stays there."""
     oracle: tuple[Unit, ...] = ()
@@ -122,7 +122,10 @@ def take_census(setting: Setting) -> Census:
     """
     models = [model and model.to_json_string() for model in (setting.policy, setting.reference, setting.oracle)]
     config = setting.config
-    parts = (setting.dtype, setting.needs, setting.mask_kind, setting.placement, config.models, config.masks)
+    parts = (
+        setting.dtype, setting.needs, setting.mask_kind, setting.placement, setting.stage < 3, config.models,
+        config.masks,
+    )  # fmt: skip
     key = repr((models, parts, config.data.layout))
     if key not in _taken:
         _taken[key] = _take_census(setting)
@@ -147,10 +150,13 @@ def _take_census(setting: Setting) -> Census:
         reference, reference_head = _units(scored, setting.element_size, frozenset(), trained=False)
     own_engine = setting.reference is not None and setting.placement != "cached"
     moves = setting.reference is not None and setting.needs.divergence is not None
+    # A reference that is whole lends its head below ZeRO-3; where that is its embedding, it is counted there.
+    lent = setting.placement == "replicated" and setting.stage < 3
+    copied = moves and not (lent and {*reference_head.weights} <= {*unique(reference)})
     return Census(
         policy=units,
         masks=_mask_unit(setting, readings),
-        heads=Unit((*head.weights, *(_as_copy(w) for w in reference_head.weights if moves))),
+        heads=Unit((*head.weights, *(_as_copy(w) for w in reference_head.weights if copied))),
         reference=(*reference, *([] if moves else [reference_head])) if own_engine else (),
         oracle=_oracle_units(setting),
         frozen_adapter=_frozen_adapter(setting, units),

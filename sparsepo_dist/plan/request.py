@@ -133,7 +133,7 @@ def resolve(request: Request) -> Setting:
     dtype = _dtype(ds_config, config.training.precision, request.device)
     policy = model_config(config.model.path, config)
     check_window(policy, config.data.max_length)
-    placement = config.models.placement() if needs.reference else None
+    placement = config.models.placement(request.gpus) if needs.reference else None
     engine = engine_config(ds_config, agreed, dtype, policy.hidden_size, Path("monitor"))
     _refuse_what_is_not_planned(engine)
     return Setting(

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from sparsepo_dist.engines.config import Placement
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.plan.plan import Plan, make_plan, usable
 from sparsepo_dist.plan.request import Request
@@ -86,8 +87,8 @@ def _switches(gpu_memory: float) -> list[Switch]:
             _micro_batch(gpu_memory),
         ),
         Switch("--ops.keep_bytes 0", "the head's logits are computed a second time", _forget_logits),
-        Switch("--reference.placement sharded", "the reference is gathered for each micro-batch", _sharded),
-        Switch("--reference.placement offload", "the reference is copied from the host for each micro-batch", _offload),
+        Switch("--reference.placement sharded", "the reference is gathered whenever it scores", _sharded),
+        Switch("--reference.placement offload", "the reference is copied from the host whenever it scores", _offload),
         Switch("--reference.placement adapter", "none: the reference is the model without its adapter", _adapter),
         Switch("ds_config: zero_optimization.stage 3", "weights are gathered for each micro-batch", _stage_3),
         Switch("ds_config: zero_optimization.offload_optimizer cpu", "the step runs on the host", _offload_optimizer),
@@ -146,18 +147,22 @@ def _forget_logits(request: Request) -> Request | None:
 
 
 def _sharded(request: Request) -> Request | None:
-    return _place(request, "sharded") if request.config.models.placement() == "replicated" else None
+    return _place(request, "sharded") if _placement(request) == "replicated" else None
 
 
 def _offload(request: Request) -> Request | None:
-    return _place(request, "offload") if request.config.models.placement() in ("replicated", "sharded") else None
+    return _place(request, "offload") if _placement(request) in ("replicated", "sharded") else None
 
 
 def _adapter(request: Request) -> Request | None:
     config = request.config
-    if config.model.adapter == "none" or config.reference.path or config.models.placement() == "adapter":
+    if config.model.adapter == "none" or config.reference.path or config.models.reference_is_policy:
         return None
     return _place(request, "adapter")
+
+
+def _placement(request: Request) -> Placement:
+    return request.config.models.placement(request.gpus)
 
 
 def _place(request: Request, placement: str) -> Request:

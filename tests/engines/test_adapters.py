@@ -226,9 +226,9 @@ def test_contradictions_are_named(case: str) -> None:
 
 
 def test_where_the_reference_lives_by_itself() -> None:
-    assert Models().placement() == "sharded"
-    assert Models(ModelConfig(adapter="qlora")).placement() == "adapter"
-    assert Models(ModelConfig(adapter="lora"), reference=ReferenceConfig("other")).placement() == "sharded"
+    assert (Models().placement(1), Models().placement(2)) == ("replicated", "sharded")
+    assert Models(ModelConfig(adapter="qlora")).placement(2) == "adapter"
+    assert Models(ModelConfig(adapter="lora"), reference=ReferenceConfig("other")).placement(2) == "sharded"
     Models(ModelConfig(adapter="lora", adapter_path="sft"), reference=ReferenceConfig(adapter_path="sft")).check(
         objective="dpo", needs_reference=True, needs_oracle=False
     )
