@@ -17,7 +17,7 @@ from sparsepo_dist.engines.checkpointing import checkpoint_activations
 from sparsepo_dist.engines.ds_config import engine_config, most_pairs_per_micro_batch, reference_config, zero_stage
 from sparsepo_dist.engines.loading import load_model
 from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel, parameter_groups
-from sparsepo_dist.engines.reference import ReferenceEngine
+from sparsepo_dist.engines.reference import ReferenceEngine, lends_head
 from sparsepo_dist.inputs import Inputs
 from sparsepo_dist.masks import Readings, ReferenceReadings, TokenMasker
 from sparsepo_dist.ops import Head
@@ -144,7 +144,7 @@ def _frozen_engine(
         kind=inputs.mask_kind if is_reference else None,
         masks=config.masks,
         head_leaves=is_reference and inputs.objective.requirements.divergence is not None,
-        head_is_lent=zero_stage(engine) < 3,
+        head_is_lent=lends_head(placement, zero_stage(engine)),
         ops=config.ops,
         device=inputs.device,
     )

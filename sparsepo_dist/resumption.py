@@ -131,8 +131,9 @@ def check_newest(inputs: Inputs) -> dict[str, Any] | None:
     if config.resume is None:
         return None
     folder = run_folder(config)
-    newest = CheckpointStore(folder / CHECKPOINTS).complete()[:1]
-    if config.resume != "auto":
+    if config.resume == "auto":
+        newest = CheckpointStore(folder / CHECKPOINTS).complete()[:1]
+    else:
         newest = [open_checkpoint(Path(config.resume))]
     if not newest:
         return None

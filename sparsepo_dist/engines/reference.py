@@ -32,6 +32,12 @@ class _Scorer(nn.Module):
         return hidden, None if self.head_stats is None else self.head_stats(hidden, batch.labels, None, None)[0]
 
 
+def lends_head(placement: Placement | None, stage: int) -> bool:
+    """Whether a head that leaves the reference for the policy's engine is the very tensor, not a copy: the reference
+    has it whole, and the policy's ZeRO stage leaves frozen parameters as they are."""
+    return placement == "replicated" and stage < 3
+
+
 class ReferenceEngine:
     """Scores batches with frozen parameters: hidden rows, log-probabilities, what masks read; never logits.
 
@@ -41,8 +47,7 @@ class ReferenceEngine:
         kind: what masks are made from, None for no masks.
         head_leaves: whether the head goes to the policy's engine (`take_head`), for a divergence; otherwise it stays
             here and gives log-probabilities.
-        head_is_lent: whether a head that leaves a `replicated` reference may be the very tensor, because the policy's
-            engine leaves frozen parameters as they are: below ZeRO-3. Otherwise it is a copy.
+        head_is_lent: as `lends_head` has it.
     """
 
     def __init__(
@@ -66,7 +71,7 @@ class ReferenceEngine:
         """Whether a pass brings weights here from elsewhere."""
         if placement == "replicated":
             scorer.to(device)
-        self._head = _frozen_head(model, lent=head_is_lent and placement == "replicated") if head_leaves else None
+        self._head = _frozen_head(model, lent=head_is_lent) if head_leaves else None
         """Until it is taken: the whole head, on every rank."""
         if placement == "replicated":
             return

@@ -14,6 +14,7 @@ from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from sparsepo_dist.engines.backbone import backbone
+from sparsepo_dist.engines.reference import lends_head
 from sparsepo_dist.engines.structure import adapt, empty_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import ReferenceReadings
@@ -122,10 +123,8 @@ def take_census(setting: Setting) -> Census:
     """
     models = [model and model.to_json_string() for model in (setting.policy, setting.reference, setting.oracle)]
     config = setting.config
-    parts = (
-        setting.dtype, setting.needs, setting.mask_kind, setting.placement, setting.stage < 3, config.models,
-        config.masks,
-    )  # fmt: skip
+    lent = lends_head(setting.placement, setting.stage)
+    parts = (setting.dtype, setting.needs, setting.mask_kind, setting.placement, lent, config.models, config.masks)
     key = repr((models, parts, config.data.layout))
     if key not in _taken:
         _taken[key] = _take_census(setting)
@@ -150,8 +149,8 @@ def _take_census(setting: Setting) -> Census:
         reference, reference_head = _units(scored, setting.element_size, frozenset(), trained=False)
     own_engine = setting.reference is not None and setting.placement != "cached"
     moves = setting.reference is not None and setting.needs.divergence is not None
-    # A reference that is whole lends its head below ZeRO-3; where that is its embedding, it is counted there.
-    lent = setting.placement == "replicated" and setting.stage < 3
+    # A head that is lent and is the reference's embedding is counted there.
+    lent = lends_head(setting.placement, setting.stage)
     copied = moves and not (lent and {*reference_head.weights} <= {*unique(reference)})
     return Census(
         policy=units,

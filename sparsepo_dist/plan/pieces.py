@@ -42,7 +42,8 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
     """The pieces of a step on one rank."""
     size, group = setting.element_size, scored_at_once(setting, census, micro_batches)
     scored = shape.times(group)
-    scoring, scoring_gathered = _scoring(setting, census, shape, scored)
+    gathered = policy_gathering(setting, census)
+    scoring, scoring_gathered = _scoring(setting, census, shape, scored, gathered)
     rows = scored.predicted
     # An objective that looks at the whole global batch first keeps all of it.
     packed = micro_batches if setting.needs.global_means and micro_batches > 1 else group
@@ -55,7 +56,7 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
         scoring=scoring,
         head=head_bytes(setting, census, shape)._replace(scoring=head_bytes(setting, census, scored).scoring),
         training=training(setting, census, micro_batches),
-        gathered=policy_gathering(setting, census),
+        gathered=gathered,
         scoring_gathered=scoring_gathered,
         rows=rows * read.width * size,
         readings=layers * rows * read.width * size + read.sites * rows * 4,
@@ -133,11 +134,13 @@ def frozen_decoders(setting: Setting, shape: BatchShape) -> list[Decoder]:
     ]
 
 
-def _scoring(setting: Setting, census: Census, shape: BatchShape, scored: BatchShape) -> tuple[int, int]:
+def _scoring(
+    setting: Setting, census: Census, shape: BatchShape, scored: BatchShape, policy: Gathered
+) -> tuple[int, int]:
     """Activations, and what is gathered, where the reference and the oracle score; zeros where nobody does."""
     if decoders := frozen_decoders(setting, scored):
         gathered = (engine.at("scoring") for engine in frozen_gathering(setting, census).values())
         return max(map(scoring_peak, decoders)), max(gathered, default=0)
     if setting.placement == "adapter":
-        return scoring_peak(policy_decoder(setting, shape)), policy_gathering(setting, census).at("scoring")
+        return scoring_peak(policy_decoder(setting, shape)), policy.at("scoring")
     return 0, 0
