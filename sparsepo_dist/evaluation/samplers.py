@@ -1,14 +1,14 @@
-"""What samples texts: transformers, or vLLM where it is installed."""
+"""What samples texts: transformers, or vLLM where it is installed. Neither is imported before it is asked for."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sparsepo_dist.evaluation.arguments import TRANSFORMERS, VLLM
-from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.evaluation.vllm_models import check_vllm
-from sparsepo_dist.evaluation.vllm_sampler import VllmSampler
-from sparsepo_dist.sentiment.sampling import Sampler
+if TYPE_CHECKING:
+    from sparsepo_dist.evaluation.vllm_sampler import VllmSampler
+    from sparsepo_dist.sentiment.sampling import Sampler
+
+TRANSFORMERS, VLLM = "transformers", "vllm"
 
 
 def check_backend(backend: str) -> None:
@@ -18,16 +18,29 @@ def check_backend(backend: str) -> None:
         UserError: says how to get it.
     """
     if backend == VLLM:
+        from sparsepo_dist.evaluation.vllm_sampler import check_vllm
+
         check_vllm()
 
 
-def load_sampler(backend: str, one: Target) -> Sampler | VllmSampler:
+def load_sampler(backend: str, model: str, adapter: str | None = None) -> Sampler | VllmSampler:
     """A loaded model that continues texts.
+
+    Args:
+        backend: TRANSFORMERS or VLLM.
+        model: folder or hub id.
+        adapter: folder of an adapter on it.
 
     Raises:
         UserError: the backend is not installed, or the model cannot be loaded.
     """
-    return (VllmSampler if backend == VLLM else Sampler)(one.model, one.adapter)
+    if backend == VLLM:
+        from sparsepo_dist.evaluation.vllm_sampler import VllmSampler
+
+        return VllmSampler(model, adapter)
+    from sparsepo_dist.sentiment.sampling import Sampler
+
+    return Sampler(model, adapter)
 
 
 def backend_settings(backend: str, batch_size: int) -> dict[str, Any]:

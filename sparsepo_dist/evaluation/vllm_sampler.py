@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +16,12 @@ from transformers import GenerationConfig
 from sparsepo_dist.engines.adapter_files import tokenizer_source
 from sparsepo_dist.engines.ds_config import has_bf16
 from sparsepo_dist.engines.loading import load_config, load_tokenizer
-from sparsepo_dist.errors import RunError, shortened
-from sparsepo_dist.evaluation.vllm_models import check_vllm, max_lora_rank
+from sparsepo_dist.errors import RunError, UserError, shortened
 from sparsepo_dist.sentiment.sampling import Nucleus, Sample, response_ends, text_ids, until_end
 
 _SEEDS = 2**31
+# The only values that vLLM's max_lora_rank has.
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class VllmSampler:
@@ -113,3 +116,30 @@ def _own_ends(model: str, config: Any) -> Any:
         return GenerationConfig.from_pretrained(model).eos_token_id
     except OSError:
         return config.eos_token_id
+
+
+def check_vllm() -> None:
+    """Refuse a machine without vLLM.
+
+    Raises:
+        UserError: says how to get it.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError(
+            "--backend vllm: vLLM is not installed; run `pip install vllm` in an environment with CUDA, or choose "
+            "another backend"
+        )
+
+
+def max_lora_rank(adapter: str) -> int:
+    """What vLLM must be told before it takes the adapter in a folder.
+
+    Raises:
+        UserError: it takes none of such a rank.
+    """
+    settings = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
+    rank = max(settings["r"], *(settings.get("rank_pattern") or {}).values(), 0)
+    for allowed in _RANKS:
+        if rank <= allowed:
+            return allowed
+    raise UserError(f"--backend vllm: the adapter {adapter} has rank {rank}, and vLLM takes {_RANKS[-1]} at most")

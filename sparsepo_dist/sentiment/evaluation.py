@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from sparsepo_dist.sentiment.divergence import ReferenceKL
-from sparsepo_dist.sentiment.prompts import unseen_prompts
+from sparsepo_dist.sentiment.prompts import UNSEEN, unseen_prompts
 from sparsepo_dist.sentiment.sampling import Sample, sample
 from sparsepo_dist.sentiment.scoring import SCORER, rewards
 
-UNSEEN_PROMPTS, SAMPLES_PER_PROMPT = 32, 4
 RESAMPLES = 10_000
 SHOWN = 5
-SEED = 1
 
 
 def evaluate(reference: Path, trained: Path, sparsity: dict[str, float]) -> dict[str, Any]:
@@ -25,9 +23,9 @@ def evaluate(reference: Path, trained: Path, sparsity: dict[str, float]) -> dict
 
     `sparsity` (of the masks on held-out pairs, from the training's metrics) is passed through.
     """
-    prompts = unseen_prompts(UNSEEN_PROMPTS)
+    prompts = unseen_prompts(UNSEEN.prompts)
     samples = {
-        name: sample(path, prompts, SAMPLES_PER_PROMPT, seed=SEED, description=f"sampling the {name} model")
+        name: sample(path, prompts, UNSEEN.samples, seed=UNSEEN.seed, description=f"sampling the {name} model")
         for name, path in (("reference", reference), ("trained", trained))
     }
     scores = {name: rewards(s.response for s in part) for name, part in samples.items()}
@@ -36,7 +34,7 @@ def evaluate(reference: Path, trained: Path, sparsity: dict[str, float]) -> dict
     return {
         "scorer": SCORER,
         "prompts": len(prompts),
-        "samples_per_prompt": SAMPLES_PER_PROMPT,
+        "samples_per_prompt": UNSEEN.samples,
         **{
             name: {"mean_reward": float(np.mean(scores[name])), "examples": _examples(samples[name], scores[name])}
             for name in samples
@@ -65,7 +63,7 @@ def response_kl(reference: Path, trained: Path, samples: Sequence[Sample]) -> fl
 
 def _examples(samples: Sequence[Sample], scores: Sequence[float]) -> list[dict[str, Any]]:
     """The first sample of the first few prompts: not chosen by their reward."""
-    step = SAMPLES_PER_PROMPT
+    step = UNSEEN.samples
     return [
         {"prompt": s.prompt, "response": s.response, "reward": score}
         for s, score in list(zip(samples, scores, strict=True))[: SHOWN * step : step]

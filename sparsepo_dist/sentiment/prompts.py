@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 # Openings and subjects are combined, so that whole subjects can be held out: an unseen prompt is about something new.
 OPENINGS = (
     "I just finished the {}",
@@ -26,6 +28,19 @@ SUBJECTS = (
 )  # fmt: skip
 UNSEEN_SUBJECTS = ("series", "restaurant", "trip", "book")
 HELDOUT_SUBJECTS = ("beach", "market")
+
+
+class Drawn(NamedTuple):
+    """How much is sampled to see what a model is worth."""
+
+    prompts: int
+    samples: int
+    """Of each prompt."""
+    seed: int
+
+
+UNSEEN = Drawn(prompts=32, samples=4, seed=1)
+"""What both models are compared on."""
 
 
 def training_prompts(count: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -19,8 +20,9 @@ from sparsepo_dist.evaluation.frontier import run as frontier_run
 from sparsepo_dist.evaluation.frontier.command import frontier
 from sparsepo_dist.evaluation.summary.command import summary
 from sparsepo_dist.evaluation.target import target
-from sparsepo_dist.evaluation.vllm_models import lm_eval_model, max_lora_rank
-from sparsepo_dist.evaluation.vllm_sampler import VllmSampler
+from sparsepo_dist.evaluation.vllm_models import lm_eval_model
+from sparsepo_dist.evaluation.vllm_sampler import VllmSampler, max_lora_rank
+from sparsepo_dist.sentiment import sampling
 from sparsepo_dist.sentiment.divergence import ReferenceKL
 from sparsepo_dist.sentiment.sampling import Nucleus, Sample, Sampler
 from tests.support.tiny import save_tiny_model
@@ -28,6 +30,14 @@ from tests.support.tiny import save_tiny_model
 PROMPTS = ["One film", "A much longer sentence about", "One film"]
 LIKELIEST = Nucleus(temperature=0.01, top_p=0.01, max_new_tokens=24)
 DRAWN = Nucleus(temperature=1.0, max_new_tokens=8)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_arithmetic() -> Iterator[None]:
+    """vLLM's stand-in computes in float32, and so must what it is compared with, whatever this machine multiplies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "has_bf16", lambda _: False)
+        yield
 
 
 @pytest.fixture(scope="module")

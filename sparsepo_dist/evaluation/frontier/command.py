@@ -14,8 +14,7 @@ from sparsepo_dist.evaluation.frontier.runs import shared_reference, trained_mod
 from sparsepo_dist.evaluation.frontier.scorers import VADER, scorer
 from sparsepo_dist.evaluation.prompts import read_texts
 from sparsepo_dist.evaluation.samplers import check_backend
-from sparsepo_dist.sentiment.evaluation import SAMPLES_PER_PROMPT, SEED, UNSEEN_PROMPTS
-from sparsepo_dist.sentiment.prompts import unseen_prompts
+from sparsepo_dist.sentiment.prompts import UNSEEN, unseen_prompts
 from sparsepo_dist.sentiment.sampling import Nucleus
 
 _DESCRIPTION = """Reward against response-level KL of many models: a table (JSON, CSV, Markdown) with the Pareto
@@ -92,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     add_sampling(parser)
     parser.set_defaults(
-        prompt_count=UNSEEN_PROMPTS, samples=SAMPLES_PER_PROMPT, seed=SEED, temperature=Nucleus.temperature,
+        prompt_count=UNSEEN.prompts, samples=UNSEEN.samples, seed=UNSEEN.seed, temperature=Nucleus.temperature,
         top_p=Nucleus.top_p, max_new_tokens=Nucleus.max_new_tokens, max_prompt_length=Nucleus.max_prompt_length,
         batch_size=96,
     )  # fmt: skip

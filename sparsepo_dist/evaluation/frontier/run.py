@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from sparsepo_dist.evaluation.arguments import TRANSFORMERS
 from sparsepo_dist.evaluation.frontier.figure import draw_frontier
 from sparsepo_dist.evaluation.frontier.pareto import Point, hypervolume, pareto
 from sparsepo_dist.evaluation.frontier.runs import REFERENCE, Trained
@@ -19,7 +18,7 @@ from sparsepo_dist.evaluation.frontier.scorers import Scorer
 from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.evaluation.results import Results, write_whole
-from sparsepo_dist.evaluation.samplers import backend_settings, load_sampler
+from sparsepo_dist.evaluation.samplers import TRANSFORMERS, backend_settings, load_sampler
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.sentiment.divergence import ReferenceKL
@@ -98,7 +97,7 @@ class Measurement:
         found = kept.finished("samples")
         if found is None:
             drawing = self._drawing
-            found = load_sampler(drawing.backend, target).sample(
+            found = load_sampler(drawing.backend, target.model, target.adapter).sample(
                 drawing.prompts, drawing.samples, seed=drawing.seed, settings=drawing.nucleus,
                 batch_size=drawing.batch_size, description=f"sampling {target.name}",
             )  # fmt: skip

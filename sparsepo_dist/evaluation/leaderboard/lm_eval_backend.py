@@ -21,7 +21,8 @@ from sparsepo_dist.errors import RankError, UserError, shortened
 from sparsepo_dist.evaluation.hub_mirror import check_dataset, is_offline, reading_from
 from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.evaluation.vllm_models import check_vllm, lm_eval_model
+from sparsepo_dist.evaluation.vllm_models import lm_eval_model
+from sparsepo_dist.evaluation.vllm_sampler import check_vllm
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM

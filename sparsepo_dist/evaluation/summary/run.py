@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sparsepo_dist.evaluation.arguments import TRANSFORMERS
 from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.evaluation.results import Results, write_whole
-from sparsepo_dist.evaluation.samplers import backend_settings, load_sampler
+from sparsepo_dist.evaluation.samplers import TRANSFORMERS, backend_settings, load_sampler
 from sparsepo_dist.evaluation.summary.metrics import COLUMNS, Metric, Task
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
@@ -80,7 +79,7 @@ def _sample(one: Target, kept: Results, tasks: Sequence[Task], sampling: Samplin
     for temperature in sampling.temperatures:
         if kept.finished(f"samples-{temperature:g}") is not None:
             continue
-        sampler = sampler or load_sampler(sampling.backend, one)
+        sampler = sampler or load_sampler(sampling.backend, one.model, one.adapter)
         drawn = sampler.sample(
             [task.prompt for task in tasks],
             sampling.samples,
