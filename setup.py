@@ -93,6 +93,6 @@ setup(
             "types-tqdm",
         ],
     },
-    entry_points={"console_scripts": ["sparsepo=sparsepo_dist.cli:main"]},
+    entry_points={"console_scripts": ["sparsepo=sparsepo_dist.commands.main:main"]},
     **kernels(),
 )

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks.measure import MIB, copy_bandwidth, describe, in_turn, matrix_rate, read_bandwidth
 from benchmarks.tables import table
-from sparsepo_dist.engines.distributed import keep_freed_memory
+from sparsepo_dist.engines.deepspeed.distributed import keep_freed_memory
 from sparsepo_dist.ops import Head, OpsConfig, token_stats
 from sparsepo_dist.ops.backend import choose_backend
 from sparsepo_dist.ops.kernels import Tile, TileKernels, finish, new_state

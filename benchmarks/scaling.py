@@ -22,12 +22,12 @@ from tqdm import tqdm
 from transformers import GPTJConfig, GPTNeoXConfig, PretrainedConfig
 
 from benchmarks.measure import describe
-from sparsepo_dist.engines.ds_config import load_ds_config
-from sparsepo_dist.parsing import parse_train
+from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.plan.machine import Machine, find_machine
 from sparsepo_dist.plan.plan import GIB, make_plan
 from sparsepo_dist.plan.request import Request
 from sparsepo_dist.plan.time import StepTime, step_time
+from sparsepo_dist.runs.parsing import parse_train
 
 GPUS = (8, 32, 128, 512, 1024)
 LARGE_BUCKETS = {"reduce_bucket_size": 200_000_000, "stage3_prefetch_bucket_size": 200_000_000}

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from tqdm import tqdm
 
 from benchmarks.measure import describe
-from sparsepo_dist.training.checkpoint_store import CheckpointStore
+from sparsepo_dist.training.checkpoints.store import CheckpointStore
 
 RANKS = 2
 START_SECONDS = 20  # until a start trains

@@ -31,7 +31,7 @@ from sparsepo_dist.engines.loading import load_tokenizer
 from sparsepo_dist.masks import MaskPair
 
 if TYPE_CHECKING:
-    from sparsepo_dist.inputs import Inputs
+    from sparsepo_dist.runs.inputs import Inputs
     from sparsepo_dist.training.trainer import Trainer
 
 
@@ -148,9 +148,9 @@ def our_arguments(work: Work, folder: Path) -> list[str]:
 
 def our_inputs(work: Work, folder: Path) -> Inputs:
     """What our own trainer is built from, after this process has joined the others."""
-    from sparsepo_dist.engines import distributed
-    from sparsepo_dist.inputs import load_inputs
-    from sparsepo_dist.parsing import parse_train
+    from sparsepo_dist.engines.deepspeed import distributed
+    from sparsepo_dist.runs.inputs import load_inputs
+    from sparsepo_dist.runs.parsing import parse_train
 
     distributed.prepare_environment()
     inputs = load_inputs(parse_train(our_arguments(work, folder)))
@@ -161,7 +161,7 @@ def our_inputs(work: Work, folder: Path) -> Inputs:
 
 def our_trainer(work: Work, inputs: Inputs, folder: Path) -> Trainer:
     """Our own trainer, which takes pairs in file order."""
-    from sparsepo_dist.assembly import build_trainer
+    from sparsepo_dist.runs.assembly import build_trainer
 
     trainer = build_trainer(inputs, folder)
     trainer.order = _InOrder(len(inputs.train), work.pairs_per_step, 0)

@@ -296,7 +296,7 @@ def main() -> None:
     scratch = Path(tempfile.mkdtemp(prefix="sparsepo-bench-"))
     smollm2 = arguments.smollm2
     if smollm2 is None:
-        from sparsepo_dist.sentiment.smollm2 import smollm2_folder
+        from sparsepo_dist.builtin.smollm2 import smollm2_folder
 
         smollm2 = smollm2_folder()
     models = {"smollm2-135m": smollm2, "pythia-70m": scratch / "pythia-70m"}

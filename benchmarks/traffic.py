@@ -28,12 +28,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from benchmarks.measure import MIB, describe
 from benchmarks.step_worker import Work, our_arguments
 from benchmarks.tables import table
-from sparsepo_dist.engines.ds_config import load_ds_config
-from sparsepo_dist.parsing import parse_train
+from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.plan.machine import Machine
 from sparsepo_dist.plan.plan import Plan, make_plan
 from sparsepo_dist.plan.request import Request
 from sparsepo_dist.plan.time import step_time
+from sparsepo_dist.runs.parsing import parse_train
 
 ROOT = Path(__file__).resolve().parents[1]
 RANKS = 2
@@ -217,7 +217,7 @@ def main() -> None:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     smollm2 = arguments.smollm2
     if smollm2 is None:
-        from sparsepo_dist.sentiment.smollm2 import smollm2_folder
+        from sparsepo_dist.builtin.smollm2 import smollm2_folder
 
         smollm2 = smollm2_folder()
     scratch = Path(tempfile.mkdtemp(prefix="sparsepo-traffic-"))

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from benchmarks.collectives import Counter, logged_by_deepspeed
 from benchmarks.measure import copy_bandwidth, in_turn, matrix_rate
 from benchmarks.step_worker import Work, our_inputs, our_trainer
-from sparsepo_dist.engines import distributed
+from sparsepo_dist.engines.deepspeed import distributed
 
 SIZES = (2**12, 2**24)
 """Bytes of the whole buffers that links are timed with."""

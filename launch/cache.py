@@ -3,7 +3,7 @@
 
 import sys
 
-from sparsepo_dist.cli import cache
+from sparsepo_dist.commands.main import cache
 
 if __name__ == "__main__":
     sys.exit(cache(sys.argv[1:]))

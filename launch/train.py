@@ -4,11 +4,11 @@
 import sys
 from pathlib import Path
 
-from sparsepo_dist.cli import guarded, say
-from sparsepo_dist.engines.distributed import rank
-from sparsepo_dist.parsing import parse_train
+from sparsepo_dist.commands.main import guarded, say
+from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.report.build import build_report
-from sparsepo_dist.run import run
+from sparsepo_dist.runs.parsing import parse_train
+from sparsepo_dist.runs.run import run
 
 
 def main() -> None:

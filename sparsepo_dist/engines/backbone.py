@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch
-from sparsepo_dist.engines.attention import model_inputs
+from sparsepo_dist.engines.attention.inputs import model_inputs
 from sparsepo_dist.errors import UserError
 
 

@@ -24,8 +24,8 @@ from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.engines.adapters import keep_packed, quantisation
-from sparsepo_dist.engines.attention_choice import CPU, AttentionSetting, attention_implementation, tried_attention
+from sparsepo_dist.engines.adapters.lora import keep_packed, quantisation
+from sparsepo_dist.engines.attention.choice import CPU, AttentionSetting, attention_implementation, tried_attention
 from sparsepo_dist.engines.config import AttentionName
 from sparsepo_dist.errors import UserError, shortened
 

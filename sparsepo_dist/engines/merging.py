@@ -7,7 +7,7 @@ from pathlib import Path
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from sparsepo_dist.engines.adapter_files import KEY_PREFIX, adapter_settings, adapter_weights, tokenizer_source
+from sparsepo_dist.engines.adapters.files import KEY_PREFIX, adapter_settings, adapter_weights, tokenizer_source
 from sparsepo_dist.engines.loading import load_config, load_tokenizer
 from sparsepo_dist.errors import UserError
 

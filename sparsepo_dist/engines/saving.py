@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsepo_dist.engines.adapter_files import save_adapter
-from sparsepo_dist.engines.adapters import POLICY, has_adapters
-from sparsepo_dist.engines.distributed import rank
+from sparsepo_dist.engines.adapters.files import save_adapter
+from sparsepo_dist.engines.adapters.lora import POLICY, has_adapters
+from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.engines.policy import PolicyEngine
 
 MASKS = "masks.safetensors"

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.engines.adapters import add_adapters
-from sparsepo_dist.engines.attention_choice import AttentionSetting
+from sparsepo_dist.engines.adapters.lora import add_adapters
+from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.loading import attention_for, check_complete
 from sparsepo_dist.errors import UserError, shortened

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sparsepo_dist.evaluation.samplers import TRANSFORMERS, VLLM
+from sparsepo_dist.sampling.backends import TRANSFORMERS, VLLM
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

@@ -21,13 +21,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch
-from sparsepo_dist.engines import flex
-from sparsepo_dist.engines.attention_choice import AttentionSetting
+from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
+from sparsepo_dist.engines.attention import flex
+from sparsepo_dist.engines.attention.choice import AttentionSetting
+from sparsepo_dist.engines.attention.varlen import VARLEN
 from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.checkpointing import checkpoint_activations
 from sparsepo_dist.engines.config import AttentionName, Checkpointing, LoraSettings
 from sparsepo_dist.engines.structure import adapt, empty_model, make_fake
-from sparsepo_dist.engines.varlen import VARLEN
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.plan.shapes import BatchShape, batch_like
 from sparsepo_dist.plan.tracker import LiveBytes

@@ -19,9 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
+from sparsepo_dist.engines.attention.blockwise import BLOCKWISE
+from sparsepo_dist.engines.attention.flex import FLEX
 from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.blockwise import BLOCKWISE
-from sparsepo_dist.engines.flex import FLEX
 from sparsepo_dist.engines.structure import make_fake
 from sparsepo_dist.ops.tiles import plan_tiles
 from sparsepo_dist.plan.activations import FEWER, MORE, Decoder, linears, short_model

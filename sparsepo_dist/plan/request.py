@@ -12,13 +12,13 @@ import torch
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from transformers import AutoConfig, PretrainedConfig
 
-from sparsepo_dist.config import RunConfig
 from sparsepo_dist.engines.config import LoraSettings, Placement
-from sparsepo_dist.engines.ds_config import agree, engine_config, precision, reference_config
+from sparsepo_dist.engines.deepspeed.ds_config import agree, engine_config, precision, reference_config
 from sparsepo_dist.engines.loading import check_window, load_config
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, resolve_kind
 from sparsepo_dist.objectives import Requirements, build_objective
+from sparsepo_dist.runs.config import RunConfig
 
 Device = Literal["cuda", "cpu"]
 
@@ -156,7 +156,7 @@ def resolve(request: Request) -> Setting:
 def model_config(path: str, config: RunConfig) -> PretrainedConfig:
     """A model's configuration; of the built-in one it is in the package's file."""
     if path.startswith("builtin:"):
-        from sparsepo_dist.sentiment.smollm2 import gguf_file
+        from sparsepo_dist.builtin.smollm2 import gguf_file
 
         file = gguf_file()
         return AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
@@ -167,7 +167,7 @@ def adapter_shape(config: RunConfig) -> LoraSettings:
     """Settings of the policy's adapter; a saved one's are in its folder."""
     if config.model.adapter_path is None:
         return config.lora
-    from sparsepo_dist.engines.adapter_files import adapter_settings
+    from sparsepo_dist.engines.adapters.files import adapter_settings
 
     saved = adapter_settings(config.model.adapter_path, "model.adapter_path")
     targets = saved.target_modules if isinstance(saved.target_modules, str) else sorted(saved.target_modules or ())

@@ -13,7 +13,7 @@ from sparsepo_dist.data.balance import MicroBatchPlan, imbalance, pair_tokens, p
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.order import SampleOrder
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.distributed import rank, world_size
+from sparsepo_dist.engines.deepspeed.distributed import rank, world_size
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from sparsepo_dist.engines.distributed import rank, world_size
+from sparsepo_dist.engines.deepspeed.distributed import rank, world_size
 from sparsepo_dist.errors import RunError, StoppedError
-from sparsepo_dist.training.checkpoint_store import Checkpoint
-from sparsepo_dist.training.checkpointer import Checkpointer
-from sparsepo_dist.training.control import StopRequest, agree
+from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer
+from sparsepo_dist.training.checkpoints.store import Checkpoint
 from sparsepo_dist.training.metrics import MetricsWriter
+from sparsepo_dist.training.supervision.control import StopRequest, agree
+from sparsepo_dist.training.supervision.watchdog import Watchdog
 from sparsepo_dist.training.trainer import StepResult, Trainer
-from sparsepo_dist.training.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 

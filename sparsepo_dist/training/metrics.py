@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sparsepo_dist.engines.distributed import rank
+from sparsepo_dist.engines.deepspeed.distributed import rank
 
 
 class MetricSums:

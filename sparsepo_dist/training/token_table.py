@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from sparsepo_dist.contracts import TokenizedPair, TokenMasks, TokenStats
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.distributed import rank
+from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.training.trainer import Trainer
 
 DECIMALS = 6

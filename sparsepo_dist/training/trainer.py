@@ -15,17 +15,17 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
-from sparsepo_dist.engines.cached import Reference
-from sparsepo_dist.engines.distributed import world_size
+from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.policy import PolicyEngine
-from sparsepo_dist.engines.reference import ReferenceEngine
+from sparsepo_dist.engines.reference.cached import Reference
+from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.objectives import Objective
 from sparsepo_dist.training.batches import MicroBatches, StepBatches, sample_order
 from sparsepo_dist.training.config import TrainingConfig
 from sparsepo_dist.training.global_means import GlobalMeans
 from sparsepo_dist.training.metrics import MetricSums
-from sparsepo_dist.training.progress import Progress
 from sparsepo_dist.training.schedule import learning_rate_factor
+from sparsepo_dist.training.supervision.progress import Progress
 
 
 class StepResult(NamedTuple):

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
 
+from sparsepo_dist.builtin.rewards import rewards
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.frontier import run
 from sparsepo_dist.evaluation.frontier.command import frontier
 from sparsepo_dist.evaluation.frontier.pareto import hypervolume, pareto
 from sparsepo_dist.evaluation.frontier.scorers import scorer
-from sparsepo_dist.sentiment.sampling import Sample
-from sparsepo_dist.sentiment.scoring import rewards
+from sparsepo_dist.sampling.generator import Sample
 from tests.support.tiny import VOCABULARY, save_tiny_model, tiny_tokenizer
 
 SIDE = 8

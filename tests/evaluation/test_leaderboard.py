@@ -19,13 +19,13 @@ from lm_eval.tasks import TaskManager
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from sparsepo_dist.builtin.smollm2 import smollm2_folder
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.hub_mirror import reading_from
 from sparsepo_dist.evaluation.leaderboard import run as leaderboard_run
 from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions, parse_options
 from sparsepo_dist.evaluation.leaderboard.lm_eval_backend import CPU_BATCH_SIZE
 from sparsepo_dist.evaluation.leaderboard.run import run_leaderboard
-from sparsepo_dist.sentiment.smollm2 import smollm2_folder
 from tests.support.tiny import save_tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,15 +16,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparsepo_dist.errors import RunError, UserError
 from sparsepo_dist.evaluation.code import command as code
+from sparsepo_dist.evaluation.divergence import ReferenceKL
 from sparsepo_dist.evaluation.frontier import run as frontier_run
 from sparsepo_dist.evaluation.frontier.command import frontier
 from sparsepo_dist.evaluation.summary.command import summary
 from sparsepo_dist.evaluation.target import target
-from sparsepo_dist.evaluation.vllm_models import lm_eval_model
-from sparsepo_dist.evaluation.vllm_sampler import VllmSampler, max_lora_rank
-from sparsepo_dist.sentiment import sampling
-from sparsepo_dist.sentiment.divergence import ReferenceKL
-from sparsepo_dist.sentiment.sampling import Nucleus, Sample, Sampler
+from sparsepo_dist.evaluation.vllm_lm_eval import lm_eval_model
+from sparsepo_dist.sampling import generator
+from sparsepo_dist.sampling.generator import Nucleus, Sample, Sampler
+from sparsepo_dist.sampling.vllm import VllmSampler, max_lora_rank
 from tests.support.tiny import save_tiny_model
 
 PROMPTS = ["One film", "A much longer sentence about", "One film"]
@@ -36,7 +36,7 @@ DRAWN = Nucleus(temperature=1.0, max_new_tokens=8)
 def same_arithmetic() -> Iterator[None]:
     """vLLM's stand-in computes in float32, and so must what it is compared with, whatever this machine multiplies."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "has_bf16", lambda _: False)
+        patch.setattr(generator, "has_bf16", lambda _: False)
         yield
 
 

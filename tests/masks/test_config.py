@@ -10,7 +10,7 @@ import pytest
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, resolve_kind, unused_options
 from sparsepo_dist.masks.config import _ONLY_FOR
-from sparsepo_dist.parsing import train_parser
+from sparsepo_dist.runs.parsing import train_parser
 
 WRONG = {
     "dropout": {"dropout": 1.0},

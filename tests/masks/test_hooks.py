@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.adapters import add_adapters, as_reference
+from sparsepo_dist.engines.adapters.lora import add_adapters, as_reference
 from sparsepo_dist.engines.backbone import backbone
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.loading import load_config, load_model

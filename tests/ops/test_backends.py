@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsepo_dist import doctor
+from sparsepo_dist.commands import doctor
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.ops import OpsConfig, backend, compiled, token_stats
 from tests.support.head import backend_config, has_instruction_set, inputs

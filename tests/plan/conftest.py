@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from transformers import GPTJConfig, GPTNeoXConfig, PretrainedConfig
 
-from sparsepo_dist.engines.ds_config import load_ds_config
-from sparsepo_dist.parsing import parse_train
+from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.plan.request import Device, Request
+from sparsepo_dist.runs.parsing import parse_train
 from tests.plan.measuring import arguments
 
 MODELS: dict[str, PretrainedConfig] = {

@@ -11,12 +11,12 @@ from typing import Any
 import deepspeed.runtime.zero.partitioned_param_coordinator as coordinator
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-from sparsepo_dist.assembly import build_trainer
-from sparsepo_dist.cli import guarded
-from sparsepo_dist.engines import distributed
-from sparsepo_dist.inputs import load_inputs
-from sparsepo_dist.parsing import parse_train
-from sparsepo_dist.run import open_run
+from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.runs.assembly import build_trainer
+from sparsepo_dist.runs.inputs import load_inputs
+from sparsepo_dist.runs.parsing import parse_train
+from sparsepo_dist.runs.run import open_run
 from sparsepo_dist.training.trainer import Trainer
 
 STEPS = 4  # ZeRO-3 records modules in the second pass and follows the record from the third on

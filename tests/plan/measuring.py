@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from sparsepo_dist.engines.ds_config import load_ds_config
-from sparsepo_dist.parsing import parse_train
+from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.plan.plan import Plan, make_plan
 from sparsepo_dist.plan.request import Device, Request
+from sparsepo_dist.runs.parsing import parse_train
 from tests.plan.memory_worker import GLIBC_TUNABLES
 from tests.support.runs import launch
 from tests.support.tiny import tiny_tokenizer

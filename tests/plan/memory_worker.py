@@ -11,13 +11,13 @@ import re
 import sys
 from pathlib import Path
 
-from sparsepo_dist.assembly import build_trainer
-from sparsepo_dist.cli import guarded
-from sparsepo_dist.engines import distributed
-from sparsepo_dist.inputs import load_inputs
-from sparsepo_dist.parsing import parse_train
-from sparsepo_dist.run import open_run
-from sparsepo_dist.training.checkpointer import Checkpointer
+from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.runs.assembly import build_trainer
+from sparsepo_dist.runs.inputs import load_inputs
+from sparsepo_dist.runs.parsing import parse_train
+from sparsepo_dist.runs.run import open_run
+from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer
 from sparsepo_dist.training.loop import TrainingLoop
 
 GLIBC_TUNABLES = ":".join(

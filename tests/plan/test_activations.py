@@ -8,9 +8,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines import attention_choice
+from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
+from sparsepo_dist.engines.attention import choice
 from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.checkpointing import checkpoint_activations
 from sparsepo_dist.engines.config import Checkpointing
 from sparsepo_dist.engines.loading import attention_for
 from sparsepo_dist.plan.activations import SMALL_VOCABULARY, Activations, Decoder, activations, scoring_peak
@@ -115,7 +115,7 @@ def test_on_gpus_attention_keeps_its_inputs_its_output_and_a_number_for_each_row
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same as the CPU's fused kernel keeps of a single causal block, which needs no mask either."""
-    monkeypatch.setattr(attention_choice, "_FLEX_NARROWEST", 8)
+    monkeypatch.setattr(choice, "_FLEX_NARROWEST", 8)
     planned = decoder(family, layers=3, checkpointing=False)
     one = [PairShape(128, 129, 1)]
     flex, fused = (activations(planned._replace(shape=batch_of(one, "packed", device))) for device in ("cuda", "cpu"))

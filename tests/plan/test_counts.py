@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.adapters import add_adapters, quantisation
+from sparsepo_dist.engines.adapters.lora import add_adapters, quantisation
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.masks import MaskConfig
 from sparsepo_dist.masks.learned import MaskHeads

@@ -18,11 +18,11 @@ from unittest.mock import patch
 
 import torch
 
-from sparsepo_dist.engines.distributed import rank
+from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.engines.policy import PolicyEngine
-from sparsepo_dist.training import checkpointer
-from sparsepo_dist.training.checkpoint_store import CheckpointStore
-from sparsepo_dist.training.progress import Progress
+from sparsepo_dist.training.checkpoints import checkpointer
+from sparsepo_dist.training.checkpoints.store import CheckpointStore
+from sparsepo_dist.training.supervision.progress import Progress
 from sparsepo_dist.training.trainer import Trainer
 
 Fault = dict[str, Any]
@@ -104,7 +104,7 @@ def _before(target: Any, name: str) -> Callable[[Callable[[], None]], Any]:
 
 
 def _before_the_engines(act: Callable[[], None]) -> Any:
-    import sparsepo_dist.run as module
+    import sparsepo_dist.runs.run as module
 
     return _before(module, "build_trainer")(act)
 

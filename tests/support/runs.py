@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from sparsepo_dist.cli import guarded
-from sparsepo_dist.parsing import parse_train
+from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.runs.parsing import parse_train
 
 VOLATILE = ("tokens_per_second", "seconds", "imbalance")
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +90,7 @@ def assert_same_curve(run: Path, other: Path, tolerance: float = 1e-5) -> None:
 
 def main() -> None:
     """The worker: every run of the plan in turn, in this process."""
-    from sparsepo_dist.run import run
+    from sparsepo_dist.runs.run import run
 
     gc.freeze()  # DeepSpeed collects garbage several times a run, most of the time over imported objects
     for arguments in json.loads(Path(sys.argv[1]).read_text()).values():

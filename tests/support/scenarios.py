@@ -19,12 +19,12 @@ from unittest.mock import patch
 
 from safetensors.torch import load_file
 
-from sparsepo_dist.cli import guarded
-from sparsepo_dist.engines.distributed import rank
+from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
-from sparsepo_dist.parsing import parse_train
+from sparsepo_dist.runs.parsing import parse_train
 from sparsepo_dist.training.batches import MicroBatches
-from sparsepo_dist.training.checkpoint_store import CheckpointStore
+from sparsepo_dist.training.checkpoints.store import CheckpointStore
 from tests.support.faults import Fault, injected
 from tests.support.runs import launch
 
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _play(entry: Scenario, result: Path) -> None:
-    from sparsepo_dist.run import run
+    from sparsepo_dist.runs.run import run
 
     config = parse_train(entry["arguments"])
     started = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -20,7 +20,7 @@ from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.sandbox.limits import Limits
 from sparsepo_dist.evaluation.sandbox.self_test import check_machine
 from sparsepo_dist.evaluation.target import Target, target
-from sparsepo_dist.evaluation.vllm_sampler import check_vllm
+from sparsepo_dist.sampling.vllm import check_vllm
 
 Say = Callable[[str], None]
 LIMITS = Limits()

@@ -17,7 +17,7 @@ from sparsepo_dist.evaluation.code.generation import Generation
 from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, Problem
 from sparsepo_dist.evaluation.hub_mirror import reading_from
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.evaluation.vllm_models import lm_eval_model
+from sparsepo_dist.evaluation.vllm_lm_eval import lm_eval_model
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM

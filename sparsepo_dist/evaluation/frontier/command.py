@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparsepo_dist.builtin.prompts import UNSEEN, unseen_prompts
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.arguments import add_sampling, temperature
 from sparsepo_dist.evaluation.frontier.pareto import Point
@@ -13,9 +14,8 @@ from sparsepo_dist.evaluation.frontier.run import MARGIN, Drawing, write_frontie
 from sparsepo_dist.evaluation.frontier.runs import shared_reference, trained_models
 from sparsepo_dist.evaluation.frontier.scorers import VADER, scorer
 from sparsepo_dist.evaluation.prompts import read_texts
-from sparsepo_dist.evaluation.samplers import check_backend
-from sparsepo_dist.sentiment.prompts import UNSEEN, unseen_prompts
-from sparsepo_dist.sentiment.sampling import Nucleus
+from sparsepo_dist.sampling.backends import check_backend
+from sparsepo_dist.sampling.generator import Nucleus
 
 _DESCRIPTION = """Reward against response-level KL of many models: a table (JSON, CSV, Markdown) with the Pareto
 frontier and hypervolumes, and a figure. Samples, rewards and KL are kept below --output: what is finished is not done

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsepo_dist.evaluation.divergence import ReferenceKL
 from sparsepo_dist.evaluation.frontier.figure import draw_frontier
 from sparsepo_dist.evaluation.frontier.pareto import Point, hypervolume, pareto
 from sparsepo_dist.evaluation.frontier.runs import REFERENCE, Trained
@@ -18,11 +19,10 @@ from sparsepo_dist.evaluation.frontier.scorers import Scorer
 from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.evaluation.results import Results, write_whole
-from sparsepo_dist.evaluation.samplers import TRANSFORMERS, backend_settings, load_sampler
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.sentiment.divergence import ReferenceKL
-from sparsepo_dist.sentiment.sampling import Nucleus, Sample
+from sparsepo_dist.sampling.backends import TRANSFORMERS, backend_settings, load_sampler
+from sparsepo_dist.sampling.generator import Nucleus, Sample
 
 MARGIN = 1.1
 """The hypervolume's reference point lies so many times as far as the farthest model, so that that one counts too."""

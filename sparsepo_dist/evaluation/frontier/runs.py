@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from sparsepo_dist.builtin.smollm2 import smollm2_folder
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.models import split_name
 from sparsepo_dist.evaluation.target import Target, target
-from sparsepo_dist.inputs import BUILTIN_MODEL
-from sparsepo_dist.sentiment.smollm2 import smollm2_folder
+from sparsepo_dist.runs.inputs import BUILTIN_MODEL
 
 REFERENCE = "reference"
 

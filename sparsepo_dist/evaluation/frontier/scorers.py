@@ -10,12 +10,12 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification
 
+from sparsepo_dist.builtin.rewards import SCORER, rewards
 from sparsepo_dist.engines.loading import check_complete, load_tokenizer
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.evaluation.encoders import longest_input
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.sentiment.sampling import Sample
-from sparsepo_dist.sentiment.scoring import SCORER, rewards
+from sparsepo_dist.sampling.generator import Sample
 
 VADER = "vader"
 _BATCH = 32

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str], scripts: Path, say: Callable[[str], None]) ->
     """Do what a command line asks for; `scripts` is the folder of the drivers."""
     given = parser().parse_args(arguments)
     if given.command == "export":
-        from sparsepo_dist.evaluation.checkpoints import export_checkpoint
+        from sparsepo_dist.training.checkpoints.export import export_checkpoint
 
         folder = export_checkpoint(
             given.checkpoint, given.output, fp32=given.fp32, trust_remote_code=given.trust_remote_code

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO
 
 from sparsepo_dist.errors import RunError, UserError
-from sparsepo_dist.evaluation.checkpoints import export_checkpoint
 from sparsepo_dist.evaluation.jobs.locks import held, lock
 from sparsepo_dist.evaluation.jobs.spec import Plan
 from sparsepo_dist.evaluation.jobs.store import Job, JobStore
@@ -24,8 +23,9 @@ from sparsepo_dist.evaluation.jobs.submission import (
 )
 from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.target import FINAL
-from sparsepo_dist.run_folder import CHECKPOINTS, LOCK
-from sparsepo_dist.training.checkpoint_store import COMPLETE, Checkpoint, CheckpointStore
+from sparsepo_dist.runs.folder import CHECKPOINTS, LOCK
+from sparsepo_dist.training.checkpoints.export import export_checkpoint
+from sparsepo_dist.training.checkpoints.store import COMPLETE, Checkpoint, CheckpointStore
 
 log = logging.getLogger(__name__)
 _MOST_STEPS_NAMED = 20

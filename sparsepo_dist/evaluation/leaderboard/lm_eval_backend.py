@@ -15,14 +15,14 @@ import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
-from sparsepo_dist.engines.adapter_files import tokenizer_source
-from sparsepo_dist.engines.distributed import rank
+from sparsepo_dist.engines.adapters.files import tokenizer_source
+from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import RankError, UserError, shortened
 from sparsepo_dist.evaluation.hub_mirror import check_dataset, is_offline, reading_from
 from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.evaluation.vllm_models import lm_eval_model
-from sparsepo_dist.evaluation.vllm_sampler import check_vllm
+from sparsepo_dist.evaluation.vllm_lm_eval import lm_eval_model
+from sparsepo_dist.sampling.vllm import check_vllm
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM

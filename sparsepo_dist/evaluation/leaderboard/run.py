@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sparsepo_dist.engines.distributed import rank, world_size
+from sparsepo_dist.engines.deepspeed.distributed import rank, world_size
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.hub_mirror import check_mirror
 from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions

@@ -9,11 +9,11 @@ from pathlib import Path
 from sparsepo_dist.evaluation.arguments import add_sampling, positive, temperature
 from sparsepo_dist.evaluation.models import named_targets
 from sparsepo_dist.evaluation.prompts import read_texts
-from sparsepo_dist.evaluation.samplers import check_backend
 from sparsepo_dist.evaluation.summary.bertscore import bertscore
 from sparsepo_dist.evaluation.summary.edna import edna
 from sparsepo_dist.evaluation.summary.metrics import Metric, Task, rouge_l, self_bleu
 from sparsepo_dist.evaluation.summary.run import Sampling, summarise
+from sparsepo_dist.sampling.backends import check_backend
 
 _DESCRIPTION = """Sample summaries of Reddit TL;DR posts and measure them: ROUGE-L F1 (stemmed), BERTScore F1 (IDF),
 self-BLEU, and EDNA where the package summac is installed. One table for all models, as JSON, CSV and Markdown. Samples

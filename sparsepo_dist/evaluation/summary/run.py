@@ -13,11 +13,11 @@ import numpy as np
 from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.evaluation.results import Results, write_whole
-from sparsepo_dist.evaluation.samplers import TRANSFORMERS, backend_settings, load_sampler
 from sparsepo_dist.evaluation.summary.metrics import COLUMNS, Metric, Task
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.sentiment.sampling import Nucleus
+from sparsepo_dist.sampling.backends import TRANSFORMERS, backend_settings, load_sampler
+from sparsepo_dist.sampling.generator import Nucleus
 
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0)
 

@@ -1,0 +1,83 @@
+"""Preference pairs of the sentiment experiment: samples of the model itself, ranked by their reward."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sparsepo_dist.builtin.cache import cache_folder, made_once
+from sparsepo_dist.builtin.prompts import heldout_prompts, training_prompts
+from sparsepo_dist.builtin.rewards import SCORER, rewards
+from sparsepo_dist.builtin.smollm2 import smollm2_folder
+from sparsepo_dist.sampling import generator
+
+TRAINING_PROMPTS, HELDOUT_PROMPTS, SAMPLES_PER_PROMPT = 64, 4, 6
+PAIRS_PER_PROMPT = 2
+LEAST_DIFFERENCE = 0.2
+SEED = 0
+
+
+class SentimentFiles(NamedTuple):
+    """What the experiment trains on."""
+
+    model: Path
+    train: Path
+    heldout: Path
+
+
+def sentiment_files() -> SentimentFiles:
+    """Model and pairs; what is missing is made, with progress bars, while other processes of the machine wait."""
+    model = smollm2_folder()
+    fingerprint = _fingerprint(model)
+    train = _pairs_file(model, fingerprint, "train", training_prompts(TRAINING_PROMPTS))
+    heldout = _pairs_file(model, fingerprint, "heldout", heldout_prompts(HELDOUT_PROMPTS))
+    return SentimentFiles(model, train, heldout)
+
+
+def _pairs_file(model: Path, fingerprint: str, split: str, prompts: Sequence[str]) -> Path:
+    settings = [
+        list(prompts), SAMPLES_PER_PROMPT, PAIRS_PER_PROMPT, LEAST_DIFFERENCE, SEED, SCORER, fingerprint,
+        generator.MAX_NEW_TOKENS, generator.TEMPERATURE, generator.TOP_P,
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+
+    def make(path: Path) -> None:
+        samples = generator.sample(
+            model, prompts, SAMPLES_PER_PROMPT, seed=SEED, description=f"sampling {split} responses"
+        )
+        rows = list(rank_pairs([(s.prompt, s.response) for s in samples]))
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    return made_once(cache_folder() / f"sentiment-{split}-{digest}.jsonl", make)
+
+
+def _fingerprint(model: Path) -> str:
+    """SHA-256 of the model's configuration and weights: a folder of the same name may hold another model."""
+    digest = hashlib.sha256()
+    for path in [model / "config.json", *sorted(model.glob("*.safetensors"))]:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def rank_pairs(samples: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Rows of (prompt, response) samples that lie together by prompt: best against worst, then second-best against
+    second-worst, where the rewards differ by more than LEAST_DIFFERENCE and neither response is blank."""
+    scores = rewards(response for _, response in samples)
+    by_prompt: dict[str, list[tuple[float, str]]] = {}
+    for (prompt, response), score in zip(samples, scores, strict=True):
+        if response.strip():
+            by_prompt.setdefault(prompt, []).append((score, response))
+    for prompt, scored in by_prompt.items():
+        scored.sort(key=lambda item: item[0])
+        for place in range(min(PAIRS_PER_PROMPT, len(scored) // 2)):
+            (low, rejected), (high, chosen) = scored[place], scored[-1 - place]
+            if high - low > LEAST_DIFFERENCE:
+                yield {
+                    "prompt": prompt, "chosen": chosen, "rejected": rejected,
+                    "chosen_score": high, "rejected_score": low,
+                }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Command lines: one file a command, and how entry points end."""

@@ -1,0 +1,147 @@
+"""The reference as a cache on disk: what it needs to say, of what it was made, and how it stands in for an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
+from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, CachedReadings, ReferenceCache
+from sparsepo_dist.engines.reference.engine import ReferenceEngine
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import sha256
+from sparsepo_dist.masks import MaskConfig, MaskKind
+from sparsepo_dist.objectives import Requirements
+from sparsepo_dist.ops import Head
+
+_WEIGHTS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json")
+
+
+def stored_fields(needs: Requirements, kind: MaskKind | None, masks: MaskConfig) -> list[str]:
+    """What of ReferenceOutputs an objective with such masks reads."""
+    fields = []
+    if needs.divergence is not None or (kind == "learned" and masks.layers == "last"):
+        fields.append("final_hidden")
+    if kind == "learned" and masks.layers == "all":
+        fields.append("layer_hidden")
+    if needs.divergence is None:
+        fields.append("logps")
+    if kind == "activation":
+        fields.append("mask")
+    return fields
+
+
+def cache_key(
+    path: str, adapter: str | None, dtype: torch.dtype, needs: Requirements, kind: MaskKind | None, masks: MaskConfig,
+    known: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What a cache depends on besides its pairs: weights, number format, what is stored, how masks were made.
+
+    Tokenizer, data and truncation are in the pairs' own keys, which are made of their token ids.
+
+    Args:
+        known: the key of a cache: files of the size and time written there are taken to be the same.
+    """
+    files = {"model": _files(path), "adapter": _files(adapter) if adapter is not None else {}}
+    reading = {name: getattr(masks, name) for name in _ACTIVATION_OPTIONS} if kind == "activation" else {}
+    return {
+        "files": {
+            part: {name: _entry(file, _at(known, part, name)) for name, file in found.items()}
+            for part, found in files.items()
+        },
+        "dtype": str(dtype).removeprefix("torch."),
+        "fields": stored_fields(needs, kind, masks),
+        "masks": reading,
+    }
+
+
+_ACTIVATION_OPTIONS = ("sites", "site_types", "site_patterns", "normalisation", "clip")
+
+
+def check_key(cache: ReferenceCache, wanted: Mapping[str, Any]) -> None:
+    """Raise UserError if a cache is not of what is configured; every difference is named."""
+    wrong = []
+    for part in ("model", "adapter"):
+        theirs, ours = cache.key["files"].get(part, {}), wanted["files"][part]
+        changed = [n for n in sorted(theirs.keys() | ours.keys()) if _digest(theirs.get(n)) != _digest(ours.get(n))]
+        if changed:
+            wrong.append(f"the reference's {part} is another ({', '.join(changed)})")
+    for name in ("dtype", "masks"):
+        if cache.key[name] != wanted[name]:
+            wrong.append(f"{name} there: {cache.key[name]}, here: {wanted[name]}")
+    lacking = [name for name in wanted["fields"] if name not in cache.fields]
+    if lacking:
+        wrong.append(f"it lacks {', '.join(lacking)}")
+    if "final_hidden" in wanted["fields"] and not cache.has_head:
+        wrong.append("it lacks the reference's head")
+    if wrong:
+        raise UserError(f"reference.cache: {cache.folder} does not fit: {'; '.join(wrong)}. {MAKE_ANEW}")
+
+
+class CachedReference:
+    """Answers as a ReferenceEngine does, from a cache."""
+
+    gathers = False
+
+    def __init__(
+        self, cache: ReferenceCache, *, head_leaves: bool, mask_reads_last: bool, device: torch.device
+    ) -> None:
+        self._cache, self._head_leaves, self._mask_reads_last = cache, head_leaves, mask_reads_last
+        self._device = device
+
+    @property
+    def readings(self) -> CachedReadings:
+        """What masks must know of the reference."""
+        return self._cache.readings
+
+    def take_head(self) -> Head | None:
+        """The reference's head, for an objective with a divergence."""
+        if not self._head_leaves:
+            return None
+        weight, bias = self._cache.head()
+        return Head(weight.to(self._device), None if bias is None else bias.to(self._device))
+
+    def score(self, batch: PackedBatch) -> ReferenceOutputs:
+        """What the reference said of a batch."""
+        rows = self._cache.rows(batch.pair_key, batch.tokens_of_pairs)
+        if "layer_hidden" in rows:  # stored by token
+            rows["layer_hidden"] = rows["layer_hidden"].transpose(0, 1).contiguous()
+        placed = {name: values.to(self._device, non_blocking=True) for name, values in rows.items()}
+        if self._mask_reads_last:
+            placed["layer_hidden"] = placed["final_hidden"].unsqueeze(0)
+        return ReferenceOutputs(**placed)
+
+
+Reference = ReferenceEngine | CachedReference
+"""A frozen reference, wherever what it says comes from."""
+
+
+def _files(path: str) -> dict[str, Path]:
+    folder = Path(path)
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(path, allow_patterns=list(_WEIGHTS)))
+        except (OSError, ValueError, LocalEntryNotFoundError, HfHubHTTPError) as error:
+            raise UserError(f"reference.path {path}: its files cannot be found: {error}") from None
+    return {file.name: file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))}
+
+
+def _entry(file: Path, known: Mapping[str, Any] | None) -> dict[str, Any]:
+    state = file.stat()
+    entry = {"bytes": state.st_size, "modified": state.st_mtime_ns}
+    if known is not None and all(known.get(name) == value for name, value in entry.items()):
+        return dict(known)
+    return {**entry, "sha256": sha256(file)}
+
+
+def _digest(entry: Mapping[str, Any] | None) -> str | None:
+    return None if entry is None else entry["sha256"]
+
+
+def _at(known: Mapping[str, Any] | None, part: str, name: str) -> Mapping[str, Any] | None:
+    return None if known is None else known["files"].get(part, {}).get(name)

@@ -1,0 +1,104 @@
+"""The co-located inference engine: a frozen model that scores batches, wherever its parameters rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import deepspeed
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
+from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.config import Placement
+from sparsepo_dist.engines.deepspeed.distributed import world_size
+from sparsepo_dist.engines.head import HeadStats
+from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings
+from sparsepo_dist.ops import Head, OpsConfig
+
+
+class _Scorer(nn.Module):
+    """Hidden rows of a decoder and, with its head, log-probabilities."""
+
+    def __init__(self, model: PreTrainedModel, ops: OpsConfig | None) -> None:
+        super().__init__()
+        self.base = backbone(model)
+        self.lm_head = None if ops is None else model.get_output_embeddings()
+        self.head_stats = None if ops is None else HeadStats(model.get_output_embeddings(), None, None, ops)
+
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
+        hidden = hidden_at(self.base, batch)
+        return hidden, None if self.head_stats is None else self.head_stats(hidden, batch.labels, None, None)[0]
+
+
+def lends_head(placement: Placement | None, stage: int) -> bool:
+    """Whether a head that leaves the reference for the policy's engine is the very tensor, not a copy: the reference
+    has it whole, and the policy's ZeRO stage leaves frozen parameters as they are."""
+    return placement == "replicated" and stage < 3
+
+
+class ReferenceEngine:
+    """Scores batches with frozen parameters: hidden rows, log-probabilities, what masks read; never logits.
+
+    Args:
+        model: the reference, or an oracle; loaded under zero.Init where it is sharded.
+        ds_config: ZeRO-3 without optimizer; None for `replicated`.
+        kind: what masks are made from, None for no masks.
+        head_leaves: whether the head goes to the policy's engine (`take_head`), for a divergence; otherwise it stays
+            here and gives log-probabilities.
+        head_is_lent: as `lends_head` has it.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        placement: Placement,
+        ds_config: dict[str, Any] | None,
+        *,
+        kind: MaskKind | None,
+        masks: MaskConfig,
+        head_leaves: bool,
+        head_is_lent: bool = False,
+        ops: OpsConfig,
+        device: torch.device,
+    ) -> None:
+        model.requires_grad_(False)
+        self.readings = ReferenceReadings(backbone(model), model.get_output_embeddings(), kind, masks)
+        scorer = _Scorer(model, None if head_leaves else ops).eval()
+        self._module: Any = scorer
+        self.gathers = placement == "offload" or (placement == "sharded" and world_size() > 1)
+        """Whether a pass brings weights here from elsewhere."""
+        if placement == "replicated":
+            scorer.to(device)
+        self._head = _frozen_head(model, lent=head_is_lent) if head_leaves else None
+        """Until it is taken: the whole head, on every rank."""
+        if placement == "replicated":
+            return
+        self._module = deepspeed.initialize(model=scorer, config=ds_config)[0]
+        self._module.eval()
+        if scorer.head_stats is not None:
+            scorer.head_stats.gather_with_zero3()
+
+    def take_head(self) -> Head | None:
+        """The whole head, once, if it leaves: the policy's engine may shard it, which a copy kept here would make
+        pointless."""
+        head, self._head = self._head, None
+        return head
+
+    @torch.no_grad()
+    def score(self, batch: PackedBatch) -> ReferenceOutputs:
+        """Hidden rows and log-probabilities of a batch; hooks are on the model only while this runs."""
+        with self.readings.collect(batch.predict_index) as collected:
+            final, logps = self._module(batch)
+        return collected.outputs(final, logps)
+
+
+@torch.no_grad()
+def _frozen_head(model: PreTrainedModel, *, lent: bool) -> Head:
+    """The whole head on every rank: the model's own tensors, or copies."""
+    head = model.get_output_embeddings()
+    parameters = [p for p in (head.weight, head.bias) if p is not None]
+    with deepspeed.zero.GatheredParameters(parameters):
+        whole = [p.detach() if lent else p.detach().clone() for p in parameters]
+    return Head(whole[0], whole[1] if len(whole) > 1 else None)

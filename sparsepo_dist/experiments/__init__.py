@@ -1,0 +1,1 @@
+"""Experiments: what the paper reports, from data to figures."""

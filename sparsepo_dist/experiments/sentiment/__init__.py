@@ -1,0 +1,1 @@
+"""The paper's sentiment experiment at laptop scale: trained, evaluated, reported."""

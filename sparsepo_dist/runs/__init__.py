@@ -1,0 +1,1 @@
+"""One run, from a command line to its folder: parsed, checked, assembled, trained, resumed."""

@@ -1,0 +1,155 @@
+"""Engines and trainer from checked inputs: what is loaded where, and what each is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
+from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
+from sparsepo_dist.engines.backbone import backbone
+from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.deepspeed.ds_config import (
+    engine_config,
+    most_pairs_per_micro_batch,
+    reference_config,
+    zero_stage,
+)
+from sparsepo_dist.engines.loading import load_model
+from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel, parameter_groups
+from sparsepo_dist.engines.reference.cached import CachedReference, Reference
+from sparsepo_dist.engines.reference.engine import ReferenceEngine, lends_head
+from sparsepo_dist.masks import Readings, ReferenceReadings, TokenMasker
+from sparsepo_dist.ops import Head
+from sparsepo_dist.runs.inputs import Inputs
+from sparsepo_dist.training.batches import MicroBatches
+from sparsepo_dist.training.trainer import Trainer
+
+
+def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
+    """Reference, oracle and policy engines, and the trainer. Every rank must call this."""
+    config, needs = inputs.config, inputs.objective.requirements
+    engine = filled_config(inputs, folder)
+    oracle = None
+    reference: Reference | None = None
+    if inputs.cache is not None:
+        reference = CachedReference(
+            inputs.cache,
+            head_leaves=needs.divergence is not None,
+            mask_reads_last=inputs.mask_kind == "learned" and config.masks.layers == "last",
+            device=inputs.device,
+        )
+    elif needs.reference and not config.models.reference_is_policy:
+        reference = build_reference(inputs, engine)
+    if config.oracle.path is not None:
+        oracle = _build_oracle(inputs, engine)
+    module = _build_policy(inputs, engine, reference)
+    groups = parameter_groups(
+        module,
+        learning_rate=inputs.agreed["training.learning_rate"],
+        weight_decay=inputs.agreed["training.weight_decay"],
+        betas=inputs.agreed["training.betas"],
+        eps=inputs.agreed["training.eps"],
+        masks=config.masks,
+    )
+    policy = PolicyEngine(module, groups, engine)
+    # All ranks drew the same until here; noise that they share would not average out.
+    torch.manual_seed(config.training.seed + 1 + distributed.rank())
+    limit = most_pairs_per_micro_batch(inputs.ds_config)
+    batches = MicroBatches(inputs.train, config.data, inputs.device, limit)
+    heldout = dataclasses.replace(batches, pairs=inputs.heldout) if inputs.heldout else None
+    gathering = any(engine is not None and engine.gathers for engine in (reference, oracle))
+    return Trainer(
+        policy, reference, oracle, inputs.objective, batches, heldout, config.training,
+        inputs.agreed["training.pairs_per_step"], folder,
+        config.micro_batches_per_pass if gathering else 1,
+    )  # fmt: skip
+
+
+def filled_config(inputs: Inputs, folder: Path) -> dict[str, Any]:
+    """The ds_config that the policy's engine gets, and frozen engines' is made from; `folder` is the run's."""
+    width = inputs.model_config.hidden_size
+    return engine_config(inputs.ds_config, inputs.agreed, inputs.dtype, width, folder / "monitor")
+
+
+def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: Reference | None) -> PolicyModel:
+    config, needs = inputs.config, inputs.objective.requirements
+    model = load_model(
+        config.model.path,
+        inputs.model_config,
+        dtype=inputs.dtype,
+        layout=config.data.layout,
+        zero3=engine if zero_stage(engine) == 3 else None,
+        quantised=config.model.adapter == "qlora",
+        disable_dropout=config.model.disable_dropout,
+        trust_remote_code=config.model.trust_remote_code,
+        attention=config.model.attention,
+        device=inputs.device,
+    )
+    beside: Head | OwnReference | None = None if reference is None else reference.take_head()
+    readings: Readings | None = None if reference is None else reference.readings
+    if config.model.adapter != "none":
+        # Before each part that is drawn, here and below: what comes first differs between set-ups.
+        torch.manual_seed(config.training.seed)
+        adapter = add_adapters(
+            model, config.lora, inputs.dtype, base=config.model.path, start=config.model.adapter_path,
+            reference=config.reference.adapter_path if reference is None else None,
+        )  # fmt: skip
+        if needs.reference and reference is None:
+            own = ReferenceReadings(backbone(model), model.get_output_embeddings(), inputs.mask_kind, config.masks)
+            readings, beside = own, OwnReference(adapter, own)
+    checkpoint_activations(model, config.model.activation_checkpointing)
+    masker = None
+    if inputs.mask_kind is not None:
+        assert readings is not None
+        torch.manual_seed(config.training.seed)
+        masker = TokenMasker(inputs.mask_kind, config.masks, readings, config.training.seed).to(inputs.dtype)
+    return PolicyModel(model, needs, masker, beside, config.ops)
+
+
+def build_reference(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
+    """The reference in an engine of its own. Every rank must call this."""
+    config = inputs.config
+    path = config.reference.path or config.model.path
+    placement = config.models.placement(distributed.world_size())
+    return _frozen_engine(inputs, engine, "reference", path, placement, config.reference.adapter_path)
+
+
+def _build_oracle(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
+    oracle = inputs.config.oracle
+    assert oracle.path is not None
+    return _frozen_engine(inputs, engine, "oracle", oracle.path, oracle.placement, None)
+
+
+def _frozen_engine(
+    inputs: Inputs, engine: dict[str, Any], role: str, path: str, placement: Any, adapter: str | None
+) -> ReferenceEngine:
+    config, is_reference = inputs.config, role == "reference"
+    ds_config = None if placement == "replicated" else reference_config(engine, placement)
+    model: PreTrainedModel = load_model(
+        path,
+        inputs.frozen_configs.get(role, inputs.model_config),
+        dtype=inputs.dtype,
+        layout=config.data.layout,
+        zero3=ds_config,
+        trust_remote_code=config.model.trust_remote_code,
+        attention=config.model.attention,
+        device=inputs.device,
+    )
+    if adapter is not None:
+        add_frozen_adapter(model, adapter, inputs.dtype)
+    return ReferenceEngine(
+        model,
+        placement,
+        ds_config,
+        kind=inputs.mask_kind if is_reference else None,
+        masks=config.masks,
+        head_leaves=is_reference and inputs.objective.requirements.divergence is not None,
+        head_is_lent=lends_head(placement, zero_stage(engine)),
+        ops=config.ops,
+        device=inputs.device,
+    )

@@ -1,0 +1,198 @@
+"""`sparsepo cache`: let the reference look at every pair once, and keep what the objective needs of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
+from sparsepo_dist.data.pack import pair_key
+from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.reference.cache_files import (
+    HEAD,
+    CachedReadings,
+    CacheWriter,
+    checksum,
+    finish_cache,
+)
+from sparsepo_dist.engines.reference.engine import ReferenceEngine
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.masks import activation_masks
+from sparsepo_dist.ops import Head
+from sparsepo_dist.runs.assembly import build_reference, filled_config
+from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.runs.inputs import Inputs, load_inputs, reference_key
+from sparsepo_dist.training.batches import MicroBatches
+from sparsepo_dist.training.supervision.failures import failures_explained
+from sparsepo_dist.training.supervision.progress import Progress
+
+PAIRS_AT_ONCE = 64  # dealt out together to each rank
+_GIB = 2**30
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Beside those of a training run."""
+    parser.prog = "sparsepo cache"
+    parser.description = (
+        "Let the reference look at every pair once and write what the run's objective needs of it to "
+        "--reference.cache; training reads it with --reference.placement cached. Takes every option of launch/train.py."
+    )
+    parser.add_argument(
+        "--all_layers", type=bool, default=False,
+        help="Allow hidden states of all layers to be written, which masks.layers all reads: they are large.",
+    )  # fmt: skip
+
+
+def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bool = False) -> Path:
+    """Write the reference cache of a run; its folder. Every rank must call this.
+
+    Raises:
+        UserError: anything the user can mend, before anything is written.
+        RankError: it cannot be written.
+    """
+    distributed.prepare_environment()
+    folder = _target(config)
+    inputs = load_inputs(_with_an_engine(config))
+    needs = inputs.objective.requirements
+    if not needs.reference:
+        raise UserError(f"objective.name: {inputs.config.objective.name} has no reference; there is nothing to cache")
+    pairs = list({pair_key(pair): pair for pair in (*inputs.train, *inputs.heldout)}.values())
+    key = reference_key(inputs.config, needs, inputs.mask_kind, inputs.dtype)
+    _announce(inputs, pairs, key["fields"], folder, say, all_layers=all_layers)
+    distributed.initialise(hang_minutes=config.training.hang_minutes)
+    progress = Progress()
+    with failures_explained(progress, left="Nothing of the cache is used; write it again"):
+        progress.at("loading the reference")
+        engine = build_reference(inputs, filled_config(inputs, folder))
+        unfinished = folder.with_name(f".writing-{folder.name}")
+        _write(inputs, engine, pairs, key, unfinished, progress)
+        if distributed.rank() == 0:
+            unfinished.rename(folder)
+        distributed.barrier()
+    return folder
+
+
+def _target(config: RunConfig) -> Path:
+    if config.reference.cache is None:
+        raise UserError("reference.cache: name the folder that the cache is to be written to")
+    folder = Path(config.reference.cache)
+    if folder.exists():
+        raise UserError(f"reference.cache: {folder} exists; remove it, or name another folder")
+    return folder
+
+
+def _with_an_engine(config: RunConfig) -> RunConfig:
+    """The run's configuration with its reference in an engine: here it has to be asked."""
+    placement = config.models.placement(distributed.world_size())
+    if placement in ("cached", "adapter"):
+        if config.model.adapter == "qlora" and config.reference.path is None:
+            raise UserError(
+                "model.adapter: qlora's reference is the model in 4 bits, with its adapter off, which costs no memory; "
+                "it is not cached"
+            )
+        placement = "sharded"
+    return dataclasses.replace(config, reference=dataclasses.replace(config.reference, placement=placement, cache=None))
+
+
+def _announce(
+    inputs: Inputs, pairs: Sequence[TokenizedPair], fields: Sequence[str], folder: Path, say: Callable[[str], None],
+    *, all_layers: bool,
+) -> None:  # fmt: skip
+    """Say how large it will be; refuse what was not asked for, or does not fit on the disk."""
+    rows = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
+    model = inputs.frozen_configs.get("reference", inputs.model_config)
+    width = model.hidden_size * inputs.dtype.itemsize
+    per_row = {"final_hidden": width, "layer_hidden": width * model.num_hidden_layers, "logps": 4, "mask": 4}
+    sizes = {name: rows * per_row[name] for name in fields}
+    if "final_hidden" in fields:
+        sizes["head"] = model.vocab_size * width
+    total = sum(sizes.values())
+    parts = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in sizes.items())
+    say(f"{folder}: {len(pairs)} pairs, {rows} response tokens, {total / _GIB:.2f} GiB ({parts})")
+    if "layer_hidden" in fields and not all_layers:
+        raise UserError(
+            f"masks.layers: all needs the hidden states of {model.num_hidden_layers} layers, "
+            f"{sizes['layer_hidden'] / _GIB:.2f} GiB; say --all_layers true to write them, or train with "
+            "--masks.layers last, which reads what is cached anyway"
+        )
+    existing = next(parent for parent in folder.resolve().parents if parent.is_dir())
+    free = shutil.disk_usage(existing).free
+    if total > free:
+        raise UserError(
+            f"reference.cache: {total / _GIB:.1f} GiB are needed, {existing} has {free / _GIB:.1f} GiB free; name a "
+            "folder on another disk"
+        )
+
+
+def _write(
+    inputs: Inputs, engine: ReferenceEngine, pairs: Sequence[TokenizedPair], key: dict[str, Any], folder: Path,
+    progress: Progress,
+) -> None:  # fmt: skip
+    if distributed.rank() == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    distributed.barrier()
+    head = engine.take_head()
+    if head is not None and distributed.rank() == 0:
+        key = {**key, "head": _save_head(head, folder)}
+    writer = CacheWriter(folder, distributed.rank())
+    for pair, rows in _scored(inputs, engine, pairs, key["fields"], progress):
+        writer.add(pair, rows)
+    writer.close()
+    distributed.barrier()
+    if distributed.rank() == 0:
+        readings = engine.readings
+        known = CachedReadings(readings.layers, readings.width, readings.site_types)
+        finish_cache(folder, distributed.world_size(), key, known)
+
+
+def _scored(
+    inputs: Inputs, engine: ReferenceEngine, pairs: Sequence[TokenizedPair], fields: Sequence[str], progress: Progress
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """This rank's pairs: key and rows of each."""
+    batches = MicroBatches(pairs, inputs.config.data, inputs.device)
+    at_once = PAIRS_AT_ONCE * distributed.world_size()
+    with tqdm(total=len(pairs), desc="caching", unit="pair", disable=distributed.rank() != 0) as bar:
+        for indices in batches.steps(at_once):
+            for group in batches.of(indices).groups(inputs.config.micro_batches_per_pass):
+                progress.at("scoring with the reference")
+                yield from _rows(inputs, engine, group.joined, fields)
+            bar.update(len(indices))
+
+
+def _rows(
+    inputs: Inputs, engine: ReferenceEngine, batch: PackedBatch, fields: Sequence[str]
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    outputs = engine.score(batch)
+    if outputs.site_means is not None:
+        mask = activation_masks(
+            outputs.site_means, engine.readings.site_types, batch.sequence_id, batch.pairs, inputs.config.masks
+        )
+        outputs = dataclasses.replace(outputs, mask=mask)
+    parts = outputs.split(batch.tokens_of_pairs)
+    for pair, weight, part in zip(batch.pair_key.tolist(), batch.pair_weight.tolist(), parts, strict=True):
+        if weight:  # else it only fills this rank's round, and another rank has it
+            yield pair, {name: _stored(part, name) for name in fields}
+
+
+def _stored(outputs: ReferenceOutputs, name: str) -> Tensor:
+    values: Tensor = getattr(outputs, name)
+    if name == "layer_hidden":
+        values = values.transpose(0, 1)
+    return values.to("cpu", copy=True).contiguous()
+
+
+def _save_head(head: Head, folder: Path) -> list[int]:
+    tensors = {"weight": head.weight.cpu().contiguous()}
+    if head.bias is not None:
+        tensors["bias"] = head.bias.cpu().contiguous()
+    save_file(tensors, folder / HEAD)
+    return [checksum(part) for part in tensors.values()]

@@ -1,0 +1,96 @@
+"""Whether the models of a run can be built as configured: weights, adapters and mask sites, before any is loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import PretrainedConfig, PreTrainedModel
+
+from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.config import Layout
+from sparsepo_dist.data.pack import pack
+from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
+from sparsepo_dist.engines.attention.choice import AttentionSetting
+from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.loading import attention_for
+from sparsepo_dist.engines.structure import checked_structure, make_fake, quiet
+from sparsepo_dist.masks import MaskKind, ReferenceReadings
+from sparsepo_dist.objectives import Requirements
+from sparsepo_dist.runs.config import RunConfig
+
+log = logging.getLogger(__name__)
+
+
+def check_models(
+    config: RunConfig,
+    needs: Requirements,
+    mask_kind: MaskKind | None,
+    models: Mapping[str, PretrainedConfig],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> None:
+    """Build every model on the meta device as `assembly` builds it for training; nothing is allocated.
+
+    Args:
+        models: by role: model, and reference and oracle where they have a path of their own.
+        device: where they will run.
+
+    Raises:
+        UserError: an attention that cannot be, damaged or missing weights, adapters or targets that do not fit, mask
+            sites that are not there.
+    """
+    for role, model in models.items():
+        dropout = role == "model" and not config.model.disable_dropout
+        attention_for(model, config.data.layout, dtype, AttentionSetting(config.model.attention, device, dropout))
+    built = {role: _structure(config, role, model, dtype) for role, model in models.items()}
+    policy, own = built["model"], needs.reference and config.models.reference_is_policy
+    reference = built.get("reference")
+    if reference is None and needs.reference:
+        adapted = config.model.adapter != "none" and not own
+        reference = _structure(config, "model", models["model"], dtype) if adapted else policy
+    with quiet(), torch.device("meta"):
+        if config.model.adapter != "none":
+            add_adapters(
+                policy, config.lora, dtype, base=config.model.path, start=config.model.adapter_path,
+                reference=config.reference.adapter_path if own or not needs.reference else None,
+            )  # fmt: skip
+        if reference is None:
+            return
+        if config.reference.adapter_path is not None and not own:
+            add_frozen_adapter(reference, config.reference.adapter_path, dtype)
+        readings = ReferenceReadings(backbone(reference), reference.get_output_embeddings(), mask_kind, config.masks)
+    if readings.sites and config.masks.site_patterns:
+        _check_named_sites(reference, readings, config.data.layout)
+
+
+def _check_named_sites(reference: PreTrainedModel, readings: ReferenceReadings, layout: Layout) -> None:
+    """Run the reference on tensors without data: modules that a pattern names may be no part of it, or of no use.
+
+    Raises:
+        UserError: which, and why.
+    """
+    pair = TokenizedPair(prompt_ids=(0, 0), chosen_ids=(0, 0), rejected_ids=(0, 0))
+    batch = pack([pair], [1.0], layout)
+    with quiet(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        make_fake(reference)
+        with readings.collect(batch.predict_index) as collected:
+            try:
+                hidden_at(backbone(reference), batch)
+            except RuntimeError as error:  # code of a model's own that looks at data
+                log.warning("masks.site_patterns are first tried in the first step: %s", str(error).splitlines()[0])
+                return
+        collected.check()
+
+
+def _structure(config: RunConfig, role: str, model: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    return checked_structure(
+        getattr(config, role).path,
+        model,
+        dtype,
+        config.data.layout,
+        field=f"{role}.path",
+        trust_remote_code=config.model.trust_remote_code,
+    )

@@ -1,0 +1,137 @@
+"""The folder of a run: made, claimed for one set of ranks, cleared of another run only when that is asked for."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import IO
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import unwritable
+from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.training.checkpoints.store import open_checkpoint
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
+# All that a run writes; nothing else is ever removed.
+WRITTEN = (
+    "config.yaml", "metrics.jsonl", "tokens.jsonl", "evaluation.json", CHECKPOINTS, "final", "report", "monitor",
+)  # fmt: skip
+# File servers hold the locks of a machine that has died for as long as its lease.
+PATIENCE_SECONDS = 120
+STACKS = "hang-rank-*.txt"
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where the run is, or will be; nothing is made.
+
+    Raises:
+        UserError: resume and output_dir do not fit each other, or there is no such checkpoint.
+    """
+    if config.resume not in (None, "auto"):
+        folder = open_checkpoint(Path(config.resume)).folder.parent.parent
+        if config.output_dir is not None and Path(config.output_dir).resolve() != folder.resolve():
+            raise UserError(
+                f"resume: {config.resume} is a checkpoint of {folder}, but output_dir is {config.output_dir}"
+            )
+        return folder
+    if config.resume == "auto" and config.output_dir is None:
+        raise UserError("resume: auto needs --output_dir, the folder of the run to go on with")
+    return Path(config.output_dir or f"runs/{config.objective.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def check_output_dir(config: RunConfig) -> None:
+    """Refuse a folder that cannot be written, or that holds another run; nothing is made.
+
+    Raises:
+        UserError: which, and what to do.
+    """
+    folder = run_folder(config)
+    reason = unwritable(folder)
+    if reason is not None:
+        raise UserError(f"output_dir: {folder} cannot be written: {reason}; name another folder")
+    if folder.is_dir() and config.resume is None and not config.overwrite and _occupied(folder):
+        raise UserError(
+            f"output_dir: {folder} is not empty; go on with its run with --resume auto, start it anew with "
+            "--overwrite true, or name another folder"
+        )
+
+
+def claim(config: RunConfig) -> tuple[Path, IO[str]]:
+    """Make the folder and hold it: (folder, open lock). Rank 0 calls this; the lock ends with the file or the process.
+
+    Raises:
+        UserError: another run is at work in it, or it cannot be written.
+    """
+    check_output_dir(config)
+    folder = run_folder(config)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("a+")
+        _hold(lock, folder)
+        if config.overwrite:
+            _clear(folder)
+    except OSError as error:
+        raise UserError(f"output_dir: {folder} cannot be written: {error.strerror}") from None
+    return folder, lock
+
+
+def _occupied(folder: Path) -> bool:
+    return any(path.name != LOCK for path in folder.iterdir())
+
+
+def _hold(lock: IO[str], folder: Path) -> None:
+    until = time.monotonic() + PATIENCE_SECONDS
+    try:
+        while not _locked(lock):
+            lock.seek(0)
+            holder = lock.read().strip()
+            if _works_here(holder) or time.monotonic() > until:
+                raise UserError(
+                    f"output_dir: another run is at work in {folder} ({holder or 'unknown'}); wait for its end, or "
+                    "name another folder"
+                )
+            time.sleep(1)
+    except OSError as error:
+        log.warning("%s cannot be locked here (%s): do not start two runs in it", folder, error.strerror)
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
+
+
+def _works_here(holder: str) -> bool:
+    """Whether a lock's text names a living process of this machine. One that is gone leaves its name behind, and who
+    looks whether a run is at work holds the lock for a moment."""
+    number, _, host = holder.removeprefix("process ").partition(" on ")
+    if host != socket.gethostname() or not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it lives, and is another user's
+        return True
+    return True
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _clear(folder: Path) -> None:
+    for path in [*(folder / name for name in WRITTEN), *folder.glob(STACKS)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

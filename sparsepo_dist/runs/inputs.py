@@ -1,0 +1,247 @@
+"""What a run needs that every rank can check by itself, before any of them waits for another."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.pack import pair_key
+from sparsepo_dist.data.tokenize import load_tokenized
+from sparsepo_dist.engines.adapters.files import SETTINGS, adapter_settings, adapter_weights, is_adapter_folder
+from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.deepspeed.ds_config import agree, check_filled, engine_config, load_ds_config, precision
+from sparsepo_dist.engines.loading import check_window, load_config, load_tokenizer
+from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, ReferenceCache
+from sparsepo_dist.engines.reference.cached import cache_key, check_key
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.masks import MaskKind, resolve_kind, unused_options
+from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, build_objective, unused_fields
+from sparsepo_dist.runs.checks import check_models
+from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.training.config import check_shared
+
+log = logging.getLogger(__name__)
+
+BUILTIN_MODEL, BUILTIN_PAIRS = "builtin:smollm2-135m-instruct", "builtin:sentiment"
+
+
+@dataclass
+class Inputs:
+    """A run's configuration, checked and resolved, and its data."""
+
+    config: RunConfig
+    objective: Objective
+    mask_kind: MaskKind | None
+    model_config: PretrainedConfig
+    frozen_configs: dict[str, PretrainedConfig]
+    """Of the reference and the oracle, where they have a path of their own."""
+    tokenizer: PreTrainedTokenizerBase
+    train: Sequence[TokenizedPair]
+    heldout: Sequence[TokenizedPair]
+    ds_config: dict[str, Any]
+    agreed: dict[str, Any]
+    """One value for each field that recipe and ds_config share."""
+    dtype: torch.dtype
+    device: torch.device
+    cache: ReferenceCache | None = None
+    """With placement `cached`: fits, and has every pair."""
+
+
+def load_inputs(config: RunConfig) -> Inputs:
+    """Validate the configuration, read the data and the ds_config; nothing here talks to other ranks.
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    config.validate()
+    objective = build_objective(config.objective)
+    needs = objective.requirements
+    mask_kind = resolve_kind(config.objective.name, needs.masks, config.masks)
+    idle = _idle_penalties(config, mask_kind)
+    if idle:
+        without = dataclasses.asdict(config.objective) | dict.fromkeys(idle, 0.0)
+        objective = build_objective(ObjectiveConfig(**without))
+    if distributed.rank() == 0:
+        unused = unused_fields(config.objective) + unused_options(mask_kind, config.masks)
+        unused += config.models.unused(config.objective.name, needs_reference=needs.reference)
+        for sentence in [*unused, *(f"objective.{name}: that mask is not learned" for name in idle)]:
+            log.warning("ignored: %s", sentence)
+    config.models.check(
+        objective=config.objective.name, needs_reference=needs.reference, needs_oracle=needs.masks == "oracle"
+    )
+    _check_adapter_folders(config)
+    config = resolve_builtin(config)
+    device = torch.device("cuda", distributed.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+    ds_config = load_ds_config(config.ds_config)
+    agreed = agree(ds_config, config.training.shared(), config.training.DEFAULTS)
+    check_shared(agreed)
+    dtype = precision(ds_config, config.training.precision, device)
+    model_config = load_config(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    check_window(model_config, config.data.max_length)
+    tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    frozen = _load_frozen_configs(config, model_config, tokenizer, divergence=needs.divergence is not None)
+    engine = engine_config(ds_config, agreed, dtype, model_config.hidden_size, Path("monitor"))
+    check_filled(config.ds_config, ds_config, engine, device)
+    check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype, device)
+    train, heldout = _load_pairs(config, tokenizer, scored=needs.scores)
+    if config.checkpoints.keep_best is not None and not heldout:
+        raise UserError(
+            "checkpoints.keep_best needs held-out pairs to evaluate on: give data.heldout or data.heldout_pairs"
+        )
+    _check_token_ids(config, {"model": model_config, **frozen}, (*train, *heldout))
+    if not needs.rejected:
+        train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))
+    cache = None
+    if needs.reference and config.reference.placement == "cached":
+        cache = _open_cache(config, needs, mask_kind, dtype, (*train, *heldout))
+    return Inputs(
+        config, objective, mask_kind, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype, device,
+        cache,
+    )  # fmt: skip
+
+
+def reference_key(
+    config: RunConfig, needs: Requirements, mask_kind: MaskKind | None, dtype: torch.dtype,
+    known: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What a reference cache of this run depends on besides its pairs."""
+    path = config.reference.path or config.model.path
+    return cache_key(path, config.reference.adapter_path, dtype, needs, mask_kind, config.masks, known)
+
+
+def _open_cache(
+    config: RunConfig, needs: Requirements, mask_kind: MaskKind | None, dtype: torch.dtype,
+    pairs: Sequence[TokenizedPair],
+) -> ReferenceCache:  # fmt: skip
+    """The reference cache, held against the run.
+
+    Raises:
+        UserError: it is damaged, of something else, or lacks pairs.
+    """
+    assert config.reference.cache is not None
+    cache = ReferenceCache(Path(config.reference.cache))
+    check_key(cache, reference_key(config, needs, mask_kind, dtype, cache.key))
+    missing = cache.missing([pair_key(pair) for pair in pairs])
+    if missing:
+        raise UserError(
+            f"reference.cache: {cache.folder} lacks {len(missing)} of {len(pairs)} pairs, among them "
+            f"{pairs[missing[0]].place}: it was made from other data, or with another tokenizer or truncation. "
+            f"{MAKE_ANEW}"
+        )
+    return cache
+
+
+def resolve_builtin(config: RunConfig) -> RunConfig:
+    """Replace `builtin:` names by files, making those that are missing; other ranks of the machine wait for them."""
+    model, data = config.model, config.data
+    if not (model.path.startswith("builtin:") or data.train.startswith("builtin:")):
+        return config
+    for field, value, name in (("model.path", model.path, BUILTIN_MODEL), ("data.train", data.train, BUILTIN_PAIRS)):
+        if value.startswith("builtin:") and value != name:
+            raise UserError(f"{field}: {value} is not built in; there is {name}")
+    from sparsepo_dist.builtin.pairs import sentiment_files
+    from sparsepo_dist.builtin.smollm2 import smollm2_folder
+
+    train, heldout = data.train, data.heldout
+    if train == BUILTIN_PAIRS:
+        files = sentiment_files()
+        train = str(files.train)
+        if heldout is None and not data.heldout_pairs:
+            heldout = str(files.heldout)
+    path = str(smollm2_folder()) if model.path == BUILTIN_MODEL else model.path
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(model, path=path),
+        data=dataclasses.replace(data, train=train, heldout=heldout),
+    )
+
+
+def _idle_penalties(config: RunConfig, mask_kind: MaskKind | None) -> list[str]:
+    """L1 penalties that no parameter would feel; they would only shift the loss."""
+    objective, on = config.objective, config.masks.on
+    if objective.name != "sparsepo":
+        return []
+    idle = {
+        "l1_reward": mask_kind != "learned" or on == "divergence",
+        "l1_divergence": mask_kind != "learned" or on == "reward",
+    }
+    return [name for name, is_idle in idle.items() if is_idle and getattr(objective, name)]
+
+
+def _load_frozen_configs(
+    config: RunConfig, policy: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, *, divergence: bool
+) -> dict[str, PretrainedConfig]:
+    """A reference or oracle of its own path must read the policy's tokens, as far and, for a divergence, as wide."""
+    trust, configs = config.model.trust_remote_code, {}
+    for role, path in (("reference", config.reference.path), ("oracle", config.oracle.path)):
+        if path is None:
+            continue
+        field = f"{role}.path"
+        configs[role] = frozen = load_config(path, field=field, trust_remote_code=trust)
+        check_window(frozen, config.data.max_length, field)
+        if load_tokenizer(path, field=field, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"{field} {path} has another tokenizer than the policy {config.model.path}; both must read "
+                "the same tokens"
+            )
+        if role == "reference" and divergence and frozen.vocab_size != policy.vocab_size:
+            raise UserError(
+                f"{field} {path} has a vocabulary of {frozen.vocab_size}, the policy {config.model.path} one of "
+                f"{policy.vocab_size}; a divergence needs the same"
+            )
+    return configs
+
+
+def _check_token_ids(config: RunConfig, models: Mapping[str, PretrainedConfig], pairs: Sequence[TokenizedPair]) -> None:
+    """Tokens that were added to a tokenizer need rows in every model."""
+    highest = max(max(max(p.prompt_ids), max(p.chosen_ids), max(p.rejected_ids)) for p in pairs)
+    for part, model in models.items():
+        if highest >= model.vocab_size:
+            raise UserError(
+                f"{part}.path {getattr(config, part).path} has a vocabulary of {model.vocab_size}, but the tokenizer "
+                f"gives ids up to {highest}; resize the model's embeddings, or use the tokenizer that belongs to it"
+            )
+
+
+def _check_adapter_folders(config: RunConfig) -> None:
+    for part in ("model", "reference", "oracle"):
+        field, path = f"{part}.path", getattr(config, part).path
+        if path is not None and is_adapter_folder(path):
+            remedy = f"sparsepo merge {path} OUTPUT makes a model of both"
+            if part != "oracle":
+                remedy = (
+                    f"name the model it belongs to with --{field} and the adapter with --{part}.adapter_path {path}"
+                )
+            if (Path(path) / "config.json").is_file():
+                raise UserError(
+                    f"{field}: {path} holds a model and an adapter ({SETTINGS}), which would be put on it unasked; "
+                    f"move the adapter's files to a folder of their own, or {remedy}"
+                )
+            raise UserError(f"{field}: {path} holds an adapter, not a model; {remedy}")
+    for field, path in (
+        ("model.adapter_path", config.model.adapter_path), ("reference.adapter_path", config.reference.adapter_path)
+    ):  # fmt: skip
+        if path is not None:
+            adapter_settings(path, field)
+            adapter_weights(path, field)
+
+
+def _load_pairs(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, *, scored: bool
+) -> tuple[list[TokenizedPair], list[TokenizedPair]]:
+    data, progress = config.data, distributed.rank() == 0
+    train = load_tokenized(data.train, tokenizer, data, scored=scored, progress=progress)
+    if data.heldout is not None:
+        return train, load_tokenized(data.heldout, tokenizer, data, scored=scored, progress=progress)
+    if data.heldout_pairs >= len(train):
+        raise UserError(f"data.heldout_pairs: {data.heldout_pairs} leaves no training pair of {len(train)}")
+    cut = len(train) - data.heldout_pairs
+    return train[:cut], train[cut:]

@@ -1,0 +1,182 @@
+"""A command line and its recipe become a RunConfig, or one message that names the field and the nearest known one."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.errors import UserError, did_you_mean, shortened
+from sparsepo_dist.files import entries, parse_yaml
+from sparsepo_dist.runs.config import RunConfig
+
+log = logging.getLogger(__name__)
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+_PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """One message, without the usage of every field."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise UserError(f"{_explained(message, self)}; --help lists every field") from None
+
+
+def train_parser(default_recipe: Path | None = None) -> ArgumentParser:
+    """Recipe, then dotted overrides: `--recipe FILE.yaml --objective.beta 0.5`."""
+    parser = _Parser(
+        description="Train a policy on preference pairs with DeepSpeed. Every field below can stand in a recipe "
+        "(YAML) and be overridden here.",
+        default_config_files=[str(default_recipe)] if default_recipe else None,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--recipe", action="config", help="YAML file of the fields below.")
+    parser.add_class_arguments(RunConfig, as_group=True)
+    parser.add_argument("--local_rank", type=int, default=-1, help="Set by launchers; not for people.")
+    return parser
+
+
+def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[RunConfig, Any]:
+    """The run's configuration, and everything that was parsed.
+
+    Raises:
+        UserError: what cannot be read.
+    """
+    for recipe in _values(arguments, "recipe"):
+        check_recipe(recipe)
+    try:
+        parsed = parser.instantiate_classes(parser.parse_args(list(arguments)))
+    except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+        raise UserError(f"the arguments cannot be read: {shortened(str(error), 200)}") from None
+    config = RunConfig(**{name: getattr(parsed, name) for name in RunConfig.__dataclass_fields__})
+    _check_values(config)
+    return _without_idle_adapter(config, arguments), parsed
+
+
+def parse_train(arguments: Sequence[str] | None = None, default_recipe: Path | None = None) -> RunConfig:
+    """The configuration a command line describes; a named recipe replaces the default one, it does not add to it.
+
+    Raises:
+        UserError: what cannot be read.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    named = any(True for _ in _values(arguments, "recipe"))
+    return parse_arguments(train_parser(None if named else default_recipe), arguments)[0]
+
+
+def check_recipe(path: str) -> None:
+    """Raise UserError for a file that is no recipe; names that no field has are named with their line."""
+    try:
+        root = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
+        if not isinstance(root, yaml.MappingNode):
+            raise ValueError("it must hold fields and their values, as launch/recipes/ shows")
+        _check_names(root, RunConfig, "")
+    except OSError as error:
+        raise UserError(
+            f"recipe: {path} cannot be read: {error.strerror}; the project's own are in launch/recipes/"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"recipe: {path} is not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
+    except ValueError as error:
+        raise UserError(f"recipe: {shortened(path, 200)}: {error}") from None
+
+
+def _check_names(mapping: yaml.MappingNode, kind: type, prefix: str) -> None:
+    fields = get_type_hints(kind)
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name, node, line in entries(mapping):
+        first = name.split(".")[0]
+        if first not in known:
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+            raise ValueError(f"line {line}: there is no field {prefix}{shortened(name)}{hint}")
+        if dataclasses.is_dataclass(fields[first]) and name == first:
+            if not isinstance(node, yaml.MappingNode):
+                inner = ", ".join(field.name for field in dataclasses.fields(fields[first]))
+                raise ValueError(f"line {line}: {name} is a section and must hold fields of its own ({inner})")
+            _check_names(node, fields[first], f"{name}.")
+        elif isinstance(node, yaml.MappingNode):
+            list(entries(node))
+
+
+def _check_values(part: Any, prefix: str = "") -> None:
+    """What the parser lets pass: null where no null can be, and characters that no path or name has."""
+    hints = get_type_hints(type(part))
+    for field in dataclasses.fields(part):
+        name, value = f"{prefix}{field.name}", getattr(part, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_values(value, f"{name}.")
+        elif value is None and type(None) not in get_args(hints[field.name]):
+            raise UserError(f"{name}: null was given, {_described(hints[field.name])} is wanted; leave it out")
+        elif isinstance(value, str) and "\0" in value:
+            raise UserError(f"{name}: {value!r} holds a NUL character; remove it")
+
+
+def _without_idle_adapter(config: RunConfig, arguments: Sequence[str]) -> RunConfig:
+    """Without the recipe's adapter settings where the command line, which has the last word, turns the adapter off."""
+    off = list(_values(arguments, "model.adapter"))[-1:] == ["none"]
+    theirs = any(argument.startswith("--lora") for argument in arguments)
+    if not off or theirs or config.lora == LoraSettings():
+        return config
+    log.warning("ignored: lora: the recipe's settings are for an adapter, and model.adapter is none")
+    return dataclasses.replace(config, lora=LoraSettings())
+
+
+def _values(arguments: Sequence[str], name: str) -> Iterator[str]:
+    for position, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option == f"--{name}" and (equals or position + 1 < len(arguments)):
+            yield value if equals else arguments[position + 1]
+
+
+def _explained(message: str, parser: ArgumentParser) -> str:
+    """jsonargparse's message in one line, with what the field takes."""
+    unknown = re.match(r"unrecognized arguments: (\S+)", message)
+    if unknown:
+        name = unknown[1].split("=")[0]
+        if not name.startswith("--"):
+            return f"{shortened(name)!r} belongs to no field; write --FIELD VALUE or --FIELD=VALUE"
+        known = [option for option in parser._option_string_actions if option.startswith("--")]
+        return f"there is no field {shortened(name)}{did_you_mean(name, known)}"
+    field = re.match(r'Parser key "([\w.]+)"', message)
+    hint = _hint(field[1]) if field else None
+    if field is None or hint is None:
+        return shortened(message, 300)
+    given = re.search(r"(?:Got value: |Given value: |Unable to load config ')(.*?)'?$", message, re.MULTILINE)
+    found = "" if given is None else f", found {shortened(given[1])}"
+    near = did_you_mean(given[1], map(str, get_args(hint))) if given and get_origin(hint) is Literal else ""
+    return f"{field[1]}: {_described(hint)} is wanted{found}{near}"
+
+
+def _hint(path: str) -> Any:
+    """The type of the field at a dotted path; None where there is none."""
+    kind: Any = RunConfig
+    for name in path.split("."):
+        kind = get_type_hints(kind).get(name) if dataclasses.is_dataclass(kind) else None
+    return kind
+
+
+def _described(hint: Any) -> str:
+    if dataclasses.is_dataclass(hint):
+        return f"a section's fields ({', '.join(field.name for field in dataclasses.fields(hint))})"
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return ("one of " if len(inner) > 1 else "") + ", ".join(map(str, inner))
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_described, inner))
+    if origin is tuple:
+        return f"a list of {len(inner)} numbers"
+    if origin is list:
+        return "a list of texts"
+    return "a list of names and texts ({name: text})" if origin is dict else _PLAIN[hint]

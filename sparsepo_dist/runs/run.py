@@ -1,0 +1,105 @@
+"""A training run from its configuration: check everything that can be checked alone, then join the other ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO, Any
+
+import torch.distributed as dist
+import yaml
+from transformers.utils.logging import disable_progress_bar
+
+from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.saving import save_final
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.runs.assembly import build_trainer
+from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.runs.folder import CHECKPOINTS, check_output_dir, claim
+from sparsepo_dist.runs.inputs import Inputs, load_inputs
+from sparsepo_dist.runs.resumption import check_newest, check_same_run, find_checkpoint, identity, retire_newer
+from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer
+from sparsepo_dist.training.loop import TrainingLoop
+from sparsepo_dist.training.supervision.control import StopRequest
+from sparsepo_dist.training.supervision.failures import failures_explained
+from sparsepo_dist.training.supervision.progress import Progress
+from sparsepo_dist.training.token_table import write_token_table
+
+SHOWN_PAIRS = 4
+
+
+def run(config: RunConfig) -> Path:
+    """Train, save and describe; the run's folder.
+
+    Raises:
+        UserError: anything the user can mend, raised on every rank before the first collective.
+        StoppedError: a signal asked to stop, and a checkpoint is complete.
+        RunError: the run cannot go on.
+    """
+    stop = StopRequest()
+    with stop.listening():
+        distributed.prepare_environment()
+        if distributed.rank() != 0:
+            disable_progress_bar()
+        check_output_dir(config)
+        inputs = load_inputs(config)
+        described = check_newest(inputs)
+        distributed.initialise(hang_minutes=config.training.hang_minutes)
+        progress = Progress()
+        with failures_explained(progress):
+            folder, lock = open_run(config)
+            try:
+                _train(inputs, folder, described or identity(inputs, folder), progress, stop)
+            finally:
+                if lock is not None:
+                    lock.close()
+    return folder
+
+
+def _train(inputs: Inputs, folder: Path, described: dict[str, Any], progress: Progress, stop: StopRequest) -> None:
+    config = inputs.config
+    progress.at("checking the checkpoints")
+    checkpoint = find_checkpoint(config.resume, folder / CHECKPOINTS)
+    if checkpoint is not None:
+        check_same_run(checkpoint, described, changed_data=config.resume_changed_data)
+    progress.at("building the engines")
+    trainer = build_trainer(inputs, folder)
+    trainer.progress = progress
+    retire_newer(folder / CHECKPOINTS, checkpoint)
+    if checkpoint is None:
+        write_config(described["config"], folder)
+    checkpointer = Checkpointer(trainer.policy, folder / CHECKPOINTS, config.checkpoints)
+    TrainingLoop(trainer, checkpointer, described, stop).run(checkpoint)
+    progress.at("saving the model")
+    save_final(trainer.policy, inputs.tokenizer, folder / "final")
+    progress.at("looking at single tokens")
+    shown = (inputs.heldout or inputs.train)[:SHOWN_PAIRS]
+    beta = config.objective.beta
+    write_token_table(trainer, shown, inputs.tokenizer, config.data, beta, folder / "tokens.jsonl")
+
+
+def open_run(config: RunConfig) -> tuple[Path, IO[str] | None]:
+    """Rank 0 makes and claims the run's folder; every rank learns its name. The lock is rank 0's.
+
+    Raises:
+        UserError: the folder cannot be used (on every rank).
+    """
+    told: list[Any] = [None, None]
+    lock = None
+    if distributed.rank() == 0:
+        try:
+            told[0], lock = claim(config)
+        except UserError as error:
+            told[1] = str(error)
+    if distributed.world_size() > 1:
+        dist.broadcast_object_list(told, src=0)
+    if told[1] is not None:
+        raise UserError(told[1])
+    return told[0], lock
+
+
+def write_config(resolved: dict[str, Any], folder: Path) -> None:
+    """config.yaml, from rank 0, once nothing of it was refused; a run that was stopped before its first checkpoint
+    leaves nothing behind."""
+    if distributed.rank() == 0:
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Texts sampled from a model: what a response is, and what draws it."""

@@ -1,0 +1,204 @@
+"""Writes a run's checkpoints from all ranks: DeepSpeed's files at once, the rest beside the next steps.
+
+Syncing and checksums need no collective: ranks leave their part in a file, and rank 0 publishes when all are there.
+So a checkpoint becomes complete even if the steps after it fail or hang.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sparsepo_dist.engines.deepspeed.distributed import barrier, lost_peer, rank, world_size
+from sparsepo_dist.engines.deepspeed.persistence import TAG, load_engine, save_engine
+from sparsepo_dist.engines.deepspeed.universal import Conversion
+from sparsepo_dist.engines.policy import PolicyEngine
+from sparsepo_dist.errors import RankError, RunError, UserError
+from sparsepo_dist.training.checkpoints import random_state
+from sparsepo_dist.training.checkpoints.store import STATE, Checkpoint, CheckpointStore
+from sparsepo_dist.training.config import CheckpointConfig
+from sparsepo_dist.training.supervision.control import agree_all
+
+POLL_SECONDS = 0.05
+
+
+class Checkpointer:
+    """The checkpoints of one run. Every rank has one, and calls its methods in the same order."""
+
+    def __init__(self, policy: PolicyEngine, folder: Path, config: CheckpointConfig) -> None:
+        self.store = CheckpointStore(folder)
+        self.config = config
+        self._policy = policy
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: tuple[int, list[Future[None]]] | None = None
+        self._last_time = time.monotonic()
+        self.best: tuple[int, float] | None = None
+        """Step and value of the best evaluation so far, where one is kept."""
+
+    @property
+    def at_the_end(self) -> bool:
+        """Whether the last step gets a checkpoint too."""
+        return bool(self.config.every_steps or self.config.keep_best)
+
+    def due(self, step: int) -> bool:
+        """Whether this rank wants a checkpoint after `step` steps; the clock is rank 0's."""
+        by_step = bool(self.config.every_steps) and step % self.config.every_steps == 0
+        minutes = (time.monotonic() - self._last_time) / 60
+        return by_step or (rank() == 0 and 0 < self.config.every_minutes <= minutes)
+
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Note an evaluation; whether it is the best so far, which deserves a checkpoint.
+
+        Raises:
+            RunError: it has no such metric.
+        """
+        name = self.config.keep_best
+        if name is None:
+            return False
+        if name not in metrics:
+            raise RunError(f"checkpoints.keep_best: evaluations have no {name!r}; they have {', '.join(metrics)}")
+        if step == 0:
+            return False
+        value = metrics[name] if self.config.best_is == "lowest" else -metrics[name]
+        if not math.isfinite(value) or (self.best is not None and value >= self.best[1]):
+            return False
+        self.best = (step, value)
+        return True
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write what the engine, this rank and `state` (rank 0's) are after `step` steps; complete after `finish`.
+
+        Raises:
+            RunError: it cannot be written, or the weights are no longer finite (on every rank).
+        """
+        self.finish()
+        self.require_finite(step)
+        with _explained(step, self.store.folder):
+            pending = self.store.begin(step) if rank() == 0 else self.store.pending(step)
+            barrier()
+            save_engine(self._policy, pending)
+            save_file(random_state.capture(), pending / _rank_file(rank()))
+            if rank() == 0:
+                (pending / STATE).write_text(json.dumps({"step": step, "best": self.best, **state}), encoding="utf-8")
+            files = _files_of_all(pending)
+        mine = [pending / name for name in files[rank() :: world_size()]]
+        best = None if self.best is None else self.best[0]
+        digest = self._thread.submit(self.store.digest, step, mine, rank())
+        tasks = [digest]
+        if rank() == 0:
+            tasks.append(self._thread.submit(self._publish, step, best, digest))
+        self._writing = (step, tasks)
+        self._last_time = time.monotonic()
+
+    def require_finite(self, step: int) -> None:
+        """Raise RunError, on every rank, if the weights are not finite."""
+        if not agree_all(self._policy.device, self._policy.finite()):
+            raise RunError(
+                f"the weights are not finite after step {step}: nothing is written from them. Checkpoints are from "
+                "before; start a new run with a lower training.learning_rate, or see docs/troubleshooting.md"
+            )
+
+    def _publish(self, step: int, best: int | None, own: Future[None]) -> None:
+        """Beside the next steps: the checkpoint is complete as soon as all ranks have synced their files."""
+        own.result()  # raises where this rank failed: its part would never come
+        while not self.store.digested(step, world_size()):
+            time.sleep(POLL_SECONDS)
+        self.store.publish(step, world_size())
+        self.store.prune(self.config.keep_last, best)
+
+    def finish(self) -> None:
+        """Wait until the last checkpoint is one, and old ones are gone."""
+        if self._writing is None:
+            return
+        step, tasks = self._writing
+        self._writing = None
+        with _explained(step, self.store.folder):
+            tasks[0].result()
+            barrier()  # fails where a rank is gone, whose part rank 0 would wait for
+            tasks[-1].result()
+            barrier()
+
+    def load(self, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Put engine and random states back; what the trainer had written. The checkpoint must be sound.
+
+        On another number of ranks, weights and optimizer are the same, random states cannot be.
+        """
+        state = checkpoint.state()
+        if state["world_size"] == world_size():
+            load_engine(self._policy, checkpoint.folder)
+            random_state.restore(load_file(checkpoint.folder / _rank_file(rank())))
+        else:
+            self._load_resharded(checkpoint)
+            torch.manual_seed(torch.initial_seed() + checkpoint.step)
+        self.best = None if state["best"] is None else (int(state["best"][0]), float(state["best"][1]))
+        return state
+
+    def _load_resharded(self, checkpoint: Checkpoint) -> None:
+        if not any((checkpoint.folder / TAG).glob("*optim_states.pt")):  # ZeRO-0: every rank holds all of it
+            load_engine(self._policy, checkpoint.folder)
+            return
+        # named like an interrupted writer's folder, so that the next one removes it
+        whole = self.store.folder / f".writing-universal-{checkpoint.folder.name}"
+        conversion = None
+        if rank() == 0:
+            shutil.rmtree(whole, ignore_errors=True)
+            conversion = Conversion(checkpoint.folder, whole)
+        # One short collective after the other: a single long one would time out, and would not see rank 0 die.
+        while not agree_all(self._policy.device, conversion is None or conversion.done()):
+            time.sleep(POLL_SECONDS)
+        failure = [None if conversion is None else conversion.failure()]
+        if world_size() > 1:
+            dist.broadcast_object_list(failure, src=0)
+        if failure[0] is not None:
+            raise UserError(failure[0])
+        load_engine(self._policy, whole, universal=True)
+        barrier()
+        if rank() == 0:
+            shutil.rmtree(whole)
+
+
+@contextmanager
+def _explained(step: int, folder: Path) -> Iterator[None]:
+    """torch's writer says RuntimeError where the disk is full."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and lost_peer(error):
+            raise
+        raise RankError(
+            f"rank {rank()}: the checkpoint of step {step} could not be written to {folder}: "
+            f"{str(error).splitlines()[0] if str(error) else error!r} ({_free(folder)} free there). Those that were "
+            "complete before are intact; make room and go on with --resume auto"
+        ) from None
+
+
+def _files_of_all(folder: Path) -> list[str]:
+    """Names of the files that ranks have written; shared file systems may show each of them little but its own."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    # safetensors writes under a hidden name that it renames: another rank's may be gone a moment after it is seen here
+    own = [path.relative_to(folder).as_posix() for path in files if not path.name.startswith(".")]
+    gathered = [own]
+    if world_size() > 1:
+        gathered = [[] for _ in range(world_size())]
+        dist.all_gather_object(gathered, own)
+    return sorted({name for part in gathered for name in part})
+
+
+def _free(folder: Path) -> str:
+    return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB" if folder.is_dir() else "an unknown amount"
+
+
+def _rank_file(number: int) -> str:
+    return f"rank-{number:05d}.safetensors"

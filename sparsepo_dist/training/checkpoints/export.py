@@ -1,0 +1,101 @@
+"""A model folder from a checkpoint of a run, as the run itself would have written it to final/ at that step."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
+
+from sparsepo_dist.engines.adapters.lora import add_adapters
+from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.engines.deepspeed.trained_weights import trained_weights
+from sparsepo_dist.engines.loading import load_config, load_tokenizer
+from sparsepo_dist.engines.saving import saved_names, write_model
+from sparsepo_dist.engines.structure import empty_model, quiet
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import unwritable
+from sparsepo_dist.training.checkpoints.store import Checkpoint, open_checkpoint
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_remote_code: bool = False) -> Path:
+    """Write a checkpoint's model in transformers format, or its adapter in peft's, with the tokenizer; on one CPU.
+
+    Its files are held against their checksums first. The output is written aside and renamed.
+
+    Args:
+        folder: checkpoints/step-N of a run, from any number of ranks and any ZeRO stage.
+        output: folder to write; must be empty or absent.
+        fp32: keep float32 masters as they are instead of rounding them to the run's dtype, in which it computes. ZeRO 0
+            keeps none that could be found again.
+        trust_remote_code: let the model run its own Python code.
+
+    Raises:
+        UserError: it is no checkpoint, or damaged; its model cannot be found; the output holds something.
+    """
+    checkpoint = open_checkpoint(folder, field="export")
+    _check_output(output)
+    damage = checkpoint.damage()
+    if damage is not None:
+        raise UserError(f"export: the checkpoint {folder} is damaged: {damage}; name another")
+    config = _configuration(checkpoint)
+    path, run_dtype = config["model"]["path"], _DTYPES[config["training"]["precision"]]
+    dtype = torch.float32 if fp32 else run_dtype
+    model_config = load_config(path, field="export: the run's model", trust_remote_code=trust_remote_code)
+    tokenizer = load_tokenizer(path, field="export: the run's model", trust_remote_code=trust_remote_code)
+    with quiet():
+        model = _skeleton(config, model_config, dtype, trust_remote_code=trust_remote_code)
+    weights = trained_weights(folder, saved_names(model), dtype)
+    unfinished = output.with_name(f".writing-{output.name}")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        with quiet():
+            write_model(model, tokenizer, weights, unfinished)
+        if output.is_dir():
+            output.rmdir()
+        unfinished.rename(output)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"export: {output} cannot be written: {error}") from None
+    return output
+
+
+def _check_output(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"export: {output} is not empty; name another folder")
+    reason = unwritable(output)
+    if reason is not None:
+        raise UserError(f"export: {output} cannot be written: {reason}; name another folder")
+
+
+def _configuration(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    try:
+        config: Mapping[str, Any] = checkpoint.state()["config"]
+        if config["training"]["precision"] not in _DTYPES or not isinstance(config["model"]["path"], str):
+            raise ValueError("no model and precision")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"export: {checkpoint.folder} does not say what it was trained from ({error!r})") from None
+    return config
+
+
+def _skeleton(
+    config: Mapping[str, Any], model_config: PretrainedConfig, dtype: torch.dtype, *, trust_remote_code: bool
+) -> PreTrainedModel:
+    """The policy without weights: what is saved beside them follows from it."""
+    path = config["model"]["path"]
+    model = empty_model(model_config, dtype, config["data"]["layout"], trust_remote_code=trust_remote_code)
+    with contextlib.suppress(OSError):  # as when it is loaded: without one it generates by its configuration
+        model.generation_config = GenerationConfig.from_pretrained(path)
+    if config["model"]["adapter"] != "none":
+        settings = LoraSettings(**config["lora"])
+        with torch.device("meta"):
+            add_adapters(
+                model, settings, dtype, base=path, start=config["model"]["adapter_path"], reference=None
+            )  # fmt: skip
+    return model

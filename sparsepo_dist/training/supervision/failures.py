@@ -1,0 +1,35 @@
+"""What happens to one rank, said so that a person can use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from safetensors import SafetensorError
+
+from sparsepo_dist.engines.deepspeed.distributed import lost_peer, rank
+from sparsepo_dist.errors import RankError
+from sparsepo_dist.training.supervision.progress import Progress
+
+INTACT = "Complete checkpoints are intact, go on with --resume auto"
+
+
+@contextmanager
+def failures_explained(progress: Progress, left: str = INTACT) -> Iterator[None]:
+    """Turn the end of another rank, and files that cannot be read or written, into a RankError that says when.
+
+    When a rank dies, the others learn of it as an error of whatever collective they are in. `left` is a sentence on
+    what there is to go on with.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise RankError(f"rank {rank()}: {error} (in {progress}). {left}") from None
+    except RuntimeError as error:
+        if not lost_peer(error):
+            raise
+        reason = str(error).splitlines()[0].partition(". This is")[0]
+        raise RankError(
+            f"rank {rank()} lost another rank in {progress} ({reason}). What that rank or the launcher says tells why. "
+            f"{left}"
+        ) from None

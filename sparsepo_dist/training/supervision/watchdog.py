@@ -1,0 +1,199 @@
+"""Ends a run in which nothing moves any more, and says which rank holds up the others, and where.
+
+Every rank has a thread that tells the others, through the store that the process group came together over, where its
+work is. No collective is needed, so the thread still speaks when the work hangs in one.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch.distributed as dist
+
+from sparsepo_dist.engines.deepspeed.distributed import rank, world_size
+from sparsepo_dist.errors import RunError
+from sparsepo_dist.training.supervision.progress import Progress
+
+LONGEST_PULSE = 5.0  # seconds between two signs of life
+_FRAMES_OF_A_WAIT = 8
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What a rank last said of itself."""
+
+    marks: int
+    work: str
+    place: str
+    """The innermost line of Python that the working thread was in."""
+    waits: bool
+    """Whether it waited for other ranks there."""
+    still: float
+    """Seconds since the work last moved."""
+    sent: float
+    """Unix time."""
+
+
+class Watchdog:
+    """Watches this rank's progress while it is open; ends the process when it stands still for too long.
+
+    Args:
+        progress: marked by the working thread, which opens and closes the watchdog.
+        seconds: how long nothing may move; 0 turns the watchdog off.
+        folder: where the stacks of a rank that hangs are written.
+    """
+
+    def __init__(self, progress: Progress, seconds: float, folder: Path) -> None:
+        self._progress, self._seconds, self._folder = progress, seconds, folder
+        self._closed = threading.Event()
+        self._spoken = False
+        self._worker = threading.current_thread().ident
+        self._pulse = min(LONGEST_PULSE, seconds / 10)
+        # Two threads: the store may be on a machine that is gone, and talking to it may then take for ever.
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("watchdog", self._watch), ("signs of life", self._tell))
+        ]
+
+    def __enter__(self) -> Watchdog:
+        if self._seconds:
+            self._store = _own_store()
+            for thread in self._threads:
+                thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        if self._seconds:
+            for thread in self._threads:
+                thread.join(timeout=2 * self._pulse)
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self._pulse):
+            sign = self._sign()
+            if sign.still > self._seconds:
+                self._end(sign)
+
+    def _sign(self) -> Sign:
+        progress = self._progress
+        place, waits = _whereabouts(sys._current_frames().get(self._worker or 0))
+        still = time.monotonic() - progress.since
+        return Sign(progress.marks, str(progress), place, waits, still, time.time())
+
+    def _tell(self) -> None:
+        with suppress(RuntimeError):  # the store ended with its rank; each rank's own clock still counts
+            while self._store is not None and not self._closed.wait(self._pulse):
+                self._store.set(_key(rank()), json.dumps(self._sign().__dict__))
+
+    def _end(self, own: Sign) -> None:
+        alone = threading.Timer(3 * self._pulse, self._last_words, [own])
+        alone.daemon = True
+        alone.start()
+        with suppress(RuntimeError):
+            if self._first_to_speak():
+                report = describe_hang(self._signs(own), self._seconds, 3 * self._pulse)
+                _say(f"{report} Stacks of every rank that can write them: {self._folder}")
+        self._spoken = True
+        time.sleep(self._pulse)  # for the one that speaks: launchers end all ranks when one is gone
+        with suppress(OSError), (self._folder / f"hang-rank-{rank()}.txt").open("w") as file:
+            faulthandler.dump_traceback(file, all_threads=True)
+        os._exit(RunError.exit_code)
+
+    def _last_words(self, own: Sign) -> None:
+        """Where the store or the file system hangs as well."""
+        if not self._spoken:
+            _say(f"{describe_hang({rank(): own}, self._seconds, math.inf)} Other ranks could not be asked.")
+        os._exit(RunError.exit_code)
+
+    def _first_to_speak(self) -> bool:
+        return self._store is None or int(self._store.add("sparsepo/watchdog/spoke", 1)) == 1
+
+    def _signs(self, own: Sign) -> dict[int, Sign]:
+        signs = {rank(): own}
+        for other in range(world_size()):
+            if self._store is not None and other != rank() and self._store.check([_key(other)]):
+                signs[other] = Sign(**json.loads(self._store.get(_key(other))))
+        return signs
+
+
+def describe_hang(signs: Mapping[int, Sign], seconds: float, stale: float) -> str:
+    """Which ranks hold up the others, and what all of them were doing.
+
+    Args:
+        signs: rank to its last sign of life.
+        seconds: how long nothing moved.
+        stale: a sign older than this (seconds) comes from a process that does not run.
+    """
+    newest = max(sign.sent for sign in signs.values())
+    silent = [number for number, sign in signs.items() if newest - sign.sent > stale]
+    behind = [number for number, sign in signs.items() if sign.marks == min(s.marks for s in signs.values())]
+    culprits = silent or [number for number in behind if not signs[number].waits] or behind
+    lines = []
+    for number in culprits:
+        sign = signs[number]
+        mute = f", without a sign of life for {newest - sign.sent:.0f} s" if number in silent else ""
+        lines.append(f"rank {number} hangs in {sign.work}, at {sign.place}{mute}")
+    others = _by(lambda number: signs[number].work, [number for number in sorted(signs) if number not in culprits])
+    waiting = "".join(f"; waiting for it in {work}: {_ranks(numbers)}" for work, numbers in others.items())
+    return (
+        f"nothing moved for {seconds:.0f} s (training.hang_minutes): {'; '.join(lines)}{waiting}. All ranks end; "
+        "complete checkpoints are intact, go on with --resume auto."
+    )
+
+
+def _by(key: Callable[[int], str], numbers: Sequence[int]) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for number in numbers:
+        groups.setdefault(key(number), []).append(number)
+    return groups
+
+
+def _ranks(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:8]))
+    return f"rank{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > 8 else ''}"
+
+
+def _whereabouts(frame: FrameType | None) -> tuple[str, bool]:
+    """The innermost line of a thread, and whether it waits for other ranks there."""
+    if frame is None:
+        return "an unknown place", False
+    code = frame.f_code
+    place = f"{code.co_filename}:{frame.f_lineno} ({code.co_name})"
+    current: FrameType | None = frame
+    for _ in range(_FRAMES_OF_A_WAIT):
+        if current is None:
+            break
+        file = current.f_code.co_filename
+        communicates = "torch/distributed/" in file or "deepspeed/comm/" in file
+        if communicates or ("deepspeed/" in file and current.f_code.co_name == "wait"):
+            return place, True
+        current = current.f_back
+    return place, False
+
+
+def _own_store() -> Any:
+    """A connection of the watchdog's own, so that it never waits behind the working thread's; None for one rank."""
+    if world_size() == 1:
+        return None
+    store: Any = dist.distributed_c10d._get_default_store()
+    return store.clone()
+
+
+def _say(message: str) -> None:
+    os.write(2, f"\nerror: {message}\n".encode())
+
+
+def _key(number: int) -> str:
+    return f"sparsepo/watchdog/{number}"

@@ -1,0 +1,95 @@
+"""The same log-probabilities from every layout, for each family of models, and from the model itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from sparsepo_dist.contracts import PackedBatch, TokenizedPair
+from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.pack import pack
+from sparsepo_dist.data.tokenize import load_tokenized
+from sparsepo_dist.engines.attention.segments import SEGMENTS, segment_inputs
+from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.loading import check_window, load_config, load_model, load_tokenizer
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.ops import Head, token_stats
+from tests.support.tiny import CONFIGS, save_tiny_model, tiny_tokenizer, write_pairs
+
+LAYOUTS = ("prefix_shared", "packed", "padded")
+
+
+@pytest.fixture(scope="module", params=sorted(CONFIGS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_model(tmp_path_factory.mktemp("model"), request.param)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[TokenizedPair]:
+    source = write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.jsonl", 5)
+    return load_tokenized(str(source), tiny_tokenizer(), DataConfig())
+
+
+def logps(folder: Path, batch: PackedBatch, layout: str) -> torch.Tensor:
+    model = load_model(str(folder), load_config(str(folder)), dtype=torch.float32, layout=layout, zero3=None).eval()
+    head = model.get_output_embeddings()
+    with torch.no_grad():
+        return token_stats(hidden_at(backbone(model), batch), Head(head.weight, head.bias), batch.labels).policy_logp
+
+
+def plain_logps(folder: Path, pairs: list[TokenizedPair]) -> torch.Tensor:
+    """transformers alone, one sequence at a time."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    parts = []
+    for pair in pairs:
+        for response in (pair.chosen_ids, pair.rejected_ids):
+            ids = torch.tensor([[*pair.prompt_ids, *response]])
+            with torch.no_grad():
+                log_probs = model(ids).logits[0, :-1].log_softmax(-1)
+            parts.append(log_probs.gather(-1, ids[0, 1:, None]).squeeze(-1)[-len(response) :])
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_log_probabilities_equal_transformers(folder: Path, pairs: list[TokenizedPair], layout: str) -> None:
+    got = logps(folder, pack(pairs, [1.0] * len(pairs), layout), layout)
+    torch.testing.assert_close(got, plain_logps(folder, pairs), rtol=1e-5, atol=1e-5)
+
+
+def test_families_with_an_attention_interface_use_blocks(folder: Path) -> None:
+    config = load_config(str(folder))
+    model = load_model(str(folder), config, dtype=torch.float32, layout="prefix_shared", zero3=None)
+    assert model.config._attn_implementation == ("eager" if config.model_type == "gptj" else SEGMENTS)
+
+
+def test_dropout_is_off_in_the_modules_and_kept_in_the_configuration(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path, "gpt2")
+    model = load_model(str(folder), load_config(str(folder)), dtype=torch.float32, layout="packed", zero3=None).train()
+    ids = torch.arange(8)[None]
+    inputs = {
+        "input_ids": ids,
+        "attention_blocks": segment_inputs(pack([TokenizedPair((1,), (2,) * 8, ())], [1], "packed")),
+    }
+    first, second = (model.base_model(**inputs).last_hidden_state for _ in range(2))
+    assert torch.equal(first, second)
+    assert model.config.resid_pdrop == 0.1
+
+
+def test_what_is_no_decoder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t5").mkdir()
+    (tmp_path / "t5" / "config.json").write_text('{"model_type": "t5"}')
+    with pytest.raises(UserError, match="not a causal language model"):
+        load_config(str(tmp_path / "t5"))
+    with pytest.raises(UserError, match="holds no model"):
+        (tmp_path / "nothing").mkdir()
+        load_config(str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="no tokenizer"):
+        load_tokenizer(str(tmp_path / "nothing"))
+
+
+def test_lengths_beyond_the_position_table_are_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="exceeds the model's position range of 256"):
+        check_window(load_config(str(folder)), 257)

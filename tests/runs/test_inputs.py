@@ -1,0 +1,212 @@
+"""What every rank refuses by itself, before it joins the others: parts of a recipe that do not go together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.runs.inputs import Inputs, load_inputs
+from sparsepo_dist.runs.parsing import parse_train
+from tests.support.runs import ZERO
+from tests.support.tiny import CONFIGS, save_tiny_model, write_pairs
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    save_tiny_model(folder / "model")
+    write_pairs(folder / "pairs.jsonl", 4)
+    (folder / "ds.json").write_text(json.dumps(ZERO[2]))
+    (folder / "sft").mkdir()
+    (folder / "sft" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    (folder / "sft" / "adapter_model.safetensors").write_bytes(b"")
+    return folder
+
+
+def load(base: Path, **fields: Any) -> Inputs:
+    given = {
+        "model.path": base / "model", "data.train": base / "pairs.jsonl", "ds_config": base / "ds.json",
+        "data.max_length": 100, **fields,
+    }  # fmt: skip
+    return load_inputs(parse_train([f"--{name}={value}" for name, value in given.items()]))
+
+
+def test_good_inputs_are_loaded(base: Path) -> None:
+    inputs = load(base)
+    assert len(inputs.train) == 4 and inputs.mask_kind == "learned"
+    assert load(base, **{"masks.kind": "random"}).mask_kind == "random"
+    assert load(base, **{"objective.name": "dpo"}).mask_kind is None
+
+
+def test_the_built_in_model_on_other_pairs_makes_no_pairs(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sparsepo_dist.builtin.smollm2.smollm2_folder", lambda: base / "model")
+    monkeypatch.setattr("sparsepo_dist.builtin.pairs.sentiment_files", lambda: pytest.fail("pairs were sampled"))
+    inputs = load(base, **{"model.path": "builtin:smollm2-135m-instruct"})
+    assert inputs.config.model.path == str(base / "model") and len(inputs.train) == 4 and not inputs.heldout
+
+
+@pytest.mark.parametrize("layout", ["prefix_shared", "packed", "padded"])
+@pytest.mark.parametrize("family", CONFIGS)
+def test_mask_sites_by_name_are_tried_on_every_family(base: Path, tmp_path: Path, family: str, layout: str) -> None:
+    fields = {
+        "model.path": save_tiny_model(tmp_path / "model", family),
+        "data.layout": layout,
+        "objective.name": "mapo",
+    }
+    pattern = json.dumps({"mlp": r"(h|layers)\.\d+\.mlp"})
+    assert load(base, **fields, **{"masks.site_patterns": pattern}).mask_kind == "activation"
+    with pytest.raises(UserError, match=r"(h|layers) takes no part in the model's forward pass"):
+        load(base, **fields, **{"masks.site_patterns": json.dumps({"mlp": "h|layers"})})
+
+
+def test_a_model_that_looks_at_its_data_is_not_tried(
+    base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sparsepo_dist.runs.checks.hidden_at", lambda *_: torch.empty(1).item())
+    fields = {"objective.name": "mapo", "masks.site_patterns": json.dumps({"mlp": "layers"})}
+    assert load(base, **fields).mask_kind == "activation"
+    assert "masks.site_patterns are first tried in the first step" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model.adapter": "lora", "model.adapter_path": "{base}/sft"}, "--reference.adapter_path {base}/sft"),
+        ({"model.path": "{base}/sft"}, "--model.adapter_path {base}/sft"),
+        ({"reference.path": "{base}/sft"}, "--reference.adapter_path {base}/sft"),
+        ({"model.adapter": "qlora", "reference.placement": "replicated"}, "unquantised"),
+        ({"lora.rank": 8}, "model.adapter is none"),
+        ({"objective.name": "sepo"}, "name the oracle's folder"),
+        ({"objective.name": "simpo", "reference.path": "{base}/model"}, "objective simpo has no reference"),
+        ({"objective.name": "mapo", "masks.kind": "learned"}, "masks.kind: 'learned' does not go with objective mapo"),
+    ],
+)
+def test_contradictions_name_the_remedy(base: Path, fields: dict[str, Any], message: str) -> None:
+    filled = {name: value.format(base=base) if isinstance(value, str) else value for name, value in fields.items()}
+    with pytest.raises(UserError) as refused:
+        load(base, **filled)
+    assert message.format(base=base) in str(refused.value)
+
+
+def test_frozen_models_must_read_the_same_tokens(base: Path, tmp_path: Path) -> None:
+    other = save_tiny_model(tmp_path / "other", positions=64)
+    for role, needed in (("reference", {}), ("oracle", {"objective.name": "sepo"})):
+        with pytest.raises(UserError, match=rf"position range of 64 \({role}.path\)"):
+            load(base, **{f"{role}.path": other, **needed})
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["!"], vocabulary["?"] = vocabulary["?"], vocabulary["!"]
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="reference.path .* has another tokenizer than the policy"):
+        load(base, **{"reference.path": other, "data.max_length": 60})
+    with pytest.raises(UserError, match="^oracle.path .*: the folder holds no model"):
+        load(base, **{"oracle.path": tmp_path, "objective.name": "sepo"})
+
+
+def test_penalties_on_masks_that_do_not_learn_are_ignored_aloud(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = {"objective.l1_reward": 0.1, "objective.l1_divergence": 0.2}
+    assert load(base, **given, **{"masks.kind": "random"}).objective.l1_reward == 0
+    only = load(base, **given, **{"masks.on": "reward"}).objective
+    assert (only.l1_reward, only.l1_divergence) == (0.1, 0)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ignored: objective.l1_reward: that mask is not learned",
+        "ignored: objective.l1_divergence: that mask is not learned",
+        "ignored: objective.l1_divergence: that mask is not learned",
+    ]
+
+
+def test_what_a_shared_recipe_says_for_other_objectives_is_ignored_aloud(
+    base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"objective.name": "dpo", "objective.l1_reward": 0.1, "masks.layer_norm": True}
+    load(base, **given)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ignored: objective.l1_reward: 0.1 is for sparsepo; dpo does not use it",
+        "ignored: masks.layer_norm: True is for learned masks, but this run's objective has no masks",
+    ]
+
+
+def test_placements_of_models_that_are_not_there_are_ignored_aloud(
+    base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(base, **{"objective.name": "sft", "reference.placement": "offload", "oracle.placement": "replicated"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "ignored: reference.placement: objective sft has no reference model",
+        "ignored: oracle.placement: objective sft has no oracle",
+    ]
+
+
+def test_a_command_line_without_adapter_overrules_the_recipes_adapter(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = tmp_path / "lora.yaml"
+    recipe.write_text("model: {adapter: qlora}\nlora: {rank: 8}\n")
+    load(base, recipe=recipe, **{"model.adapter": "none"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "ignored: lora: the recipe's settings are for an adapter, and model.adapter is none"
+    ]
+    with pytest.raises(UserError, match="model.adapter is none"):
+        load(base, recipe=recipe, **{"model.adapter": "none", "lora.rank": 4})
+
+
+def test_odpo_needs_scores_in_order(base: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (base / "pairs.jsonl").read_text().splitlines()]
+    assert load(base, **{"objective.name": "odpo"}).train[0].scores == (1.5, 0.5)
+    for change, message in (
+        ({"chosen_score": None}, "field 'chosen_score' is missing"),
+        ({"chosen_score": 0.5}, "chosen_score 0.5 is not above rejected_score 0.5"),
+    ):
+        bad = tmp_path / "bad.jsonl"
+        bad.write_text("".join(json.dumps(row) + "\n" for row in (rows[0], {**rows[1], **change})))
+        with pytest.raises(UserError, match=rf"bad.jsonl.*2.*{message}"):
+            load(base, **{"objective.name": "odpo", "data.train": bad})
+        load(base, **{"data.train": bad})  # others do not mind
+
+
+def test_models_that_cannot_be_trained_as_they_are_stored(base: Path, tmp_path: Path) -> None:
+    stored = save_tiny_model(tmp_path / "stored")
+    config = json.loads((stored / "config.json").read_text())
+    (stored / "config.json").write_text(json.dumps({**config, "vocab_size": 200}))
+    for role, needed in (("model", {}), ("oracle", {"objective.name": "sepo"})):
+        with pytest.raises(
+            UserError, match=rf"{role}.path .* is stored as \[272, 32\], but config.json asks for \[200, "
+        ):
+            load(base, **{f"{role}.path": stored, **needed})
+    few = save_tiny_model(tmp_path / "few", vocabulary=250)
+    with pytest.raises(UserError, match="model.path .* vocabulary of 250, but the tokenizer gives ids up to 257"):
+        load(base, **{"model.path": few})
+    quantised = {**config, "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    (stored / "config.json").write_text(json.dumps(quantised))
+    with pytest.raises(UserError, match="^model.path .*: the model is stored quantised"):
+        load(base, **{"model.path": stored})
+
+
+def test_an_incomplete_model_is_not_filled_up_at_random(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
+    with pytest.raises(UserError, match="is incomplete: 9 tensors are missing, among them model.layers.3."):
+        load_model(
+            str(folder), load_config(str(folder)), dtype=torch.float32, layout="packed", zero3=None
+        )  # fmt: skip
+
+
+def test_code_in_a_model_folder_is_run_only_when_that_is_asked_for(tmp_path: Path) -> None:
+    settings = {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    ran = tmp_path / "ran"
+    (tmp_path / "own.py").write_text(
+        "from pathlib import Path\nfrom transformers import PretrainedConfig\n"
+        f"Path({str(ran)!r}).touch()\n\n\nclass OwnConfig(PretrainedConfig):\n    model_type = 'own'\n"
+    )
+    with pytest.raises(UserError, match="trust_remote_code"):
+        load_config(str(tmp_path))
+    assert not ran.exists()
+    assert load_config(str(tmp_path), trust_remote_code=True).model_type == "own"
+    assert ran.exists()

@@ -1,0 +1,88 @@
+"""Signals, as schedulers and people send them to real launches, and the codes that launches end with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparsepo_dist.engines.deepspeed.distributed import free_port
+from sparsepo_dist.training.checkpoints.store import CheckpointStore
+from tests.support.runs import ROOT, ZERO
+from tests.support.tiny import save_tiny_model, write_pairs
+
+pytestmark = pytest.mark.slow
+
+BIN = Path(sys.executable).parent
+SECRETS = {"HF_TOKEN": "hf_thisIsASecret", "WANDB_API_KEY": "alsoASecret0123456789"}
+
+
+@pytest.fixture(scope="module")
+def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("stopping")
+    ds_config = folder / "ds.json"
+    ds_config.write_text(json.dumps(ZERO[3]))
+    fields = {
+        "model.path": save_tiny_model(folder / "model"), "data.train": write_pairs(folder / "pairs.jsonl", 12),
+        "data.max_length": 100, "training.pairs_per_step": 5, "training.precision": "fp32", "training.epochs": 3,
+        "ds_config": ds_config,
+    }  # fmt: skip
+    return [f"--{name}={value}" for name, value in fields.items()]
+
+
+def struck(
+    launcher: list[str], kind: str, arguments: list[str], run: Path, *, step: int = 2,
+    during: str = "the policy's forward",
+) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    """A launch whose last rank gets a signal in a step."""
+    rank = 1 if "2" in launcher else 0
+    fault = {"kind": kind, "rank": rank, "step": step, "during": during}
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return subprocess.run(
+        [*launcher, "tests.support.struck", json.dumps(fault), *arguments, f"--output_dir={run}"],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+        env={
+            **environment, **SECRETS, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1",
+        },
+    )  # fmt: skip
+
+
+def test_a_scheduler_requeues(arguments: list[str], tmp_path: Path) -> None:
+    """75 reaches the caller of the launcher, and nothing that was printed or written knows the user's tokens."""
+    run = tmp_path / "run"
+    done = struck(
+        ["deepspeed", "--master_port", free_port(), "--num_accelerators", "2", "--module"], "SIGUSR1", arguments, run
+    )
+    assert done.returncode == 75, done.stderr[-3000:]
+    assert done.stderr.count("stopped by SIGUSR1 after step 2 of 9; the checkpoint is complete") == 1
+    assert "Traceback" not in done.stderr
+    (checkpoint,) = CheckpointStore(run / "checkpoints").complete()
+    assert checkpoint.step == 2 and checkpoint.damage() is None
+    written = [path.read_bytes() for path in run.rglob("*") if path.is_file()]
+    for secret in SECRETS.values():
+        assert secret not in done.stdout + done.stderr
+        assert not any(secret.encode() in content for content in written)
+
+
+def test_before_the_first_step_there_is_nothing_to_finish(arguments: list[str], tmp_path: Path) -> None:
+    done = struck([sys.executable, "-m"], "SIGTERM", arguments, tmp_path / "run", step=0, during="before the engines")
+    assert done.returncode == 75, done.stderr[-3000:]
+    assert "stopped by SIGTERM" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(("kind", "code"), [("SIGINT", 130), ("SIGTERM twice", 128 + 15)])
+def test_one_rank(arguments: list[str], tmp_path: Path, kind: str, code: int) -> None:
+    done = struck([sys.executable, "-m"], kind, arguments, tmp_path / "run")
+    assert done.returncode == code, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    steps = [checkpoint.step for checkpoint in CheckpointStore(tmp_path / "run" / "checkpoints").complete()]
+    if kind == "SIGINT":
+        assert steps == [2] and "stopped by SIGINT after step 2" in done.stderr
+    else:
+        assert steps == [] and "SIGTERM again: ending at once" in done.stderr
