@@ -14,7 +14,7 @@ if __name__ == "code":  # the library's was meant, by a script beside this one
 
 def main() -> int:
     """The exit code."""
-    from sparsepo_dist.commands.main import guarded, say
+    from sparsepo_dist.commands.entry import guarded, say
     from sparsepo_dist.evaluation.code.command import main as evaluate
 
     return guarded(evaluate, sys.argv[1:], say)

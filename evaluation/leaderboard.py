@@ -15,7 +15,7 @@ def main() -> int:
 
     options = parse_options()
     # Only now: what these import asks at once whether the hub may be reached.
-    from sparsepo_dist.commands.main import guarded, say
+    from sparsepo_dist.commands.entry import guarded, say
     from sparsepo_dist.evaluation.leaderboard.run import run_leaderboard
 
     return guarded(run_leaderboard, options, say)

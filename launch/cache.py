@@ -3,7 +3,7 @@
 
 import sys
 
-from sparsepo_dist.commands.main import cache
+from sparsepo_dist.commands.cache import main
 
 if __name__ == "__main__":
-    sys.exit(cache(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -4,7 +4,7 @@
 import sys
 from pathlib import Path
 
-from sparsepo_dist.commands.main import guarded, say
+from sparsepo_dist.commands.entry import guarded, say
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.report.build import build_report
 from sparsepo_dist.runs.parsing import parse_train

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import importlib.util
 import os
 import shutil
+from collections.abc import Sequence
 
 import torch
 
+from sparsepo_dist.commands.entry import guarded, say
 from sparsepo_dist.ops.backend import choose_backend
 
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "bitsandbytes")
@@ -36,3 +39,11 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code."""
+    argparse.ArgumentParser(prog="sparsepo doctor", description="Say what this machine can run, and why.").parse_args(
+        arguments
+    )
+    return guarded(lambda: say("\n".join(f"{name:<22} {finding}" for name, finding in diagnose().items())))

@@ -1,15 +1,17 @@
-"""`sparsepo plan`: its arguments, and what it does with them."""
+"""`sparsepo plan`: what a run will need, before it is launched."""
 
 from __future__ import annotations
 
 import json
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.plan.machine import KNOWN, changed, find_machine
@@ -19,6 +21,7 @@ from sparsepo_dist.plan.switches import remedies
 from sparsepo_dist.plan.table import as_json, as_text
 from sparsepo_dist.plan.time import StepTime, step_time
 from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.runs.parsing import parse_arguments, train_parser
 
 _TERMS: dict[str, tuple[type, str]] = {
     "matrix_tflops": (float, "Rate of matrix products in the run's dtype, 10^12 operations a second."),
@@ -30,8 +33,9 @@ _TERMS: dict[str, tuple[type, str]] = {
 }
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    """Beside those of a training run: what it is to be planned for."""
+def parser() -> ArgumentParser:
+    """Every option of a training run, and what it is to be planned for."""
+    parser = train_parser()
     parser.prog = "sparsepo plan"
     parser.description = (
         "Predict the memory of each GPU and the bytes it sends, before anything is launched. Takes every option of "
@@ -55,6 +59,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     for name, (kind, help_) in _TERMS.items():
         parser.add_argument(f"--{name}", type=kind, default=None, help=help_)
     parser.add_argument("--json", type=str, default=None, help="File to write the plan to as well.")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 0 if the planned run fits, 1 if not, 2 for what the user can mend."""
+    fits: list[bool] = []
+    return guarded(lambda: fits.append(plan(*parse_arguments(parser(), arguments)))) or int(not fits[0])
 
 
 def plan(config: RunConfig, parsed: Any) -> bool:

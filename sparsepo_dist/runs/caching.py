@@ -1,4 +1,4 @@
-"""`sparsepo cache`: let the reference look at every pair once, and keep what the objective needs of it."""
+"""The reference cache of a run: let the reference look at every pair once, and keep what the objective needs of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
@@ -36,19 +35,6 @@ from sparsepo_dist.training.supervision.progress import Progress
 
 PAIRS_AT_ONCE = 64  # dealt out together to each rank
 _GIB = 2**30
-
-
-def add_arguments(parser: ArgumentParser) -> None:
-    """Beside those of a training run."""
-    parser.prog = "sparsepo cache"
-    parser.description = (
-        "Let the reference look at every pair once and write what the run's objective needs of it to "
-        "--reference.cache; training reads it with --reference.placement cached. Takes every option of launch/train.py."
-    )
-    parser.add_argument(
-        "--all_layers", type=bool, default=False,
-        help="Allow hidden states of all layers to be written, which masks.layers all reads: they are large.",
-    )  # fmt: skip
 
 
 def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bool = False) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import deepspeed.runtime.zero.partitioned_param_coordinator as coordinator
 from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
-from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.runs.assembly import build_trainer
 from sparsepo_dist.runs.inputs import load_inputs

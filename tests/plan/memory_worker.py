@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.runs.assembly import build_trainer
 from sparsepo_dist.runs.inputs import load_inputs

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, BertConfig, T5Config
 
-from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.adapters.files import save_adapter
 from sparsepo_dist.engines.adapters.lora import add_adapters
 from sparsepo_dist.engines.config import LoraSettings

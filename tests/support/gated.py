@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.runs.parsing import parse_train
 from sparsepo_dist.runs.run import run
 from sparsepo_dist.training.trainer import Trainer

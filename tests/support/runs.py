@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.runs.parsing import parse_train
 
 VOLATILE = ("tokens_per_second", "seconds", "imbalance")

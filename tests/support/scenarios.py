@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 from safetensors.torch import load_file
 
-from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
 from sparsepo_dist.runs.parsing import parse_train

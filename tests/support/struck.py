@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from sparsepo_dist.commands.main import guarded
+from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.runs.parsing import parse_train
 from sparsepo_dist.runs.run import run
 from tests.support.faults import injected

@@ -1,4 +1,7 @@
-"""This process among its ranks, whichever launcher started it."""
+"""This process among its ranks, whichever launcher started it.
+
+deepspeed is imported where ranks join: who only asks for its rank does not wait for it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,8 @@ import time
 import warnings
 from pathlib import Path
 
-import deepspeed
 import torch
 import torch.distributed as dist
-from deepspeed.accelerator import get_accelerator
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
@@ -76,6 +77,8 @@ def initialise(*, hang_minutes: float = 0.0) -> torch.device:
     Collectives time out well after `hang_minutes`, so that the watchdog, which can say who hangs, speaks first.
     """
     if not dist.is_initialized():
+        import deepspeed
+
         timeout = datetime.timedelta(minutes=max(LEAST_TIMEOUT_MINUTES, 2 * hang_minutes))
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
             _join_anew(timeout)
@@ -91,6 +94,8 @@ def initialise(*, hang_minutes: float = 0.0) -> torch.device:
 
 def _join_anew(timeout: datetime.timedelta) -> None:
     """Ranks that torchrun starts again share its store with those that died: torch 2.13 would call their addresses."""
+    from deepspeed.accelerator import get_accelerator
+
     store, number, count = next(rendezvous("env://", timeout=timeout))
     store = PrefixStore(f"restart-{os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
     backend = get_accelerator().communication_backend_name()

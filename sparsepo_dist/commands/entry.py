@@ -1,0 +1,76 @@
+"""How entry points end: their exit codes, and one message instead of a stack trace."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+import torch.distributed as dist
+
+from sparsepo_dist.engines.deepspeed.distributed import local_rank, rank
+from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
+
+# Launchers end all ranks as soon as one is gone: the one that has something to say must not be among the late.
+SPEAKER_FIRST_SECONDS = 3
+
+
+def guarded(action: Callable[..., object], *arguments: object) -> int:
+    """Run an entry point: 0, or an error's own code after printing its message, without a stack trace.
+
+    What every rank says is printed once per machine: 2 is a UserError, 1 a RunError, 75 a run that was asked to stop.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    code = 0
+    try:
+        action(*arguments)
+    except (UserError, RunError, StoppedError) as error:
+        if local_rank() == 0 or isinstance(error, RankError):
+            progress_bar_ends = "" if isinstance(error, UserError) else "\n"
+            kind = "stopped" if isinstance(error, StoppedError) else "error"
+            print(f"{progress_bar_ends}{kind}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        elif _among_others():
+            time.sleep(SPEAKER_FIRST_SECONDS)
+        code = error.exit_code
+    except dist.DistError as error:  # before the ranks have found each other; later it is a RankError
+        print(f"error: rank {rank()} cannot reach the other ranks: {_why_alone(error)}", file=sys.stderr)  # noqa: T201
+        code = RunError.exit_code
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except Exception:
+        if not _among_others():
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and _among_others():
+        # The others may wait in a collective: only the end of this process, without more ado, tells them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    return code
+
+
+def _why_alone(error: dist.DistError) -> str:
+    said = str(error).splitlines()[0]
+    if "EADDRINUSE" not in said:
+        return said
+    return (
+        f"port {os.environ.get('MASTER_PORT')} is taken by another program, perhaps another training; "
+        "give the launcher a free one with --master_port"
+    )
+
+
+def _among_others() -> bool:
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
+def say(message: str) -> None:
+    """Print on rank 0."""
+    if rank() == 0:
+        print(message, flush=True)  # noqa: T201

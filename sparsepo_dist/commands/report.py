@@ -1,0 +1,19 @@
+"""`sparsepo report`: the figures and pages of a run, drawn again."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(prog="sparsepo report", description="Draw the figures and pages of a run again.")
+    parser.add_argument("run", type=Path, help="folder of the run")
+    given = parser.parse_args(arguments)
+
+    from sparsepo_dist.commands.entry import guarded, say
+    from sparsepo_dist.report.build import build_report
+
+    return guarded(lambda: say("\n".join(map(str, build_report(given.run)))))

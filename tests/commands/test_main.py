@@ -1,0 +1,49 @@
+"""The console command `sparsepo` before any of its commands is at work."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from sparsepo_dist.commands.main import COMMANDS
+
+SPARSEPO = Path(sys.executable).with_name("sparsepo")
+HEAVY = ("torch", "transformers", "deepspeed", "datasets", "jsonargparse", "matplotlib")
+
+
+def loaded(*arguments: str) -> tuple[str, set[str]]:
+    """What the command prints, and the packages that it imports meanwhile."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", SPARSEPO, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout, {name.split(".")[0] for name in re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE)}
+
+
+def test_help_names_every_command_and_loads_none() -> None:
+    said, packages = loaded("--help")
+    for name, sentence in COMMANDS.items():
+        assert name in said and sentence.split(",")[0] in " ".join(said.split())
+    assert packages.isdisjoint(HEAVY), packages & set(HEAVY)
+
+
+@pytest.mark.parametrize("command", ["demo", "report", "merge"])
+def test_help_of_a_command_loads_nothing_that_computes(command: str) -> None:
+    said, packages = loaded(command, "--help")
+    assert f"usage: sparsepo {command}" in said
+    assert packages.isdisjoint(HEAVY), packages & set(HEAVY)
+
+
+def test_every_command_is_a_file_with_an_entry() -> None:
+    for name in COMMANDS:
+        assert callable(import_module(f"sparsepo_dist.commands.{name}").main)
+
+
+def test_an_unknown_command_is_named_beside_the_known_ones() -> None:
+    done = subprocess.run([SPARSEPO, "trian"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "'trian'" in done.stderr and "demo" in done.stderr
