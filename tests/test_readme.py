@@ -18,12 +18,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparsepo_dist.builtin.pairs import sentiment_files
 from sparsepo_dist.builtin.prompts import all_prompts
-from sparsepo_dist.evaluation import significance
 from sparsepo_dist.evaluation.code import command as code
 from sparsepo_dist.evaluation.frontier import command as frontier
 from sparsepo_dist.evaluation.jobs import command as jobs
 from sparsepo_dist.evaluation.leaderboard import command as leaderboard
 from sparsepo_dist.evaluation.summary import command as summary
+from sparsepo_dist.evaluation.summary import significance
 from sparsepo_dist.runs.parsing import parse_train
 from tests.support.runs import assert_same_curve, train_all
 from tests.support.tiny import save_tiny_model, write_pairs

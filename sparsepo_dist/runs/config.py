@@ -10,7 +10,8 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks.config import MaskConfig
 from sparsepo_dist.objectives.base import ObjectiveConfig
 from sparsepo_dist.ops.config import OpsConfig
-from sparsepo_dist.training.config import CheckpointConfig, TrainingConfig
+from sparsepo_dist.training.checkpoints.config import CheckpointConfig
+from sparsepo_dist.training.config import TrainingConfig
 
 
 @dataclass

@@ -14,7 +14,7 @@ import pytest
 from scipy.stats import binom
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.significance import difference, significance
+from sparsepo_dist.evaluation.summary.significance import difference, significance
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW = ["--resamples", "500"]

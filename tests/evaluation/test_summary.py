@@ -20,13 +20,13 @@ from nltk.stem.porter import PorterStemmer
 from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel, RobertaTokenizer
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.significance import significance
 from sparsepo_dist.evaluation.summary import edna as edna_module
 from sparsepo_dist.evaluation.summary import run
 from sparsepo_dist.evaluation.summary.bertscore import bertscore
 from sparsepo_dist.evaluation.summary.command import summary
 from sparsepo_dist.evaluation.summary.edna import edna
 from sparsepo_dist.evaluation.summary.metrics import Metric, Task, rouge_l, self_bleu
+from sparsepo_dist.evaluation.summary.significance import significance
 from tests.support.tiny import save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sparsepo_dist.engines.config import Placement
+from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_checks import check_engine, check_fields, check_monitor_paths
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import parse_json
@@ -187,8 +188,6 @@ def most_pairs_per_micro_batch(config: Json) -> int | None:
 
 def _batch_size(config: Json) -> int | None:
     """Global batch: as written, or from micro-batch x accumulation x ranks as DeepSpeed defines it."""
-    from sparsepo_dist.engines.deepspeed.distributed import world_size
-
     written = config.get("train_batch_size")
     parts: list[Any] = [config.get(n) for n in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps")]
     product = None if any(part in (None, "auto") for part in parts) else parts[0] * parts[1] * world_size()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from deepspeed import DeepSpeedEngine
 from deepspeed.checkpoint.constants import (
     UNIVERSAL_CHECKPOINT_INFO,
     UNIVERSAL_CHECKPOINT_VERSION_KEY,
@@ -19,7 +20,6 @@ from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
 from sparsepo_dist.engines.deepspeed.distributed import lost_peer
-from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.errors import UserError
 
 TAG = "engine"
@@ -27,10 +27,9 @@ TAG = "engine"
 _DEEPSPEED_TYPES = [LossScaler, ZeroStageEnum, fragment_address]
 
 
-def save_engine(policy: PolicyEngine, folder: Path) -> None:
-    """Write folder/engine/, frozen weights left out. Every rank must call this."""
-    policy.settle()
-    policy.engine.save_checkpoint(
+def save_engine(engine: DeepSpeedEngine, folder: Path) -> None:
+    """Write folder/engine/, frozen weights left out. Every rank must call this, with no prefetch under way."""
+    engine.save_checkpoint(
         str(folder),
         tag=TAG,
         # What DeepSpeed's converter for another number of ranks asks for.
@@ -42,13 +41,13 @@ def save_engine(policy: PolicyEngine, folder: Path) -> None:
     )
 
 
-def load_engine(policy: PolicyEngine, folder: Path, *, universal: bool = False) -> None:
+def load_engine(engine: DeepSpeedEngine, folder: Path, *, universal: bool = False) -> None:
     """Put back what `save_engine` wrote, into an engine that was built alike and has not run yet.
 
     Every rank must call this.
 
     Args:
-        policy: the engine.
+        engine: the policy's.
         folder: what `save_engine` or, if `universal`, `universal.convert` wrote to.
         universal: whether the files are for any number of ranks.
 
@@ -57,10 +56,10 @@ def load_engine(policy: PolicyEngine, folder: Path, *, universal: bool = False) 
     """
     # The groups' settings are the run's own; loading replaces them by what was current when the file was written,
     # for universal files by those of the first group.
-    settings = [{key: value for key, value in group.items() if key != "params"} for group in _groups(policy)]
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in _groups(engine)]
     try:
-        with only_tensors(), _universal(policy, universal):
-            path, _ = policy.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
+        with only_tensors(), _universal(engine, universal):
+            path, _ = engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
     except (RuntimeError, KeyError, AssertionError, pickle.UnpicklingError) as error:
         if isinstance(error, RuntimeError) and lost_peer(error):
             raise
@@ -68,10 +67,10 @@ def load_engine(policy: PolicyEngine, folder: Path, *, universal: bool = False) 
         raise UserError(f"resume: {folder} does not fit this model or these ranks: {reason}") from None
     if path is None:
         raise UserError(f"resume: {folder} holds nothing that DeepSpeed could load")
-    for group, kept in zip(_groups(policy), settings, strict=True):
+    for group, kept in zip(_groups(engine), settings, strict=True):
         group.update(kept)
     if universal:
-        _separate_steps(policy)
+        _separate_steps(engine)
 
 
 @contextmanager
@@ -91,8 +90,8 @@ def only_tensors() -> Iterator[None]:
 
 
 @contextmanager
-def _universal(policy: PolicyEngine, universal: bool) -> Iterator[None]:
-    settings = policy.engine._config
+def _universal(engine: DeepSpeedEngine, universal: bool) -> Iterator[None]:
+    settings = engine._config
     before, settings.load_universal_checkpoint = settings.load_universal_checkpoint, universal
     try:
         yield
@@ -100,9 +99,9 @@ def _universal(policy: PolicyEngine, universal: bool) -> Iterator[None]:
         settings.load_universal_checkpoint = before
 
 
-def _separate_steps(policy: PolicyEngine) -> None:
+def _separate_steps(engine: DeepSpeedEngine) -> None:
     """DeepSpeed gives all sub-groups one tensor for their step, which Adam then counts up once for each of them."""
-    optimizer = getattr(policy.engine.optimizer, "optimizer", policy.engine.optimizer)
+    optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
     # torch's fused and capturable kernels read it where the parameter is
     beside = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
     for parameter, state in optimizer.state.items():
@@ -111,6 +110,6 @@ def _separate_steps(policy: PolicyEngine) -> None:
             state["step"] = state["step"].to(device, torch.float32, copy=True)
 
 
-def _groups(policy: PolicyEngine) -> list[dict[str, object]]:
-    groups: list[dict[str, object]] = policy.engine.optimizer.param_groups
+def _groups(engine: DeepSpeedEngine) -> list[dict[str, object]]:
+    groups: list[dict[str, object]] = engine.optimizer.param_groups
     return groups

@@ -27,8 +27,8 @@ from sparsepo_dist.engines.deepspeed.universal import Conversion
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.errors import RankError, RunError, UserError
 from sparsepo_dist.training.checkpoints import random_state
+from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import STATE, Checkpoint, CheckpointStore
-from sparsepo_dist.training.config import CheckpointConfig
 from sparsepo_dist.training.supervision.control import agree_all
 
 POLL_SECONDS = 0.05
@@ -88,7 +88,8 @@ class Checkpointer:
         with _explained(step, self.store.folder):
             pending = self.store.begin(step) if rank() == 0 else self.store.pending(step)
             barrier()
-            save_engine(self._policy, pending)
+            self._policy.settle()
+            save_engine(self._policy.engine, pending)
             save_file(random_state.capture(), pending / _rank_file(rank()))
             if rank() == 0:
                 (pending / STATE).write_text(json.dumps({"step": step, "best": self.best, **state}), encoding="utf-8")
@@ -137,7 +138,7 @@ class Checkpointer:
         """
         state = checkpoint.state()
         if state["world_size"] == world_size():
-            load_engine(self._policy, checkpoint.folder)
+            load_engine(self._policy.engine, checkpoint.folder)
             random_state.restore(load_file(checkpoint.folder / _rank_file(rank())))
         else:
             self._load_resharded(checkpoint)
@@ -147,7 +148,7 @@ class Checkpointer:
 
     def _load_resharded(self, checkpoint: Checkpoint) -> None:
         if not any((checkpoint.folder / TAG).glob("*optim_states.pt")):  # ZeRO-0: every rank holds all of it
-            load_engine(self._policy, checkpoint.folder)
+            load_engine(self._policy.engine, checkpoint.folder)
             return
         # named like an interrupted writer's folder, so that the next one removes it
         whole = self.store.folder / f".writing-universal-{checkpoint.folder.name}"
@@ -163,7 +164,7 @@ class Checkpointer:
             dist.broadcast_object_list(failure, src=0)
         if failure[0] is not None:
             raise UserError(failure[0])
-        load_engine(self._policy, whole, universal=True)
+        load_engine(self._policy.engine, whole, universal=True)
         barrier()
         if rank() == 0:
             shutil.rmtree(whole)

@@ -15,8 +15,8 @@ from sparsepo_dist.engines.deepspeed.persistence import only_tensors
 from sparsepo_dist.errors import RunError, UserError
 from sparsepo_dist.files import sha256
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer, _files_of_all
+from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import COMPLETE, MANIFEST, CheckpointStore, open_checkpoint
-from sparsepo_dist.training.config import CheckpointConfig
 
 
 def write(store: CheckpointStore, step: int, *, publish: bool = True) -> Path:
