@@ -125,7 +125,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Launched:
     cases = build_cases(folder)
     plan = folder / "plan.json"
     plan.write_text(json.dumps({name: dataclasses.asdict(case) for name, case in cases.items()}))
-    done = launch(["-m", "tests.support.sharded_head", str(plan)], ranks=RANKS)
+    done = launch(["tests.support.sharded_head", str(plan)], ranks=RANKS)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     ranks = [{name: torch.load(folder / f"{name}.rank{rank}.pt") for name in cases} for rank in range(RANKS)]
     return Launched(cases, ranks)

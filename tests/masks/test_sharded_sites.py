@@ -18,7 +18,7 @@ FAMILIES = ("gpt2", "gpt_bigcode", "gpt_neox", "gptj", "llama", "gemma")
 
 def test_released_sites_of_sharded_references(tmp_path: Path) -> None:
     folders = {family: str(save_model(tmp_path / family, family)) for family in FAMILIES}
-    done = launch(["-m", "tests.masks.sharded_worker", json.dumps(folders), str(tmp_path)], ranks=2)
+    done = launch(["tests.masks.sharded_worker", json.dumps(folders), str(tmp_path)], ranks=2)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for family in FAMILIES:

@@ -56,7 +56,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Plan, dict
         (folder / f"{name}.json").write_text(json.dumps({"zero_optimization": run["zero"]}))
     described = folder / "runs.json"
     described.write_text(json.dumps([arguments(run) for run in fields.values()]))
-    done = launch(["-m", "tests.plan.engine_worker", str(described)], ranks=2)
+    done = launch(["tests.plan.engine_worker", str(described)], ranks=2)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return {
         name: (predict(run, ranks=2), json.loads(Path(run["output_dir"] / "engine.json").read_text()))

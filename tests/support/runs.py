@@ -18,6 +18,7 @@ import pytest
 
 from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.runs.parsing import parse_train
+from tests.support.warm import hearth, warm
 
 VOLATILE = ("tokens_per_second", "seconds", "imbalance")
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,21 +36,13 @@ ZERO = {
 def launch(
     arguments: list[str], *, ranks: int = 1, timeout: int = 900, options: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """`torchrun` of a script with its arguments, one thread a rank; output is kept for the assertion's message."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        str(ranks),
-        *options,
-        *arguments,
-    ]
+    """`torchrun` of a module or a script with its arguments, one thread a rank; output is kept for the assertion's
+    message."""
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), *options]
     return subprocess.run(
-        command,
+        warm(*torchrun, "-m", "tests.support.warm", *arguments),
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, **hearth(), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -70,7 +63,7 @@ def train_all(folder: Path, runs: dict[str, dict[str, Any]], *, ranks: int = 1, 
         commands[name] = [f"--{field}={value}" for field, value in fields.items()]
     plan = folder / "plan.json"
     plan.write_text(json.dumps(commands))
-    done = launch(["-m", "tests.support.runs", str(plan)], ranks=ranks, timeout=timeout)
+    done = launch(["tests.support.runs", str(plan)], ranks=ranks, timeout=timeout)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     return {name: folder / name for name in runs}
 

@@ -50,7 +50,7 @@ def play(
     """Launch the ranks, which play all scenarios; after a rank's end torchrun starts them again, `restarts` times."""
     plan = folder / "plan.json"
     plan.write_text(json.dumps(scenarios))
-    arguments = ["-m", "tests.support.scenarios", str(plan)]
+    arguments = ["tests.support.scenarios", str(plan)]
     return launch(arguments, ranks=ranks, timeout=timeout, options=[f"--max_restarts={restarts}"])
 
 
