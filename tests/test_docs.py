@@ -27,12 +27,12 @@ from tests.support.documents import (
     spans,
     training_options,
 )
-from tests.test_architecture import ROOMS
+from tests.test_architecture import FLOORS, ROOMS
 
 SPANS = list(dict.fromkeys(span for document in DOCUMENTS for span in spans(document)))
 SECTIONS = [name for name, kind in get_type_hints(RunConfig).items() if dataclasses.is_dataclass(kind)]
 FOLDERS = ("benchmarks", "csrc", "docs", "ds_configs", "evaluation", "launch", "sparsepo_dist", "tests")
-FILES = [path.name for path in ROOT.glob("*.*")]
+FILES = [path.name for path in ROOT.glob("[!.]*")]
 FILES += [str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
 PATH = re.compile(r"[\w*-]+(?:[/.][\w*-]+)*(?:/|\.(?:py|h|cpp|cu|md|yaml|sbatch)|/[\w*.-]+\.json|-\*)")
 OF_A_RUN = ("step-N/", "final/", "checkpoints/", "monitor/", "config.yaml", "code.md")
@@ -90,8 +90,7 @@ def mentioned_paths() -> list[str]:
 @pytest.mark.parametrize("path", mentioned_paths())
 def test_files_in_the_text_exist(path: str) -> None:
     """From the root, or from a folder that the text is about."""
-    wanted = path.rstrip("/")
-    assert any(file == wanted or fnmatch.fnmatch(file, f"*/{wanted}") for file in FILES)
+    assert any(fnmatch.fnmatch(f"/{file}", f"*/{path.rstrip('/')}") for file in FILES)
 
 
 def test_the_jobs_example_is_understood(tmp_path: Path) -> None:
@@ -100,6 +99,10 @@ def test_the_jobs_example_is_understood(tmp_path: Path) -> None:
     assert read_plan(tmp_path / "jobs.yaml", ROOT / "evaluation").suites
 
 
-def test_the_architecture_names_every_room_in_order() -> None:
-    rows = read("docs/architecture.md").split("| room | what it does |")[1].split("\n\n")[0].splitlines()
-    assert [name for row in rows for name in re.findall(r"`(\w+)/?`", row.split(" | ")[0])] == ROOMS
+def test_the_architecture_names_every_room_in_order_and_their_floors() -> None:
+    rows = read("docs/architecture.md").split("| room | what it does |\n| --- | --- |\n")[1].split("\n\n")[0]
+    named = {row.split(" | ")[0]: row.split(" | ")[1] for row in rows.splitlines()}
+    assert re.findall(r"`(\w+)/?`", " ".join(named)) == ROOMS
+    for room, floors in FLOORS.items():
+        folders = [floor for floor in floors if floor not in ("", "config")]
+        assert all(f"`{folder}/`" in named[f"| `{room}/`"] for folder in folders), room

@@ -18,14 +18,13 @@ from accelerate.commands.launch import launch_command_parser
 from deepspeed.launcher import runner
 from torch.distributed.run import get_args_parser
 
-from sparsepo_dist.commands.main import main as sparsepo
-from sparsepo_dist.evaluation import significance
+from sparsepo_dist.commands.main import COMMANDS
 from sparsepo_dist.evaluation.code import command as code
 from sparsepo_dist.evaluation.frontier import command as frontier
 from sparsepo_dist.evaluation.jobs import command as jobs
 from sparsepo_dist.evaluation.leaderboard import command as leaderboard
 from sparsepo_dist.evaluation.summary import command as summary
-from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.evaluation.summary import significance
 from sparsepo_dist.runs.parsing import parse_arguments, parse_train, train_parser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +52,9 @@ def blocks(document: str, *languages: str) -> list[str]:
 def commands(document: str) -> list[str]:
     """Every line of its shell blocks, and of its indented ones those that begin with a program or an option."""
     lines = [line.split("  #")[0].strip() for block in blocks(document, "sh", "") for line in block.splitlines()]
-    indented = [line.strip() for block in _INDENTED.findall(_FENCE.sub("", read(document))) for line in block.split("\n")]
+    indented = [
+        line.strip() for block in _INDENTED.findall(_FENCE.sub("", read(document))) for line in block.split("\n")
+    ]
     found = [line for line in lines if line] + [line for line in indented if _program(line) or line.startswith("--")]
     return [re.sub(r"\[(--[^\]]+)\]", r"\1", line) for line in found]  # [--gpu_memory 80]
 
@@ -76,13 +77,17 @@ def is_mention(span: str) -> bool:
 
 
 def check_mention(span: str) -> None:
-    """Fail unless there are the options that it names, and the subcommand of `sparsepo`."""
-    for option in re.findall(r"(?:^| )(--[\w.-]+)", span):
-        assert option in _known_options(), option
+    """Fail unless there are the options that it names, with the values they are given, and the subcommand."""
     if span.startswith("sparsepo "):
-        parser, _ = _parser_of(sparsepo, span.split()[1:2])
-        if not isinstance(parser, jsonargparse.ArgumentParser):  # else it is the subcommand's own
-            assert span.split()[1] in _choices(parser), span
+        assert span.split()[1] in COMMANDS
+    words = [word for word in shlex.split(span) if word != "..."]
+    options = [word for word in words if word.startswith("--")]
+    if words[0] in _settable_options() and set(options) <= _settable_options() and words != options:
+        parse_train(_with_a_recipe(words))
+        return
+    for word, next_one in zip(words, [*words[1:], ""], strict=True):
+        if word in options:
+            assert any(_takes(action, next_one) for action in _known_options().get(word, [])), f"{word} {next_one}"
 
 
 def check(command: str) -> None:
@@ -110,14 +115,31 @@ def training_options() -> frozenset[str]:
 
 
 @functools.cache
-def _known_options() -> frozenset[str]:
-    """Those of all programs that documents speak of."""
-    found = [make() for make in DRIVERS.values()]
-    found += [launch_command_parser(), get_args_parser(), _deepspeed_parser()]
-    found += [_parser_of(sparsepo, [name])[0] for name in ("plan", "cache", "doctor")]
-    found += [_parser_of(_benchmark(path.stem), [])[0] for path in (ROOT / "benchmarks").glob("*.py") if _is_run(path)]
-    found += [inner for parser in found for inner in _choices(parser).values()]
-    return frozenset(option for parser in found for option in parser._option_string_actions)
+def _settable_options() -> frozenset[str]:
+    """Those that set one field, not a whole section."""
+    return frozenset(option for option in training_options() if "." in option) | {"--recipe", "--ds_config", "--resume"}
+
+
+@functools.cache
+def _known_options() -> dict[str, list[argparse.Action]]:
+    """What each option is in the programs that documents speak of."""
+    parsers = [make() for make in DRIVERS.values()]
+    parsers += [launch_command_parser(), get_args_parser(), _parser_of(lambda: runner.parse_args(["x"]), [])[0]]
+    parsers += [_parser_of(_command(name), [])[0] for name in COMMANDS]
+    parsers += [
+        _parser_of(_benchmark(path.stem), [])[0] for path in (ROOT / "benchmarks").glob("*.py") if _is_run(path)
+    ]
+    parsers += [inner for parser in parsers for inner in _subcommands(parser)]
+    found: dict[str, list[argparse.Action]] = {}
+    for parser in parsers:
+        for option, action in parser._option_string_actions.items():
+            found.setdefault(option, []).append(action)
+    return found
+
+
+def _takes(action: argparse.Action, word: str) -> bool:
+    """Whether a word can follow an option; any where the option is only named, or the word stands for several."""
+    return action.choices is None or not word or word.startswith("--") or "|" in word or word in action.choices
 
 
 def _program(line: str) -> str | None:
@@ -126,10 +148,9 @@ def _program(line: str) -> str | None:
     return found[1] if found and found[1] in _PROGRAMS else None
 
 
-def _choices(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Its subcommands."""
-    subcommands = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
-    return {name: inner for action in subcommands for name, inner in action.choices.items()}
+def _subcommands(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    actions = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return [inner for action in actions for inner in action.choices.values()]
 
 
 def _with_a_recipe(arguments: Sequence[str]) -> list[str]:
@@ -163,12 +184,17 @@ def _parser_of(main: Callable[[], object], arguments: list[str]) -> tuple[Any, l
     raise AssertionError(f"{main} parses no arguments")
 
 
-def _check_sparsepo(arguments: list[str]) -> None:
-    parser, remaining = _parser_of(sparsepo, _with_a_recipe(arguments))
+def _command(name: str, arguments: Sequence[str] = ()) -> Callable[[], object]:
+    return functools.partial(importlib.import_module(f"sparsepo_dist.commands.{name}").main, list(arguments))
+
+
+def _check_sparsepo(words: list[str]) -> None:
+    assert words[0] in COMMANDS
+    parser, arguments = _parser_of(_command(words[0], _with_a_recipe(words[1:])), [])
     if not isinstance(parser, jsonargparse.ArgumentParser):
-        parser.parse_args(remaining)
+        parser.parse_args(arguments)
         return
-    config, _ = parse_arguments(parser, remaining)
+    config, _ = parse_arguments(parser, arguments)
     assert (ROOT / config.ds_config).is_file()
     config.validate()
 
@@ -207,11 +233,6 @@ def _check_python(words: list[str]) -> None:
         _check_module(words[1], words[2:])
     else:
         _check_script(words[0], words[1:])
-
-
-def _deepspeed_parser() -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _parser_of(lambda: runner.parse_args(["x"]), [])[0]
-    return parser
 
 
 def _check_deepspeed(words: list[str]) -> None:
