@@ -1,4 +1,4 @@
-"""Every command of the README: the short ones are read here as their program reads them, `make demo` is run."""
+"""Commands of the README that are run; tests/test_docs.py reads all of them as their programs do."""
 
 from __future__ import annotations
 
@@ -18,25 +18,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparsepo_dist.builtin.pairs import sentiment_files
 from sparsepo_dist.builtin.prompts import all_prompts
-from sparsepo_dist.evaluation.code import command as code
 from sparsepo_dist.evaluation.frontier import command as frontier
-from sparsepo_dist.evaluation.jobs import command as jobs
-from sparsepo_dist.evaluation.leaderboard import command as leaderboard
-from sparsepo_dist.evaluation.summary import command as summary
-from sparsepo_dist.evaluation.summary import significance
 from sparsepo_dist.runs.parsing import parse_train
+from tests.support.documents import DEFAULT_RECIPE, DRIVERS, ROOT, blocks, commands
 from tests.support.runs import assert_same_curve, train_all
 from tests.support.tiny import save_tiny_model, write_pairs
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.split("  #")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip()
-]
-TRAINING = [shlex.split(command.split("launch/train.py", 1)[1]) for command in COMMANDS if "launch/train.py" in command]
+COMMANDS = commands("README.md")
 
 
 def console(command: str, *more: str) -> subprocess.CompletedProcess[str]:
@@ -48,34 +36,6 @@ def console(command: str, *more: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_make_targets_exist() -> None:
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    for command in COMMANDS:
-        if command.startswith("make "):
-            assert command.split()[1] in targets
-
-
-@pytest.mark.parametrize("arguments", [a for a in TRAINING if "--help" not in a], ids=" ".join)
-def test_training_commands_are_understood(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    config = parse_train(arguments, default_recipe=ROOT / "launch" / "recipes" / "sentiment.yaml")
-    assert (ROOT / config.ds_config).is_file()
-    config.validate()
-
-
-DRIVERS = {
-    "leaderboard": leaderboard.parser, "significance": significance.parser, "code": code.parser,
-    "frontier": frontier.parser, "jobs": jobs.parser, "summary": summary.parser,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("command", [c for c in COMMANDS if " evaluation/" in c])
-def test_evaluation_commands_are_understood(command: str) -> None:
-    script, *arguments = shlex.split(command)[1:]
-    assert (ROOT / script).is_file()
-    DRIVERS[Path(script).stem]().parse_args(arguments)
-
-
 def test_every_driver_is_in_the_readme() -> None:
     assert {f"evaluation/{name}.py" for name in DRIVERS} == {c.split()[1] for c in COMMANDS if " evaluation/" in c}
     assert {path.stem for path in (ROOT / "evaluation").glob("*.py")} == set(DRIVERS)
@@ -83,15 +43,10 @@ def test_every_driver_is_in_the_readme() -> None:
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "launch" / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_recipes_are_understood_and_replace_the_default_one(recipe: Path) -> None:
-    config = parse_train(["--recipe", str(recipe)], default_recipe=ROOT / "launch" / "recipes" / "sentiment.yaml")
+    config = parse_train(["--recipe", str(recipe)], default_recipe=DEFAULT_RECIPE)
     config.validate()
     if recipe.stem == "dialogue":
         assert config.masks.layer_norm is False and config.data.max_length == 2048
-
-
-def test_documents_that_are_linked_exist() -> None:
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / link).is_file(), link
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +100,7 @@ def test_the_default_recipe_trains_alike_on_compiled_kernels_and_in_plain_pytorc
     heldout = tmp_path / "heldout.jsonl"
     heldout.write_text("".join(made.heldout.read_text().splitlines(keepends=True)[:2]))
     fields = {
-        "recipe": ROOT / "launch" / "recipes" / "sentiment.yaml",
+        "recipe": DEFAULT_RECIPE,
         "ds_config": ROOT / "ds_configs" / "zero3.json",
         "data.heldout": heldout,
         "training.pairs_per_step": 4,
@@ -199,7 +154,7 @@ def test_sparsepo_merge_runs_as_shown(tmp_path: Path) -> None:
 
 
 def test_the_operation_runs_as_shown() -> None:
-    (snippet,) = (block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "token_stats" in block)
+    (snippet,) = (block for block in blocks("README.md", "python") if "token_stats" in block)
     hidden, reference_hidden = torch.randn(2, 5, 8)
     lm_head, reference_lm_head = (torch.nn.Linear(8, 20, bias=False) for _ in range(2))
     names: dict[str, Any] = {
