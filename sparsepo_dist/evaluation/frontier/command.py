@@ -15,7 +15,7 @@ from sparsepo_dist.evaluation.frontier.runs import shared_reference, trained_mod
 from sparsepo_dist.evaluation.frontier.scorers import VADER, scorer
 from sparsepo_dist.evaluation.prompts import read_texts
 from sparsepo_dist.sampling.backends import check_backend
-from sparsepo_dist.sampling.generator import Nucleus
+from sparsepo_dist.sampling.responses import Nucleus
 
 _DESCRIPTION = """Reward against response-level KL of many models: a table (JSON, CSV, Markdown) with the Pareto
 frontier and hypervolumes, and a figure. Samples, rewards and KL are kept below --output: what is finished is not done

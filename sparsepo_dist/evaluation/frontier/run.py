@@ -22,7 +22,7 @@ from sparsepo_dist.evaluation.results import Results, write_whole
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.sampling.backends import TRANSFORMERS, backend_settings, load_sampler
-from sparsepo_dist.sampling.generator import Nucleus, Sample
+from sparsepo_dist.sampling.responses import Nucleus, Sample
 
 MARGIN = 1.1
 """The hypervolume's reference point lies so many times as far as the farthest model, so that that one counts too."""

@@ -17,7 +17,7 @@ from sparsepo_dist.evaluation.summary.metrics import COLUMNS, Metric, Task
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.sampling.backends import TRANSFORMERS, backend_settings, load_sampler
-from sparsepo_dist.sampling.generator import Nucleus
+from sparsepo_dist.sampling.responses import Nucleus
 
 TEMPERATURES = (0.25, 0.5, 0.75, 1.0)
 
