@@ -25,7 +25,7 @@ from benchmarks.tables import table
 from sparsepo_dist.engines.deepspeed.distributed import keep_freed_memory
 from sparsepo_dist.ops import Head, OpsConfig, token_stats
 from sparsepo_dist.ops.backend import choose_backend
-from sparsepo_dist.ops.kernels import Tile, TileKernels, finish, new_state
+from sparsepo_dist.ops.kernels import Tile, TileKernels, Upstream, finish, new_state
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 RECOMPUTE, KEEP = 0, 2**62
@@ -210,7 +210,7 @@ class Logits(NamedTuple):
         state = new_state(len(self.labels), self.policy)
         kernels.forward(tile, "policy", state)
         logp, _, v = finish(state, True, "policy")
-        kernels.backward(tile, "policy", state, self.grad, self.grad_v, self.working)
+        kernels.backward(tile, "policy", state, Upstream(self.grad, self.grad_v), self.working)
         return logp, v, self.working
 
     def eager(self) -> tuple[Tensor, ...]:

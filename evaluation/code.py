@@ -3,10 +3,10 @@
 
 import importlib
 import sys
-from pathlib import Path
 
-# This file's name is that of a module of the standard library, which pdb, and so torch, imports.
-sys.path[:] = [path for path in sys.path if path != str(Path(__file__).resolve().parent)]
+from sparsepo_dist.evaluation.script_folder import leave_script_folder
+
+leave_script_folder(__file__)
 if __name__ == "code":  # the library's was meant, by a script beside this one
     del sys.modules["code"]
     importlib.import_module("code")

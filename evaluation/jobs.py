@@ -4,12 +4,12 @@
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-# Python puts a script's folder first, where code.py would stand for the standard library's module.
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != HERE]
+from sparsepo_dist.evaluation.script_folder import leave_script_folder
+
+leave_script_folder(__file__)
 
 from sparsepo_dist.commands.entry import guarded, say  # noqa: E402
 from sparsepo_dist.evaluation.jobs.command import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(guarded(main, sys.argv[1:], HERE, say))
+    sys.exit(guarded(main, sys.argv[1:], Path(__file__).resolve().parent, say))

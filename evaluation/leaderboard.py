@@ -2,11 +2,10 @@
 """Open LLM Leaderboard v2 through lm-eval: read the command line, evaluate, say where the tables are."""
 
 import sys
-from pathlib import Path
 
-# Python puts the script's folder first on its path, where code.py would be taken for the standard library's module.
-if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-    del sys.path[0]
+from sparsepo_dist.evaluation.script_folder import leave_script_folder
+
+leave_script_folder(__file__)
 
 
 def main() -> int:

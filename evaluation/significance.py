@@ -2,10 +2,10 @@
 """Say which differences between models' summaries are more than chance."""
 
 import sys
-from pathlib import Path
 
-# The sibling code.py would be taken for the standard library's module.
-sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+from sparsepo_dist.evaluation.script_folder import leave_script_folder
+
+leave_script_folder(__file__)
 
 from sparsepo_dist.commands.entry import guarded, say  # noqa: E402
 from sparsepo_dist.evaluation.summary.significance import significance  # noqa: E402

@@ -1,4 +1,4 @@
-"""JSON and YAML as people write them, where a key that stands twice is an error, and folders to write to."""
+"""Texts, JSON and YAML as people write them, where a key that stands twice is an error, and folders to write to."""
 
 from __future__ import annotations
 
@@ -11,9 +11,28 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sparsepo_dist.errors import shortened
+from sparsepo_dist.errors import UserError, shortened
 
 _BLOCK = 1 << 22
+
+
+def read_text(file: Path, name: str, remedy: str = "") -> str:
+    """The text of a file that a person wrote: UTF-8, with a byte order mark or without.
+
+    Args:
+        file: where it is.
+        name: what messages call it.
+        remedy: what the message ends with where it cannot be read.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{name} cannot be read: {error.strerror}{remedy}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
 
 
 def parse_json(text: str) -> Any:

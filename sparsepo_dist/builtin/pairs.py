@@ -12,7 +12,8 @@ from sparsepo_dist.builtin.cache import cache_folder, made_once
 from sparsepo_dist.builtin.prompts import heldout_prompts, training_prompts
 from sparsepo_dist.builtin.rewards import SCORER, rewards
 from sparsepo_dist.builtin.smollm2 import smollm2_folder
-from sparsepo_dist.sampling import generator
+from sparsepo_dist.sampling.responses import Nucleus
+from sparsepo_dist.sampling.transformers import sample
 
 TRAINING_PROMPTS, HELDOUT_PROMPTS, SAMPLES_PER_PROMPT = 64, 4, 6
 PAIRS_PER_PROMPT = 2
@@ -40,14 +41,12 @@ def sentiment_files() -> SentimentFiles:
 def _pairs_file(model: Path, fingerprint: str, split: str, prompts: Sequence[str]) -> Path:
     settings = [
         list(prompts), SAMPLES_PER_PROMPT, PAIRS_PER_PROMPT, LEAST_DIFFERENCE, SEED, SCORER, fingerprint,
-        generator.MAX_NEW_TOKENS, generator.TEMPERATURE, generator.TOP_P,
+        Nucleus.max_new_tokens, Nucleus.temperature, Nucleus.top_p,
     ]  # fmt: skip
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
 
     def make(path: Path) -> None:
-        samples = generator.sample(
-            model, prompts, SAMPLES_PER_PROMPT, seed=SEED, description=f"sampling {split} responses"
-        )
+        samples = sample(model, prompts, SAMPLES_PER_PROMPT, seed=SEED, description=f"sampling {split} responses")
         rows = list(rank_pairs([(s.prompt, s.response) for s in samples]))
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.files import parse_json
+from sparsepo_dist.files import parse_json, read_text
 
 MOST_BYTES = 2**26
 """Of a line: what is longer is no row, and would not be read for minutes."""
@@ -84,9 +84,7 @@ def _skip_line(lines: IO[bytes]) -> None:
 
 def _read_json(path: Path) -> Iterator[Row | RowError]:
     try:
-        rows = parse_json(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
+        rows = parse_json(read_text(path, str(path)))
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}. A file of one object per line must be named .jsonl") from None
     if not isinstance(rows, list):

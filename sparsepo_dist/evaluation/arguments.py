@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict, fields
 from pathlib import Path
 
-from sparsepo_dist.sampling.backends import TRANSFORMERS, VLLM
+from sparsepo_dist.evaluation.sampling import Sampling
+from sparsepo_dist.sampling.backends import TRANSFORMERS, VLLM, check_backend
 
 
-def add_sampling(parser: argparse.ArgumentParser) -> None:
-    """What concerns models, output and reproduction; defaults that differ are set by the driver."""
+def add_sampling(parser: argparse.ArgumentParser, prompt_count: int, defaults: Sampling) -> None:
+    """What concerns models, output and reproduction, with the driver's own defaults."""
     parser.add_argument("--base", metavar="PATH", help="the model that adapters belong on, where it has moved")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of tables and results")
     parser.add_argument(
@@ -29,9 +31,19 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
         "--batch_size", type=positive, metavar="N", help="samples drawn at once (%(default)s); vLLM decides by itself"
     )
     parser.add_argument(
-        "--backend", choices=(TRANSFORMERS, VLLM), default=TRANSFORMERS,
-        help="what samples (%(default)s; vllm has to be installed)",
-    )  # fmt: skip
+        "--backend", choices=(TRANSFORMERS, VLLM), help="what samples (%(default)s; vllm has to be installed)"
+    )
+    parser.set_defaults(prompt_count=prompt_count, **asdict(defaults))
+
+
+def given_sampling(given: argparse.Namespace) -> Sampling:
+    """What the options of `add_sampling` say.
+
+    Raises:
+        UserError: the backend is not installed.
+    """
+    check_backend(given.backend)
+    return Sampling(**{field.name: getattr(given, field.name) for field in fields(Sampling)})
 
 
 def positive(text: str) -> int:

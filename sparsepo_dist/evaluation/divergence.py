@@ -16,7 +16,7 @@ from sparsepo_dist.engines.loading import load_config, load_model
 from sparsepo_dist.engines.merging import with_adapter
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.ops import Head, token_stats
-from sparsepo_dist.sampling.generator import Sample
+from sparsepo_dist.sampling.responses import Sample
 
 
 class ReferenceKL:

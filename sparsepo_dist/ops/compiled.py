@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils import cpp_extension
 
-from sparsepo_dist.ops.kernels import FORMS, DivergenceForm, Tile
+from sparsepo_dist.ops.kernels import FORMS, DivergenceForm, Tile, Upstream
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +46,8 @@ class CompiledKernels:
     def forward(self, tile: Tile, form: DivergenceForm | None, state: Tensor) -> None:
         torch.ops.sparsepo_kernels.tile_forward(*tile, FORMS.index(form), state)
 
-    def backward(
-        self,
-        tile: Tile,
-        form: DivergenceForm | None,
-        state: Tensor,
-        grad_logp: Tensor,
-        grad_divergence: Tensor | None,
-        out: Tensor,
-    ) -> None:
-        torch.ops.sparsepo_kernels.tile_backward(*tile, FORMS.index(form), state, grad_logp, grad_divergence, out)
+    def backward(self, tile: Tile, form: DivergenceForm | None, state: Tensor, upstream: Upstream, out: Tensor) -> None:
+        torch.ops.sparsepo_kernels.tile_backward(*tile, FORMS.index(form), state, *upstream, out)
 
 
 @cache

@@ -18,6 +18,7 @@ from sparsepo_dist.ops.kernels import (
     REFERENCE_TOP,
     DivergenceForm,
     Tile,
+    Upstream,
 )
 
 
@@ -45,24 +46,16 @@ class EagerKernels:
             before = torch.where(scale > 0, state[:, RATIO_SUM] * scale, 0.0)
             state[:, RATIO_SUM] = before + ratio
 
-    def backward(
-        self,
-        tile: Tile,
-        form: DivergenceForm | None,
-        state: Tensor,
-        grad_logp: Tensor,
-        grad_divergence: Tensor | None,
-        out: Tensor,
-    ) -> None:
+    def backward(self, tile: Tile, form: DivergenceForm | None, state: Tensor, upstream: Upstream, out: Tensor) -> None:
         policy = _wide(tile.policy)
         probs = _probabilities(policy, state[:, POLICY_TOP], state[:, POLICY_SUM])
-        grad = probs * -grad_logp.unsqueeze(-1)
+        grad = probs * -upstream.logp.unsqueeze(-1)
         here = (tile.labels >= tile.first) & (tile.labels < tile.first + policy.shape[1])
         column = torch.where(here, tile.labels - tile.first, 0).unsqueeze(-1)
-        grad.scatter_add_(-1, column, torch.where(here, grad_logp, 0.0).unsqueeze(-1))
-        if form is not None and grad_divergence is not None and tile.reference is not None:
+        grad.scatter_add_(-1, column, torch.where(here, upstream.logp, 0.0).unsqueeze(-1))
+        if form is not None and upstream.divergence is not None and tile.reference is not None:
             reference = _wide(tile.reference)
-            slope = grad_divergence.unsqueeze(-1)
+            slope = upstream.divergence.unsqueeze(-1)
             if form == "policy":
                 mean = (state[:, RATIO_SUM] / state[:, POLICY_SUM]).to(policy.dtype).unsqueeze(-1)
                 grad += torch.where((probs > 0) & (slope != 0), slope * probs * (policy - reference - mean), 0.0)

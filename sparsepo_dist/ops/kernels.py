@@ -35,6 +35,15 @@ class Tile(NamedTuple):
     first: int
 
 
+class Upstream(NamedTuple):
+    """Upstream gradients of n rows, float32 (float64 for float64 logits)."""
+
+    logp: Tensor
+    """[n], of the label's log-probability."""
+    divergence: Tensor | None
+    """[n], of the divergence."""
+
+
 class TileKernels(Protocol):
     """Folds tiles into states, and turns them into gradients."""
 
@@ -44,15 +53,7 @@ class TileKernels(Protocol):
         """Fold a tile into `state` [n, 7], in place."""
         ...
 
-    def backward(
-        self,
-        tile: Tile,
-        form: DivergenceForm | None,
-        state: Tensor,
-        grad_logp: Tensor,
-        grad_divergence: Tensor | None,
-        out: Tensor,
-    ) -> None:
+    def backward(self, tile: Tile, form: DivergenceForm | None, state: Tensor, upstream: Upstream, out: Tensor) -> None:
         """Write the gradient of the policy's logits into `out` [n, w], which may be `tile.policy` itself.
 
         With p and r the two distributions: d logp / dz = onehot - p;
@@ -60,10 +61,9 @@ class TileKernels(Protocol):
 
         Args:
             tile: the logits once more; its reference may be None where `form` is.
-            form: of the divergence, None where `grad_divergence` is.
+            form: of the divergence, None where `upstream.divergence` is.
             state: [n, 7] after every tile has been folded.
-            grad_logp: [n] upstream gradient of the label's log-probability, float32 (float64 for float64 logits).
-            grad_divergence: [n] upstream gradient of the divergence.
+            upstream: of these rows.
             out: [n, w].
         """
         ...

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsepo_dist.ops.backend import choose_backend
 from sparsepo_dist.ops.bands import Gradients, Model, band_work, wide
-from sparsepo_dist.ops.kernels import FORMS, Tile, finish, new_state
+from sparsepo_dist.ops.kernels import FORMS, Tile, Upstream, finish, new_state
 from sparsepo_dist.ops.tiles import TilePlan, plan_tiles, view
 
 
@@ -101,10 +101,11 @@ def token_stats_backward_op(
         band_size, size, split = work.band.stop - work.band.start, work.size, work.with_divergence
         rows = work.rows
         band_policy, band_labels, band_state = policy.of_rows(rows), labels[rows], state[rows]
-        band_logp, band_v = grad_logp[rows], None
-        band_reference = None
+        band_logp = grad_logp[rows]
+        band_reference = band_v = None
         if split and reference is not None and grad_divergence is not None:
             band_reference, band_v = reference.of_rows(rows), grad_divergence[rows][:split]
+        upstream, without_divergence = Upstream(band_logp[:split], band_v), Upstream(band_logp[split:], None)
         for entries, place in plan.tiles(band):
             grad = view(scratch, 0, plan, size, entries)
             if place is None:
@@ -118,10 +119,10 @@ def token_stats_backward_op(
                 else:
                     ref_logits = work.of_kept(view(ref_kept, place, plan, band_size, entries), split)
                 tile = Tile(logits[:split], ref_logits, band_labels[:split], entries.start)
-                kernels.backward(tile, FORMS[form], band_state[:split], band_logp[:split], band_v, grad[:split])
+                kernels.backward(tile, FORMS[form], band_state[:split], upstream, grad[:split])
             if split < size:
                 tile = Tile(logits[split:], None, band_labels[split:], entries.start)
-                kernels.backward(tile, None, band_state[split:], band_logp[split:], None, grad[split:])
+                kernels.backward(tile, None, band_state[split:], without_divergence, grad[split:])
             grads.add(band_policy, grad, entries)
         grads.end_band(rows)
     return grads.result()

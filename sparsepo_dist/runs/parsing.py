@@ -16,7 +16,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
-from sparsepo_dist.files import entries, parse_yaml
+from sparsepo_dist.files import entries, parse_yaml, read_text
 from sparsepo_dist.runs.config import RunConfig
 
 log = logging.getLogger(__name__)
@@ -79,16 +79,11 @@ def parse_train(arguments: Sequence[str] | None = None, default_recipe: Path | N
 def check_recipe(path: str) -> None:
     """Raise UserError for a file that is no recipe; names that no field has are named with their line."""
     try:
-        root = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
+        text = read_text(Path(path), f"recipe: {path}", remedy="; the project's own are in launch/recipes/")
+        root = parse_yaml(text)
         if not isinstance(root, yaml.MappingNode):
             raise ValueError("it must hold fields and their values, as launch/recipes/ shows")
         _check_names(root, RunConfig, "")
-    except OSError as error:
-        raise UserError(
-            f"recipe: {path} cannot be read: {error.strerror}; the project's own are in launch/recipes/"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"recipe: {path} is not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
     except ValueError as error:
         raise UserError(f"recipe: {shortened(path, 200)}: {error}") from None
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsepo_dist.sampling.generator import Sampler
-    from sparsepo_dist.sampling.vllm import VllmSampler
+    from sparsepo_dist.sampling.sampler import Sampler
 
 TRANSFORMERS, VLLM = "transformers", "vllm"
 
@@ -23,7 +22,7 @@ def check_backend(backend: str) -> None:
         check_vllm()
 
 
-def load_sampler(backend: str, model: str, adapter: str | None = None) -> Sampler | VllmSampler:
+def load_sampler(backend: str, model: str, adapter: str | None = None) -> Sampler:
     """A loaded model that continues texts.
 
     Args:
@@ -38,9 +37,9 @@ def load_sampler(backend: str, model: str, adapter: str | None = None) -> Sample
         from sparsepo_dist.sampling.vllm import VllmSampler
 
         return VllmSampler(model, adapter)
-    from sparsepo_dist.sampling.generator import Sampler
+    from sparsepo_dist.sampling.transformers import TransformersSampler
 
-    return Sampler(model, adapter)
+    return TransformersSampler(model, adapter)
 
 
 def backend_settings(backend: str, batch_size: int) -> dict[str, Any]:

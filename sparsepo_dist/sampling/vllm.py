@@ -1,4 +1,4 @@
-"""Samples of texts' continuations by vLLM, in the form and by the settings that the sampler on transformers has."""
+"""Samples of texts' continuations by vLLM."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from sparsepo_dist.engines.adapters.files import tokenizer_source
 from sparsepo_dist.engines.deepspeed.ds_config import has_bf16
 from sparsepo_dist.engines.loading import load_config, load_tokenizer
 from sparsepo_dist.errors import RunError, UserError, shortened
-from sparsepo_dist.sampling.generator import Nucleus, Sample, response_ends, text_ids, until_end
+from sparsepo_dist.sampling.responses import Nucleus, Sample
+from sparsepo_dist.sampling.sampler import Prompt, Sampler
 
 _SEEDS = 2**31
 # The only values that vLLM's max_lora_rank has.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
-class VllmSampler:
-    """A model that vLLM has loaded, in bf16 where the hardware multiplies it; used like `Sampler`, on transformers.
+class VllmSampler(Sampler):
+    """In bf16 where the GPU multiplies it.
 
     Args:
         model: folder or hub id.
@@ -41,12 +42,11 @@ class VllmSampler:
         import vllm
         from vllm.lora.request import LoRARequest
 
-        self._name = str(adapter or model)
         config = load_config(str(model), field="model")
-        self._positions = getattr(config, "max_position_embeddings", None)
+        positions = getattr(config, "max_position_embeddings", None)
         source = tokenizer_source(str(model), adapter)
-        self._tokenizer = load_tokenizer(source, field="model")
-        self._ends = response_ends(_own_ends(str(model), config), self._tokenizer)
+        tokenizer = load_tokenizer(source, field="model")
+        super().__init__(str(adapter or model), tokenizer, positions, _own_ends(str(model), config))
         options: dict[str, Any] = {}
         self._adapter = None
         if adapter is not None:
@@ -61,53 +61,35 @@ class VllmSampler:
         except (RuntimeError, ValueError, OSError) as error:
             raise RunError(f"vLLM cannot load {self._name}: {shortened(str(error), 300)}") from error
 
-    def sample(
-        self,
-        prompts: Sequence[str],
-        per_prompt: int,
-        *,
-        seed: int,
-        settings: Nucleus,
-        batch_size: int = 96,
-        description: str,
+    def _draw(
+        self, prompts: Sequence[Prompt], count: int, seed: int, settings: Nucleus, batch_size: int, description: str
     ) -> list[Sample]:
-        """`per_prompt` continuations of every prompt, in order.
-
-        Args:
-            batch_size: of no meaning here: vLLM fills the GPU by itself, and shows its own progress.
-
-        Raises:
-            UserError: prompt and response would exceed the model's positions.
-            RunError: vLLM leaves out the tokens that end responses.
-        """
-        ids = text_ids(prompts, self._tokenizer, settings, positions=self._positions, name=self._name)
         seeds = random.Random(seed)  # one for each prompt: vLLM counts on from it for the prompt's samples
         found = self._model.generate(
-            [self._vllm.TokensPrompt(prompt_token_ids=list(row)) for row in ids],
+            [self._vllm.TokensPrompt(prompt_token_ids=list(prompt.ids)) for prompt in prompts],
             sampling_params=[
                 self._vllm.SamplingParams(
-                    n=per_prompt, temperature=settings.temperature, top_p=settings.top_p,
+                    n=count, temperature=settings.temperature, top_p=settings.top_p,
                     max_tokens=settings.max_new_tokens, seed=seeds.randrange(_SEEDS),
                     stop_token_ids=sorted(self._ends), detokenize=False,
                 )
-                for _ in ids
+                for _ in prompts
             ],
             lora_request=self._adapter,
         )  # fmt: skip
         return [
-            self._sample(prompt, row, output)
-            for prompt, row, request in zip(prompts, ids, found, strict=True)
+            self._ended(self._sample(prompt, list(output.token_ids)), output.finish_reason)
+            for prompt, request in zip(prompts, found, strict=True)
             for output in request.outputs
         ]
 
-    def _sample(self, prompt: str, ids: tuple[int, ...], output: Any) -> Sample:
-        response = until_end(list(output.token_ids), self._ends)
-        if output.finish_reason == "stop" and (not response or response[-1] not in self._ends):
+    def _ended(self, sample: Sample, reason: str | None) -> Sample:
+        if reason == "stop" and (not sample.response_ids or sample.response_ids[-1] not in self._ends):
             raise RunError(
                 "this vLLM leaves out the token that ends a response, which KL and length need; install another "
                 "version, or use --backend transformers"
             )
-        return Sample(prompt, self._tokenizer.decode(response, skip_special_tokens=True), ids, response)
+        return sample
 
 
 def _own_ends(model: str, config: Any) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from sparsepo_dist.builtin import pairs
 from sparsepo_dist.builtin.pairs import sentiment_files
-from sparsepo_dist.sampling import generator
-from sparsepo_dist.sampling.generator import Sample
+from sparsepo_dist.sampling.responses import Sample
 
 
 def test_other_weights_in_the_same_folder_never_reuse_old_pairs(
@@ -22,7 +22,7 @@ def test_other_weights_in_the_same_folder_never_reuse_old_pairs(
         sampled.append(len(prompts))
         return [Sample(p, text, (1,), (2,)) for p in prompts for text in (" wonderful", " awful")]
 
-    monkeypatch.setattr(generator, "sample", sample)
+    monkeypatch.setattr(pairs, "sample", sample)
     monkeypatch.setenv("SPARSEPO_CACHE", str(tmp_path))
     model = tmp_path / "smollm2-135m-instruct"
     model.mkdir()

@@ -18,7 +18,7 @@ from sparsepo_dist.evaluation.frontier import run
 from sparsepo_dist.evaluation.frontier.command import frontier
 from sparsepo_dist.evaluation.frontier.pareto import hypervolume, pareto
 from sparsepo_dist.evaluation.frontier.scorers import scorer
-from sparsepo_dist.sampling.generator import Sample
+from sparsepo_dist.sampling.responses import Sample
 from tests.support.tiny import VOCABULARY, save_tiny_model, tiny_tokenizer
 
 SIDE = 8

@@ -22,8 +22,9 @@ from sparsepo_dist.evaluation.frontier.command import frontier
 from sparsepo_dist.evaluation.summary.command import summary
 from sparsepo_dist.evaluation.target import target
 from sparsepo_dist.evaluation.vllm_lm_eval import lm_eval_model
-from sparsepo_dist.sampling import generator
-from sparsepo_dist.sampling.generator import Nucleus, Sample, Sampler
+from sparsepo_dist.sampling.responses import Nucleus, Sample
+from sparsepo_dist.sampling.sampler import Sampler
+from sparsepo_dist.sampling.transformers import TransformersSampler
 from sparsepo_dist.sampling.vllm import VllmSampler, max_lora_rank
 from tests.support.tiny import save_tiny_model
 
@@ -36,7 +37,7 @@ DRAWN = Nucleus(temperature=1.0, max_new_tokens=8)
 def same_arithmetic() -> Iterator[None]:
     """vLLM's stand-in computes in float32, and so must what it is compared with, whatever this machine multiplies."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generator, "has_bf16", lambda _: False)
+        patch.setattr("sparsepo_dist.sampling.transformers.has_bf16", lambda _: False)
         yield
 
 
@@ -45,7 +46,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_tiny_model(tmp_path_factory.mktemp("tiny") / "model", seed=3)
     settings = json.loads((folder / "generation_config.json").read_text())
     # Another end than the tokenizer's, among what this model likes to say.
-    likes = Sampler(folder).sample(PROMPTS[:1], 1, seed=0, settings=LIKELIEST, description="")[0].response_ids
+    sampler = TransformersSampler(folder)
+    likes = sampler.sample(PROMPTS[:1], 1, seed=0, settings=LIKELIEST, description="")[0].response_ids
     (folder / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": [257, likes[5]]}))
     return folder
 
@@ -61,17 +63,17 @@ def adapter(model: Path) -> Path:
     return model.parent / "adapter"
 
 
-def draw(sampler: Sampler | VllmSampler, settings: Nucleus, *, seed: int = 0, count: int = 2) -> list[Sample]:
+def draw(sampler: Sampler, settings: Nucleus, *, seed: int = 0, count: int = 2) -> list[Sample]:
     return sampler.sample(PROMPTS, count, seed=seed, settings=settings, description="")
 
 
 def test_the_likeliest_responses_are_those_of_transformers(fake_vllm: ModuleType, model: Path, adapter: Path) -> None:
     plain = draw(VllmSampler(model), LIKELIEST)
-    assert plain == draw(Sampler(model), LIKELIEST)
+    assert plain == draw(TransformersSampler(model), LIKELIEST)
     lengths = {len(sample.response_ids) for sample in plain}
     assert min(lengths) == 6 and plain[0].response_ids[-1] != 257, "it ends as the model's settings say"
     adapted = draw(VllmSampler(model, adapter), LIKELIEST)
-    assert adapted == draw(Sampler(model, adapter), LIKELIEST) != plain
+    assert adapted == draw(TransformersSampler(model, adapter), LIKELIEST) != plain
     assert [built["enable_lora"] for built in fake_vllm.BUILT[-2:]] == [False, True]
     assert fake_vllm.BUILT[-1]["max_lora_rank"] == 8 and fake_vllm.BUILT[-1]["dtype"] in ("float32", "bfloat16")
 

@@ -13,7 +13,7 @@ from sparsepo_dist.engines.config import Placement
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_checks import check_engine, check_fields, check_monitor_paths
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import parse_json
+from sparsepo_dist.files import parse_json, read_text
 
 Json = dict[str, Any]
 
@@ -38,11 +38,7 @@ def load_ds_config(path: str) -> Json:
     if not file.is_file():
         raise UserError(f"ds_config: no such file {path} (looked in {Path.cwd()}); the project's are in ds_configs/")
     try:
-        config = parse_json(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"ds_config: {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"ds_config: {path} is not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
+        config = parse_json(read_text(file, f"ds_config: {path}"))
     except ValueError as error:
         raise UserError(f"ds_config: {path} is not JSON: {error}") from None
     if not isinstance(config, dict):

@@ -8,18 +8,23 @@ from pathlib import Path
 
 from sparsepo_dist.builtin.prompts import UNSEEN, unseen_prompts
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.arguments import add_sampling, temperature
+from sparsepo_dist.evaluation.arguments import add_sampling, given_sampling, temperature
 from sparsepo_dist.evaluation.frontier.pareto import Point
 from sparsepo_dist.evaluation.frontier.run import MARGIN, Drawing, write_frontier
 from sparsepo_dist.evaluation.frontier.runs import shared_reference, trained_models
 from sparsepo_dist.evaluation.frontier.scorers import VADER, scorer
 from sparsepo_dist.evaluation.prompts import read_texts
-from sparsepo_dist.sampling.backends import check_backend
-from sparsepo_dist.sampling.generator import Nucleus
+from sparsepo_dist.evaluation.sampling import Sampling
+from sparsepo_dist.sampling.responses import Nucleus
 
 _DESCRIPTION = """Reward against response-level KL of many models: a table (JSON, CSV, Markdown) with the Pareto
 frontier and hypervolumes, and a figure. Samples, rewards and KL are kept below --output: what is finished is not done
 again, and another --scorer uses the samples that are there."""
+# As the sentiment experiment samples.
+_DEFAULTS = Sampling(
+    samples=UNSEEN.samples, top_p=Nucleus.top_p, max_new_tokens=Nucleus.max_new_tokens,
+    max_prompt_length=Nucleus.max_prompt_length, seed=UNSEEN.seed, batch_size=96,
+)  # fmt: skip
 
 
 def frontier(arguments: Sequence[str] | None = None) -> Path:
@@ -29,12 +34,8 @@ def frontier(arguments: Sequence[str] | None = None) -> Path:
         UserError: what is wrong with an option, a row of the prompts, or a model.
     """
     given = parser().parse_args(arguments)
-    check_backend(given.backend)
-    drawing = Drawing(
-        _prompts(given), given.samples,
-        Nucleus(given.temperature, given.top_p, given.max_new_tokens, given.max_prompt_length),
-        given.seed, given.batch_size, given.backend,
-    )  # fmt: skip
+    sampling = given_sampling(given)
+    drawing = Drawing(_prompts(given), given.temperature, sampling)
     models = trained_models(given.model, base=given.base)
     reference = shared_reference(given.model, given.reference, base=given.base)
     return write_frontier(
@@ -84,15 +85,12 @@ def parser() -> argparse.ArgumentParser:
         help='.jsonl or .json rows {"prompt": text}; also .parquet, a datasets folder or a hub id (default: the '
         "sentiment experiment's prompts about unseen subjects)",
     )  # fmt: skip
-    parser.add_argument("--temperature", type=temperature, metavar="T", help="of the samples (%(default)s)")
+    parser.add_argument(
+        "--temperature", type=temperature, default=Nucleus.temperature, metavar="T", help="of the samples (%(default)s)"
+    )
     parser.add_argument(
         "--reference_point", type=kl_and_reward, metavar="KL,REWARD",
         help=f"where hypervolumes are measured from (default: {MARGIN:g} times the largest KL, the reference's reward)",
     )  # fmt: skip
-    add_sampling(parser)
-    parser.set_defaults(
-        prompt_count=UNSEEN.prompts, samples=UNSEEN.samples, seed=UNSEEN.seed, temperature=Nucleus.temperature,
-        top_p=Nucleus.top_p, max_new_tokens=Nucleus.max_new_tokens, max_prompt_length=Nucleus.max_prompt_length,
-        batch_size=96,
-    )  # fmt: skip
+    add_sampling(parser, UNSEEN.prompts, _DEFAULTS)
     return parser

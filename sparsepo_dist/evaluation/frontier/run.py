@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +16,12 @@ from sparsepo_dist.evaluation.frontier.pareto import Point, hypervolume, pareto
 from sparsepo_dist.evaluation.frontier.runs import REFERENCE, Trained
 from sparsepo_dist.evaluation.frontier.scorers import Scorer
 from sparsepo_dist.evaluation.models import results_folder
-from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.evaluation.results import Results, write_whole
+from sparsepo_dist.evaluation.sampling import Sampling
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.sampling.backends import TRANSFORMERS, backend_settings, load_sampler
-from sparsepo_dist.sampling.generator import Nucleus, Sample
+from sparsepo_dist.sampling.backends import load_sampler
+from sparsepo_dist.sampling.responses import Sample
 
 MARGIN = 1.1
 """The hypervolume's reference point lies so many times as far as the farthest model, so that that one counts too."""
@@ -34,26 +33,16 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Drawing:
+class Drawing(NamedTuple):
     """What is sampled from each model."""
 
     prompts: tuple[str, ...]
-    samples: int
-    nucleus: Nucleus
-    seed: int
-    batch_size: int
-    backend: str = TRANSFORMERS
+    temperature: float
+    sampling: Sampling
 
     def settings(self) -> dict[str, Any]:
         """What decides the samples besides model and machine."""
-        nucleus = self.nucleus
-        return {
-            "prompts": digest(self.prompts), "prompt_count": len(self.prompts), "samples": self.samples,
-            "temperature": nucleus.temperature, "top_p": nucleus.top_p, "max_new_tokens": nucleus.max_new_tokens,
-            "max_prompt_length": nucleus.max_prompt_length, "seed": self.seed,
-            **backend_settings(self.backend, self.batch_size),
-        }  # fmt: skip
+        return {**self.sampling.settings(self.prompts), "temperature": self.temperature}
 
 
 class Measurement:
@@ -80,15 +69,16 @@ class Measurement:
             self._measure = self._measure or ReferenceKL(self._reference.model, self._reference.adapter)
             kl = self._measure.per_response(target.model, samples, adapter=target.adapter)
             kept.write(self._kl_task, kl)
+        per_prompt = self._drawing.sampling.samples
         return {
             "method": one.method, "model": target.name, "path": target.adapter or target.model,
-            **_mean("kl", kl, self._drawing.samples), **_mean("reward", rewards, self._drawing.samples),
+            **_mean("kl", kl, per_prompt), **_mean("reward", rewards, per_prompt),
         }  # fmt: skip
 
     def _kept(self, target: Target) -> Results:
         if target not in self._results:  # it reads all weights, for their hash
-            folder, packages = self._output / "models" / results_folder(target), (*_PACKAGES, self._drawing.backend)
-            self._results[target] = Results(folder, target, self._drawing.settings(), packages=packages)
+            folder, backend = self._output / "models" / results_folder(target), self._drawing.sampling.backend
+            self._results[target] = Results(folder, target, self._drawing.settings(), packages=(*_PACKAGES, backend))
         return self._results[target]
 
     def samples(self, target: Target) -> list[Sample]:
@@ -96,11 +86,9 @@ class Measurement:
         kept = self._kept(target)
         found = kept.finished("samples")
         if found is None:
-            drawing = self._drawing
-            found = load_sampler(drawing.backend, target.model, target.adapter).sample(
-                drawing.prompts, drawing.samples, seed=drawing.seed, settings=drawing.nucleus,
-                batch_size=drawing.batch_size, description=f"sampling {target.name}",
-            )  # fmt: skip
+            prompts, temperature, sampling = self._drawing
+            sampler = load_sampler(sampling.backend, target.model, target.adapter)
+            found = sampling.draw(sampler, prompts, temperature, f"sampling {target.name}")
             kept.write("samples", [sample._asdict() for sample in found])
             return found
         return [

@@ -15,7 +15,7 @@ from sparsepo_dist.engines.loading import check_complete, load_tokenizer
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.evaluation.encoders import longest_input
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.sampling.generator import Sample
+from sparsepo_dist.sampling.responses import Sample
 
 VADER = "vader"
 _BATCH = 32

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
-from sparsepo_dist.files import Entry, entries, parse_yaml
+from sparsepo_dist.files import Entry, entries, parse_yaml, read_text
 
 BACKENDS = ("local", "slurm")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
@@ -90,15 +90,11 @@ def read_plan(file: Path, scripts: Path) -> Plan:
         UserError: it cannot be read, or says what cannot be.
     """
     try:
-        root = parse_yaml(file.read_text(encoding="utf-8-sig"))
+        root = parse_yaml(read_text(file, str(file)))
         if not isinstance(root, yaml.MappingNode):
             raise ValueError("it must hold output, models and suites, as docs/evaluation.md shows")
         return _plan(file, root, scripts)
-    except OSError as error:
-        raise UserError(f"{file} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file} is not UTF-8 (byte {error.start}); convert the file to UTF-8") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:  # a driver's path may be longer than paths can be
         raise UserError(f"{file}: {error}") from None
 
 

@@ -6,18 +6,20 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparsepo_dist.evaluation.arguments import add_sampling, positive, temperature
+from sparsepo_dist.evaluation.arguments import add_sampling, given_sampling, positive, temperature
 from sparsepo_dist.evaluation.models import named_targets
 from sparsepo_dist.evaluation.prompts import read_texts
+from sparsepo_dist.evaluation.sampling import Sampling
 from sparsepo_dist.evaluation.summary.bertscore import bertscore
 from sparsepo_dist.evaluation.summary.edna import edna
 from sparsepo_dist.evaluation.summary.metrics import Metric, Task, rouge_l, self_bleu
-from sparsepo_dist.evaluation.summary.run import Sampling, summarise
-from sparsepo_dist.sampling.backends import check_backend
+from sparsepo_dist.evaluation.summary.run import summarise
 
 _DESCRIPTION = """Sample summaries of Reddit TL;DR posts and measure them: ROUGE-L F1 (stemmed), BERTScore F1 (IDF),
 self-BLEU, and EDNA where the package summac is installed. One table for all models, as JSON, CSV and Markdown. Samples
 and scores are kept below --output: what is finished is not done again, and metrics can be added later."""
+# The paper's where it has them.
+_DEFAULTS = Sampling(samples=5, top_p=0.95, max_new_tokens=128, max_prompt_length=1024, seed=0, batch_size=16)
 _ONE_SAMPLE = "it needs two samples of a prompt or more (--samples)"
 
 
@@ -28,15 +30,11 @@ def summary(arguments: Sequence[str] | None = None) -> Path:
         UserError: what is wrong with an option, a row of the prompts, or a model.
     """
     given = parser().parse_args(arguments)
-    check_backend(given.backend)
+    sampling = given_sampling(given)
     tasks = [Task(*texts) for texts in read_texts(given.prompts, ("prompt", "summary"), given.prompt_count)]
     targets = named_targets(given.model, base=given.base)
     metrics, missing = _metrics(given)
-    sampling = Sampling(
-        tuple(given.temperatures), given.samples, given.top_p, given.max_new_tokens, given.max_prompt_length,
-        given.seed, given.batch_size, given.backend,
-    )  # fmt: skip
-    return summarise(targets, tasks, sampling, metrics, missing, given.output)
+    return summarise(targets, tasks, given.temperatures, sampling, metrics, missing, given.output)
 
 
 def _metrics(given: argparse.Namespace) -> tuple[list[Metric], dict[str, str]]:
@@ -67,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
         ".parquet, a datasets folder or a hub id",
     )  # fmt: skip
     parser.add_argument(
-        "--temperatures", type=temperature, nargs="+", metavar="T", help="the paper's: 0.25 0.5 0.75 1.0 (the default)"
-    )
+        "--temperatures", type=temperature, nargs="+", default=[0.25, 0.5, 0.75, 1.0], metavar="T",
+        help="the paper's: 0.25 0.5 0.75 1.0 (the default)",
+    )  # fmt: skip
     parser.add_argument(
         "--bertscore_model", metavar="PATH",
         help="encoder for BERTScore, a folder or hub id (the paper: roberta-large); without it there is no BERTScore",
@@ -77,10 +76,5 @@ def parser() -> argparse.ArgumentParser:
         "--bertscore_layers", type=positive, metavar="N",
         help="the layer whose outputs are compared (default: bert_score's choice for a model of that name)",
     )  # fmt: skip
-    add_sampling(parser)
-    parser.set_defaults(
-        prompt_count=120, samples=5, temperatures=list(Sampling.temperatures), top_p=Sampling.top_p,
-        max_new_tokens=Sampling.max_new_tokens, max_prompt_length=Sampling.max_prompt_length, seed=Sampling.seed,
-        batch_size=Sampling.batch_size,
-    )  # fmt: skip
+    add_sampling(parser, 120, _DEFAULTS)
     return parser

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +12,17 @@ import numpy as np
 from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.evaluation.results import Results, write_whole
+from sparsepo_dist.evaluation.sampling import Sampling
 from sparsepo_dist.evaluation.summary.metrics import COLUMNS, Metric, Task
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.sampling.backends import TRANSFORMERS, backend_settings, load_sampler
-from sparsepo_dist.sampling.generator import Nucleus
-
-TEMPERATURES = (0.25, 0.5, 0.75, 1.0)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How summaries are drawn; the paper's settings where it has them."""
-
-    temperatures: tuple[float, ...] = TEMPERATURES
-    samples: int = 5
-    top_p: float = 0.95
-    max_new_tokens: int = 128
-    max_prompt_length: int = 1024
-    seed: int = 0
-    batch_size: int = 16
-    backend: str = TRANSFORMERS
-
-    def settings(self, tasks: Sequence[Task]) -> dict[str, Any]:
-        """What decides the samples besides model, temperature and the machine."""
-        return {
-            "prompts": digest([task.prompt for task in tasks]), "prompt_count": len(tasks), "samples": self.samples,
-            "top_p": self.top_p, "max_new_tokens": self.max_new_tokens, "max_prompt_length": self.max_prompt_length,
-            "seed": self.seed, **backend_settings(self.backend, self.batch_size),
-        }  # fmt: skip
+from sparsepo_dist.sampling.backends import load_sampler
 
 
 def summarise(
     targets: Sequence[Target],
     tasks: Sequence[Task],
+    temperatures: Sequence[float],
     sampling: Sampling,
     metrics: Sequence[Metric],
     missing: dict[str, str],
@@ -61,33 +37,25 @@ def summarise(
         UserError: a model cannot be loaded, or `output` holds results of other settings.
     """
     packages = [sampling.backend, *(package for metric in metrics for package in metric.packages)]
-    kept = {
-        one: Results(output / "models" / results_folder(one), one, sampling.settings(tasks), packages=packages)
-        for one in targets
-    }
+    prompts = [task.prompt for task in tasks]
+    settings = sampling.settings(prompts)
+    kept = {one: Results(output / "models" / results_folder(one), one, settings, packages=packages) for one in targets}
     for one in targets:
-        _sample(one, kept[one], tasks, sampling)
-    rows = [
-        _row(one, temperature, kept[one], tasks, metrics) for one in targets for temperature in sampling.temperatures
-    ]
-    settings = {**sampling.settings(tasks), "references": digest([task.summary for task in tasks])}
-    return _write(output, rows, settings, missing)
+        _sample(one, kept[one], prompts, temperatures, sampling)
+    rows = [_row(one, temperature, kept[one], tasks, metrics) for one in targets for temperature in temperatures]
+    references = digest([task.summary for task in tasks])
+    return _write(output, rows, {**settings, "references": references}, missing)
 
 
-def _sample(one: Target, kept: Results, tasks: Sequence[Task], sampling: Sampling) -> None:
+def _sample(
+    one: Target, kept: Results, prompts: Sequence[str], temperatures: Sequence[float], sampling: Sampling
+) -> None:
     sampler = None
-    for temperature in sampling.temperatures:
+    for temperature in temperatures:
         if kept.finished(f"samples-{temperature:g}") is not None:
             continue
         sampler = sampler or load_sampler(sampling.backend, one.model, one.adapter)
-        drawn = sampler.sample(
-            [task.prompt for task in tasks],
-            sampling.samples,
-            seed=sampling.seed,
-            settings=Nucleus(temperature, sampling.top_p, sampling.max_new_tokens, sampling.max_prompt_length),
-            batch_size=sampling.batch_size,
-            description=f"{one.name} at {temperature:g}",
-        )
+        drawn = sampling.draw(sampler, prompts, temperature, f"{one.name} at {temperature:g}")
         texts = [s.response.strip() for s in drawn]
         by_prompt = [texts[start : start + sampling.samples] for start in range(0, len(texts), sampling.samples)]
         kept.write(f"samples-{temperature:g}", by_prompt)

@@ -12,7 +12,8 @@ import numpy as np
 from sparsepo_dist.builtin.prompts import UNSEEN, unseen_prompts
 from sparsepo_dist.builtin.rewards import SCORER, rewards
 from sparsepo_dist.evaluation.divergence import ReferenceKL
-from sparsepo_dist.sampling.generator import Sample, sample
+from sparsepo_dist.sampling.responses import Sample
+from sparsepo_dist.sampling.transformers import sample
 
 RESAMPLES = 10_000
 SHOWN = 5

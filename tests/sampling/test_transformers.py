@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TemperatureLogitsW
 from sparsepo_dist.engines.merging import merge_adapter
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.divergence import ReferenceKL
-from sparsepo_dist.sampling.generator import Nucleus, Sample, Sampler
 from sparsepo_dist.sampling.nucleus import CANDIDATES, NucleusDraw, nucleus
+from sparsepo_dist.sampling.responses import Nucleus, Sample
+from sparsepo_dist.sampling.transformers import TransformersSampler
 from tests.support.tiny import save_tiny_model
 
 PROMPTS = ["One film", "A much longer sentence about"]
@@ -40,7 +41,7 @@ def adapter(model: Path) -> Path:
 
 
 def draw(path: Path, *, adapter: Path | None = None, seed: int = 0, settings: Nucleus = SHORT) -> list[Sample]:
-    return Sampler(path, adapter).sample(PROMPTS, 3, seed=seed, settings=settings, description="sampling")
+    return TransformersSampler(path, adapter).sample(PROMPTS, 3, seed=seed, settings=settings, description="sampling")
 
 
 def test_samples_are_the_seeds_and_lie_by_prompt(model: Path) -> None:

@@ -1,0 +1,46 @@
+"""How a driver samples from each model: what its options say of it, and what its results are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sparsepo_dist.evaluation.prompts import digest
+from sparsepo_dist.sampling.backends import TRANSFORMERS, backend_settings
+from sparsepo_dist.sampling.responses import Nucleus, Sample
+from sparsepo_dist.sampling.sampler import Sampler
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn at any temperature."""
+
+    samples: int
+    """Of each prompt."""
+    top_p: float
+    max_new_tokens: int
+    max_prompt_length: int
+    """Tokens; a longer prompt loses its beginning."""
+    seed: int
+    batch_size: int
+    backend: str = TRANSFORMERS
+
+    def draw(self, sampler: Sampler, prompts: Sequence[str], temperature: float, description: str) -> list[Sample]:
+        """The samples of all prompts, in order.
+
+        Raises:
+            UserError: prompt and response would exceed the model's positions.
+        """
+        nucleus = Nucleus(temperature, self.top_p, self.max_new_tokens, self.max_prompt_length)
+        return sampler.sample(
+            prompts, self.samples, seed=self.seed, settings=nucleus, batch_size=self.batch_size, description=description
+        )
+
+    def settings(self, prompts: Sequence[str]) -> dict[str, Any]:
+        """What decides the samples besides model, temperature and machine."""
+        return {
+            "prompts": digest(prompts), "prompt_count": len(prompts), "samples": self.samples, "top_p": self.top_p,
+            "max_new_tokens": self.max_new_tokens, "max_prompt_length": self.max_prompt_length, "seed": self.seed,
+            **backend_settings(self.backend, self.batch_size),
+        }  # fmt: skip
