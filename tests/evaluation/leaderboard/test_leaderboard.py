@@ -28,7 +28,7 @@ from sparsepo_dist.evaluation.leaderboard.lm_eval_backend import CPU_BATCH_SIZE
 from sparsepo_dist.evaluation.leaderboard.run import run_leaderboard
 from tests.support.tiny import save_tiny_model, tiny_tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MIRROR = ROOT.parent / "shared" / "data" / "hub_mirror"
 MIRRORED = ("leaderboard_bbh_boolean_expressions", "leaderboard_bbh_sports_understanding")
 CHAT_TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"

@@ -16,7 +16,7 @@ from scipy.stats import binom
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.summary.significance import difference, significance
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FEW = ["--resamples", "500"]
 
 

@@ -29,7 +29,7 @@ from sparsepo_dist.evaluation.summary.metrics import Metric, Task, rouge_l, self
 from sparsepo_dist.evaluation.summary.significance import significance
 from tests.support.tiny import save_tiny_model
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TASKS = [
     Task("post", "My sisters' dogs were running away; how could we be calling them back?"),
     Task("post", "He quit."),

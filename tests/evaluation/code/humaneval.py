@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-MIRROR = Path(__file__).resolve().parents[3] / "shared" / "data" / "hub_mirror"
+MIRROR = Path(__file__).resolve().parents[4] / "shared" / "data" / "hub_mirror"
 HUMANEVAL = MIRROR / "openai_humaneval" / "test-00000-of-00001.parquet"
 needs_humaneval = pytest.mark.skipif(
     not HUMANEVAL.is_file(), reason="the project's shared data is not beside this checkout"

@@ -21,7 +21,7 @@ from sparsepo_dist.evaluation.sandbox.self_test import check_machine
 
 # Wall time is long: on a busy machine none of these may end by it.
 LIMITS = Limits(cpu_seconds=1, wall_seconds=120.0, memory_bytes=256 * MEGABYTE, file_bytes=MEGABYTE)
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module", autouse=True)

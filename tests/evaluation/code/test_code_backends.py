@@ -13,7 +13,7 @@ from sparsepo_dist.evaluation.code import command
 from sparsepo_dist.evaluation.code.generation import Generation
 from sparsepo_dist.evaluation.code.lm_eval_backend import LmEval
 from sparsepo_dist.evaluation.target import target
-from tests.evaluation.humaneval import MIRROR, needs_humaneval, problems
+from tests.evaluation.code.humaneval import MIRROR, needs_humaneval, problems
 from tests.support.tiny import save_tiny_model
 
 HARNESS = os.environ.get("SPARSEPO_BIGCODE_HARNESS")

@@ -16,7 +16,7 @@ from sparsepo_dist.evaluation.code.tasks import Problem
 from sparsepo_dist.evaluation.sandbox.box import Verdict
 from sparsepo_dist.evaluation.sandbox.limits import Limits
 from sparsepo_dist.evaluation.sandbox.self_test import check_machine
-from tests.evaluation.humaneval import needs_humaneval, problems
+from tests.evaluation.code.humaneval import needs_humaneval, problems
 
 LIMITS = Limits(cpu_seconds=10, wall_seconds=120.0)
 

@@ -12,9 +12,9 @@ import pytest
 
 from sparsepo_dist.errors import RunError, UserError
 from sparsepo_dist.evaluation.code import command
-from tests.evaluation.fake_harness import FakeHarness
+from tests.evaluation.code.fake_harness import FakeHarness
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
