@@ -9,8 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sparsepo_dist.evaluation.code.pass_at_k import mean_pass_at_k
 from sparsepo_dist.evaluation.code.tasks import KS, Problem
-from sparsepo_dist.evaluation.pass_at_k import mean_pass_at_k
 from sparsepo_dist.evaluation.sandbox.box import Verdict, run
 from sparsepo_dist.evaluation.sandbox.limits import Limits
 

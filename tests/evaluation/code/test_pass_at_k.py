@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from sparsepo_dist.evaluation.pass_at_k import mean_pass_at_k, pass_at_k
+from sparsepo_dist.evaluation.code.pass_at_k import mean_pass_at_k, pass_at_k
 
 
 def closed_form(n: int, c: int, k: int) -> Fraction:
