@@ -64,7 +64,7 @@ def measure(folder: Path, fields: Mapping[str, Any], ranks: int, *, keep_freed_m
     if not keep_freed_memory:
         os.environ["GLIBC_TUNABLES"] = GLIBC_TUNABLES
     try:
-        done = launch(["tests.plan.memory_worker", str(described)], ranks=ranks, timeout=1500)
+        done = launch(["tests.plan.memory_worker", str(described)], ranks=ranks, timeout=1500, cold=True)
     finally:
         os.environ.pop("GLIBC_TUNABLES", None)
         if before is not None:

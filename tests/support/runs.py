@@ -34,15 +34,15 @@ ZERO = {
 
 
 def launch(
-    arguments: list[str], *, ranks: int = 1, timeout: int = 900, options: Sequence[str] = ()
+    arguments: list[str], *, ranks: int = 1, timeout: int = 900, options: Sequence[str] = (), cold: bool = False
 ) -> subprocess.CompletedProcess[str]:
     """`torchrun` of a module or a script with its arguments, one thread a rank; output is kept for the assertion's
-    message."""
+    message. Cold ranks are no forks: their memory is their own."""
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks), *options]
     return subprocess.run(
         warm(*torchrun, "-m", "tests.support.warm", *arguments),
         cwd=ROOT,
-        env={**os.environ, **hearth(), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, **({} if cold else hearth()), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -37,6 +37,7 @@ def run_demo(output_dir: Path | None = None) -> Path:
         str(Path(sys.executable).with_name("deepspeed")), "--quiet", "--num_accelerators", str(_ranks()),
         "--master_port", free_port(),
         str(script), "--ds_config", str(ROOT / "ds_configs" / "zero3.json"), "--output_dir", str(run),
+        "--data.train", str(files.train), "--data.heldout", str(files.heldout),
     ]  # fmt: skip
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     if subprocess.run(command, check=False, env=environment).returncode:
