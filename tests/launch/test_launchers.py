@@ -14,6 +14,7 @@ import pytest
 from sparsepo_dist.engines.deepspeed.distributed import free_port
 from tests.support.runs import ROOT, launch
 from tests.support.tiny import save_tiny_model, write_pairs
+from tests.support.warm import hearth, warm
 
 BIN = Path(sys.executable).parent
 
@@ -32,11 +33,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False,
-        env={**environment, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
+        env={**environment, **more, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
              "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
 
@@ -85,7 +86,7 @@ def test_help_explains_every_field() -> None:
 def test_mistakes_end_in_one_message(recipe: Path, arguments: list[str], message: str) -> None:
     before = set((ROOT / "runs").glob("*"))
     common = ["launch/train.py", "--recipe", str(recipe), "--ds_config", "ds_configs/zero3.json"]
-    done = run([sys.executable, *common, *arguments])
+    done = run(warm(*common, *arguments), **hearth())
     assert done.returncode == 2, done.stderr[-3000:]
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from tests.support.runs import ROOT, ZERO, launch, metrics, train_all
 from tests.support.tiny import save_tiny_model, write_pairs
+from tests.support.warm import hearth, warm
 
 pytestmark = pytest.mark.slow
 SPECIAL: dict[str, dict[str, Any]] = {
@@ -31,15 +32,8 @@ def flags(fields: dict[str, Any]) -> list[str]:
 
 
 def cache_command(fields: dict[str, Any], *options: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-c",
-        "from sparsepo_dist.commands.main import main; main()",
-        "cache",
-        *flags(fields),
-        *options,
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = warm(str(Path(sys.executable).with_name("sparsepo")), "cache", *flags(fields), *options)
+    environment = {**os.environ, **hearth(), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 

@@ -14,6 +14,7 @@ from sparsepo_dist.engines.deepspeed.distributed import free_port
 from sparsepo_dist.training.checkpoints.store import CheckpointStore
 from tests.support.runs import ROOT, ZERO
 from tests.support.tiny import save_tiny_model, write_pairs
+from tests.support.warm import hearth
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +44,11 @@ def struck(
     fault = {"kind": kind, "rank": rank, "step": step, "during": during}
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return subprocess.run(
-        [*launcher, "tests.support.struck", json.dumps(fault), *arguments, f"--output_dir={run}"],
+        [*launcher, "tests.support.warm", "tests.support.struck", json.dumps(fault), *arguments, f"--output_dir={run}"],
         cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
         env={
-            **environment, **SECRETS, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1",
+            **environment, **hearth(), **SECRETS, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
         },
     )  # fmt: skip
 

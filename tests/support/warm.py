@@ -90,11 +90,13 @@ def _connect(connection: socket.socket, address: str) -> None:
 
 def main() -> None:
     """Ends as the command ended, by a signal where that did."""
-    address = os.environ.get(ADDRESS)
+    address, command = os.environ.get(ADDRESS), sys.argv[1:]
+    while command[0].startswith("--"):  # the deepspeed launcher puts its own option first
+        command = [command[1], command[0], *command[2:]]
     if address is None:
-        run_target(sys.argv[1:])
+        run_target(command)
         return
-    status = _ask(address, sys.argv[1:])
+    status = _ask(address, command)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number != signal.SIGKILL:

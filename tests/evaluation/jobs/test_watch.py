@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,14 +18,15 @@ from sparsepo_dist.evaluation.jobs.watch import watch
 from tests.support.evaluation_jobs import ROOT, Bench, until
 from tests.support.runs import ZERO
 from tests.support.tiny import save_tiny_model, write_pairs
+from tests.support.warm import hearth, warm
 
 STEPS, GATE = 10, 3
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("wb") as file:
-        return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file)
+        return subprocess.Popen(warm(*command), cwd=ROOT, env={**ENVIRONMENT, **hearth()}, stdout=file, stderr=file)
 
 
 def start_training(folder: Path) -> subprocess.Popen[bytes]:
@@ -40,7 +40,7 @@ def start_training(folder: Path) -> subprocess.Popen[bytes]:
         "ds_config": ds_config, "output_dir": folder / "run",
     }  # fmt: skip
     options = [f"--{name}={value}" for name, value in fields.items()]
-    return start(["-m", "tests.support.gated", str(GATE), str(folder / "GO"), *options], folder / "training.log")
+    return start(["tests.support.gated", str(GATE), str(folder / "GO"), *options], folder / "training.log")
 
 
 def start_watch(bench: Bench) -> subprocess.Popen[bytes]:
