@@ -31,6 +31,7 @@ class Sampling:
 
         Raises:
             UserError: prompt and response would exceed the model's positions.
+            RunError: vLLM leaves out the tokens that end responses.
         """
         nucleus = Nucleus(temperature, self.top_p, self.max_new_tokens, self.max_prompt_length)
         return sampler.sample(

@@ -77,7 +77,11 @@ class ReferenceReadings:
 
     @contextmanager
     def collect(self, predict_index: Tensor) -> Iterator[Collected]:
-        """While open, one forward pass of the reference, without gradient, is read at the rows `predict_index` [N]."""
+        """While open, one forward pass of the reference, without gradient, is read at the rows `predict_index` [N].
+
+        Raises:
+            UserError: as `site_means`.
+        """
         with (
             hidden_rows(self.blocks, predict_index, self.hidden_layers) as hidden,
             site_means(self.sites, predict_index) as means,

@@ -56,7 +56,11 @@ class Measurement:
         self._results: dict[Target, Results] = {}
 
     def row(self, one: Trained) -> dict[str, Any]:
-        """A model's row of the table; the reference's own KL is 0."""
+        """A model's row of the table, KL in nats; the reference's own is 0.
+
+        Raises:
+            UserError: the model cannot be loaded, or the folder holds results of other settings.
+        """
         target = one.target
         kept = self._kept(target)
         samples = self.samples(target)
@@ -82,7 +86,7 @@ class Measurement:
         return self._results[target]
 
     def samples(self, target: Target) -> list[Sample]:
-        """What a model says, drawn unless it was before."""
+        """What a model says, drawn unless it was before. Raises UserError as `row`."""
         kept = self._kept(target)
         found = kept.finished("samples")
         if found is None:
