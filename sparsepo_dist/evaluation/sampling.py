@@ -20,10 +20,12 @@ class Sampling:
     """Of each prompt."""
     top_p: float
     max_new_tokens: int
+    """Tokens of a response, at most."""
     max_prompt_length: int
     """Tokens; a longer prompt loses its beginning."""
     seed: int
     batch_size: int
+    """Samples drawn at once."""
     backend: str = TRANSFORMERS
 
     def draw(self, sampler: Sampler, prompts: Sequence[str], temperature: float, description: str) -> list[Sample]:

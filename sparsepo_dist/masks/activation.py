@@ -1,4 +1,4 @@
-"""Activation masks (MaPO): no parameters, no gradient; numbers read off the frozen reference.
+"""Activation masks (MaPO, arXiv 2410.05102): no parameters, no gradient; numbers read off the frozen reference.
 
 Shapes: S sites (hooked activations), N response tokens, P pairs.
 """

@@ -47,7 +47,9 @@ class BandWork(NamedTuple):
     order: Tensor | None
     """[size] int64: places within the band; None where no row is left out or moved."""
     size: int
+    """How many rows have one."""
     with_divergence: int
+    """How many of these have one of the divergence."""
 
     @property
     def rows(self) -> slice | Tensor:

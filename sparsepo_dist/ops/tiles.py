@@ -24,7 +24,9 @@ class TilePlan(NamedTuple):
     rows: int
     vocabulary: int
     band_rows: int
+    """Of each band; the last one may be shorter."""
     width: int
+    """Vocabulary entries of each tile; a band's last one may be narrower."""
     kept: int
     """The first so many tiles, band by band, are kept from forward to backward."""
 

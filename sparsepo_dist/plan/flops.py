@@ -79,6 +79,9 @@ def done_flops(setting: Setting, census: Census, shape: BatchShape, *, first_pas
         census: of the run.
         shape: of the micro-batch.
         first_pass: whether the policy runs forward once more, for an objective that looks at the global batch first.
+
+    Raises:
+        UserError: as `short_model`.
     """
     policy = body_flops(policy_decoder(setting, shape))
     frozen = sum(body_flops(decoder).forward for decoder in frozen_decoders(setting, shape))

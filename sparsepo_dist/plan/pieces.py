@@ -125,7 +125,11 @@ def policy_decoder(setting: Setting, shape: BatchShape) -> Decoder:
 
 
 def frozen_decoders(setting: Setting, shape: BatchShape) -> list[Decoder]:
-    """Bodies of the reference and the oracle, where they have engines of their own."""
+    """Bodies of the reference and the oracle, where they have engines of their own.
+
+    Raises:
+        UserError: as `adapter_shape`.
+    """
     own = policy_decoder(setting, shape)
     return [
         own._replace(config=config, adapter=None, checkpointing=False, dropout=False)

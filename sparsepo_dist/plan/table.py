@@ -42,7 +42,11 @@ def as_text(plan: Plan, gpu_memory: float, remedies: Sequence[Remedy], seconds: 
 def as_json(
     plan: Plan, gpu_memory: float, remedies: Sequence[Remedy], seconds: StepTime | None = None
 ) -> dict[str, Any]:
-    """The whole plan; bytes, unless a name says otherwise; `gpu_memory` is in GiB. Raises UserError as `activations`."""
+    """The whole plan; bytes, unless a name says otherwise. `gpu_memory` is in GiB.
+
+    Raises:
+        UserError: as `activations`.
+    """
     setting, census = plan.setting, plan.census
     return {
         "model": setting.config.model.path,

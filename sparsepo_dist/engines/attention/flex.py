@@ -27,7 +27,7 @@ _RECOMPILATIONS = 64
 
 
 class Heads(NamedTuple):
-    """Shape of a model's attention."""
+    """Shape of a model's attention: heads of its queries, heads of its keys and values, and their width d."""
 
     queries: int
     keys: int

@@ -35,7 +35,9 @@ class CachedReadings(NamedTuple):
     """What a masker must know of the reference that was cached."""
 
     layers: int
+    """L of the whole model."""
     width: int
+    """D."""
     site_types: list[str]
 
 

@@ -1,4 +1,4 @@
-"""Measure reward and KL of each model; what is finished is not done again."""
+"""Measure reward and KL of each model, draw and write them; what is finished is not done again."""
 
 from __future__ import annotations
 
@@ -123,6 +123,7 @@ def write_frontier(
 
     Raises:
         UserError: a model cannot be loaded, or `output` holds results of other settings.
+        RunError: vLLM fails.
     """
     measurement = Measurement(reference, scorer, drawing, output)
     for target in (reference, *(one.target for one in models)):
