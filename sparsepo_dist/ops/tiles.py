@@ -75,6 +75,6 @@ def plan_tiles(
 
 
 def view(buffer: Tensor, place: int, plan: TilePlan, rows: int, entries: slice) -> Tensor:
-    """[rows, entries] contiguous logits in a flat buffer of tiles [kept * tile_size]."""
+    """[rows, entries] contiguous logits in a flat buffer [tiles * tile_size]."""
     width = entries.stop - entries.start
     return torch.narrow(buffer, 0, place * plan.tile_size, rows * width).view(rows, width)

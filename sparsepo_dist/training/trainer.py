@@ -29,7 +29,7 @@ from sparsepo_dist.training.supervision.progress import Progress
 
 
 class StepResult(NamedTuple):
-    """What an optimizer step gave; the same on every rank."""
+    """What an optimizer step gave; the same on every rank, but for its time."""
 
     metrics: dict[str, float]
     """Over its global batch."""
