@@ -87,9 +87,9 @@ class Responses:
     scores: Tensor | None = None
     """[P, 2] float32: rewards of chosen and rejected responses."""
     global_means: Tensor | None = None
-    """[K]: means over the global batch of what the objective's `batch_values` returned, for objectives that ask."""
+    """[K] float32: means over the global batch of what `batch_values` of the objective returned, where it has them."""
     history: Tensor | None = None
-    """[K]: moving average of the global means of earlier training steps; None in the first step and in evaluation."""
+    """[K] float32: moving average of the global means of earlier steps; None in the first step and in evaluation."""
 
 
 @dataclass(frozen=True)

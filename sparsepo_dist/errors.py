@@ -40,6 +40,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
-    """A text on one line, and not longer than a message can bear."""
+    """A text on one line, cut after `most` characters: no longer than a message can bear."""
     line = " ".join(text[: 4 * most].split())
     return line if len(line) <= most and len(text) <= 4 * most else f"{line[:most]}..."

@@ -111,7 +111,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def sha256(file: Path) -> str:
-    """Hexadecimal digest of a file."""
+    """Hexadecimal SHA-256 digest of a file. Raises OSError where it cannot be read."""
     digest = hashlib.sha256()
     with file.open("rb") as handle:
         while block := handle.read(_BLOCK):

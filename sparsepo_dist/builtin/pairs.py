@@ -30,7 +30,11 @@ class SentimentFiles(NamedTuple):
 
 
 def sentiment_files() -> SentimentFiles:
-    """Model and pairs; what is missing is made, with progress bars, while other processes of the machine wait."""
+    """Model and pairs; what is missing is made, with progress bars, while other processes of the machine wait.
+
+    Raises:
+        UserError: a package that this takes is not installed.
+    """
     model = smollm2_folder()
     fingerprint = _fingerprint(model)
     train = _pairs_file(model, fingerprint, "train", training_prompts(TRAINING_PROMPTS))
@@ -65,7 +69,11 @@ def _fingerprint(model: Path) -> str:
 
 def rank_pairs(samples: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
     """Rows of (prompt, response) samples that lie together by prompt: best against worst, then second-best against
-    second-worst, where the rewards differ by more than LEAST_DIFFERENCE and neither response is blank."""
+    second-worst, where the rewards differ by more than LEAST_DIFFERENCE and neither response is blank.
+
+    Raises:
+        UserError: vaderSentiment is not installed.
+    """
     scores = rewards(response for _, response in samples)
     by_prompt: dict[str, list[tuple[float, str]]] = {}
     for (prompt, response), score in zip(samples, scores, strict=True):

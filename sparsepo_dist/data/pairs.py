@@ -37,7 +37,11 @@ def load_pairs(source: str, on_bad_row: Literal["stop", "skip"]) -> Iterator[Pla
 
 
 def refuse_or_skip(bad: RowError, on_bad_row: Literal["stop", "skip"]) -> None:
-    """Stop with the row's place and reason, or log it."""
+    """Stop with the row's place and reason, or log it.
+
+    Raises:
+        UserError: `on_bad_row` is "stop".
+    """
     if on_bad_row == "stop":
         raise UserError(f"{bad}. Mend the row, or drop such rows with --data.on_bad_row skip") from None
     log.debug("dropped %s", bad)

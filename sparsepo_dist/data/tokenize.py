@@ -54,7 +54,11 @@ def load_tokenized(
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> None:
-    """Install the recipe's chat template and check what every pair needs."""
+    """Install the recipe's chat template and check what every pair needs.
+
+    Raises:
+        UserError: the tokenizer has no EOS, or the template's file cannot be read.
+    """
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer {tokenizer.name_or_path} has no EOS token, which must end every response")
     if config.chat_template is not None:

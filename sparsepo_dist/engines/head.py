@@ -45,7 +45,11 @@ class HeadStats(nn.Module):
     def forward(
         self, hidden: Tensor, labels: Tensor, reference_hidden: Tensor | None, active: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(policy_logp, reference_logp, divergence), [N] each; the latter two None where not asked for."""
+        """(policy_logp, reference_logp, divergence), [N] each, in nats; the latter two None where not asked for.
+
+        Of `hidden` [N, D], `labels` [N] int64, `reference_hidden` [N, D_ref] and `active` [N] bool, as token_stats
+        takes them, and refuses them with ValueError.
+        """
         lm_head: Any = self._lm_head[0]
         head = Head(lm_head.weight, lm_head.bias)
         reference_head = head if self.own else None

@@ -121,7 +121,7 @@ class PolicyEngine:
     def stats(
         self, batch: PackedBatch, reference: ReferenceOutputs | None, *, all_tokens: bool = True
     ) -> tuple[TokenStats, TokenMasks | None]:
-        """Per-token statistics and masks of a micro-batch; differentiable in training mode.
+        """Statistics and masks of a micro-batch's N response tokens; differentiable in training mode.
 
         Without `all_tokens`, tokens whose masks are both 0 are skipped: they add neither loss nor gradient.
         """
@@ -131,7 +131,7 @@ class PolicyEngine:
         return stats, None if masker is None else TokenMasks(reward, divergence, common=masker.common)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
-        """Add a micro-batch's gradient to the step's; `last` ends the step's accumulation."""
+        """Add the gradient of a micro-batch's `loss` [] to the step's; `last` ends the step's accumulation."""
         self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(loss, scale_wrt_gas=False)
 

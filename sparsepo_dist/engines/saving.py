@@ -21,7 +21,7 @@ MASKS = "masks.safetensors"
 
 @torch.no_grad()
 def gathered_state(module: nn.Module, *, trained_only: bool = False) -> dict[str, Tensor]:
-    """Parameters and persistent buffers on the CPU of rank 0, gathered one by one; empty on other ranks.
+    """Parameters and persistent buffers, whole, on the CPU of rank 0, gathered one by one; empty on other ranks.
 
     With `trained_only`, nothing but the parameters that are trained. Every rank must call this.
     """
@@ -47,7 +47,7 @@ def saved_names(model: PreTrainedModel) -> list[str]:
 def write_model(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, state: dict[str, Tensor], folder: Path
 ) -> None:
-    """Make a folder of a model, or of its adapter where it has one, with `state` for its tensors."""
+    """Make a folder of a model, or of its adapter where it has one, with `state` for its tensors, whole."""
     folder.mkdir(parents=True, exist_ok=True)
     if has_adapters(model):
         save_adapter(model, POLICY, state, folder)

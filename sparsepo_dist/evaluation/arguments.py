@@ -47,14 +47,14 @@ def given_sampling(given: argparse.Namespace) -> Sampling:
 
 
 def positive(text: str) -> int:
-    """An integer above 0."""
+    """An integer above 0. Raises argparse.ArgumentTypeError for anything else."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number of at least 1")
     return int(text)
 
 
 def temperature(text: str) -> float:
-    """A number above 0."""
+    """A number above 0. Raises argparse.ArgumentTypeError for another number, ValueError for none."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} must be above 0 (sampling needs some chance)")
@@ -62,7 +62,7 @@ def temperature(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """A number in (0, 1]."""
+    """A number in (0, 1]. Raises argparse.ArgumentTypeError for another number, ValueError for none."""
     value = float(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most 1")

@@ -20,10 +20,12 @@ class Sampling:
     """Of each prompt."""
     top_p: float
     max_new_tokens: int
+    """Tokens of a response, at most."""
     max_prompt_length: int
     """Tokens; a longer prompt loses its beginning."""
     seed: int
     batch_size: int
+    """Samples drawn at once."""
     backend: str = TRANSFORMERS
 
     def draw(self, sampler: Sampler, prompts: Sequence[str], temperature: float, description: str) -> list[Sample]:
@@ -31,6 +33,7 @@ class Sampling:
 
         Raises:
             UserError: prompt and response would exceed the model's positions.
+            RunError: vLLM leaves out the tokens that end responses.
         """
         nucleus = Nucleus(temperature, self.top_p, self.max_new_tokens, self.max_prompt_length)
         return sampler.sample(

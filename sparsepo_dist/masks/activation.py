@@ -1,4 +1,4 @@
-"""Activation masks (MaPO): no parameters, no gradient; numbers read off the frozen reference.
+"""Activation masks (MaPO, arXiv 2410.05102): no parameters, no gradient; numbers read off the frozen reference.
 
 Shapes: S sites (hooked activations), N response tokens, P pairs.
 """
@@ -16,9 +16,9 @@ from sparsepo_dist.masks.config import MaskConfig
 def activation_masks(
     site_means: Tensor, site_types: Sequence[str], sequence_id: Tensor, pairs: int, config: MaskConfig
 ) -> Tensor:
-    """[N] float32: the mask that serves as m_u and as m_d.
+    """[N] float32: the mask that serves as m_u and as m_d, of `site_means` [S, N].
 
-    Each site's means [N] are standardised over the tokens of their response (mean 0, population standard
+    Each site's means are standardised over the tokens of their response (mean 0, population standard
     deviation 1; all 0 where the response is constant or one token long). Paper: the mean over all sites, negative or
     not unless clipped. Released ("zn_rescale"): each site is then rescaled to [0, 1] by its minimum and maximum over
     the response (all 0 where they are equal), averaged within each site type, then over the types.

@@ -40,7 +40,7 @@ def decoder_blocks(model: nn.Module, remedy: str = _BY_PATTERN) -> nn.ModuleList
 
 
 def attention_of(block: nn.Module) -> nn.Module:
-    """The block's attention module."""
+    """The block's attention module. Raises UserError where none is recognised."""
     for child in block.children():
         if "attention" in type(child).__name__.lower():
             return child
@@ -48,7 +48,7 @@ def attention_of(block: nn.Module) -> nn.Module:
 
 
 def feed_forward_of(block: nn.Module) -> nn.Module:
-    """The block's child that holds an activation function outside attention."""
+    """The block's child that holds an activation function outside attention. Raises UserError where there is none."""
     attention = attention_of(block)
     for child in block.children():
         holds = any(isinstance(module, _ACTIVATIONS) for module in child.modules() if module is not child)
@@ -58,7 +58,11 @@ def feed_forward_of(block: nn.Module) -> nn.Module:
 
 
 def output_projection(parent: nn.Module, width: int) -> nn.Module:
-    """An attention's or feed-forward's last linear map, which leads back to the hidden width."""
+    """An attention's or feed-forward's last linear map, which leads back to the hidden width D, `width`.
+
+    Raises:
+        UserError: there is none, or it leads elsewhere.
+    """
     linears = [child for child in parent.children() if _output_width(child) is not None]
     if not linears or _output_width(linears[-1]) != width:
         raise _not_found(parent, "output projection")
@@ -79,7 +83,11 @@ class Projection(NamedTuple):
 
 
 def query_key_value(attention: nn.Module) -> list[Projection]:
-    """The maps to query, key and value: three, or a fused one and how its output is taken apart."""
+    """The maps to query, key and value: three, or a fused one and how its output is taken apart.
+
+    Raises:
+        UserError: neither is recognised.
+    """
     names = ("q_proj", "k_proj", "v_proj")
     if all(hasattr(attention, name) for name in names):
         return [Projection(name, getattr(attention, name)) for name in names]

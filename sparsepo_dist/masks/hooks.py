@@ -50,7 +50,10 @@ def see_attention(module: nn.Module, query: Tensor, key: Tensor) -> None:
 def site_means(sites: Sequence[Site], predict_index: Tensor) -> Iterator[dict[int, Tensor]]:
     """While open, a forward pass stores, per site's index, a float32 [parts, N]: means over features.
 
-    Means are taken before rows are picked: no copy of an activation is made.
+    Means are taken before rows `predict_index` [N] are picked: no copy of an activation is made.
+
+    Raises:
+        UserError: by the forward pass, where an activation has other dimensions than above.
     """
     means: dict[int, Tensor] = {}
 
@@ -99,14 +102,14 @@ class HiddenStack:
             torch.index_select(hidden, 0, rows, out=self._stack[layer])
 
     def result(self) -> Tensor:
-        """All layers."""
+        """[layers, N, D]: all of them, once each has been put."""
         assert self._stack is not None
         return self._stack
 
 
 @contextmanager
 def hidden_rows(modules: Sequence[nn.Module], predict_index: Tensor, layers: int) -> Iterator[HiddenStack]:
-    """While open, a forward pass puts the outputs of modules 0, 1, ... into that many of a stack's layers."""
+    """While open, a forward pass puts the outputs of modules 0, 1, ... into layers of a [layers, N, D] stack."""
     kept = HiddenStack(layers, predict_index)
     with ExitStack() as stack:
         for layer, module in enumerate(modules):

@@ -1,4 +1,4 @@
-"""Learned masks (SparsePO, section 3): small heads over the reference's hidden states.
+"""Learned masks (SparsePO, arXiv 2410.05102, section 3): small heads over the reference's hidden states.
 
 Shapes: L layers, N response tokens, D hidden width, W outputs of a layer's first linear (1, or HIDDEN_WIDTH).
 """

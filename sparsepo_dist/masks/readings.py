@@ -41,6 +41,9 @@ class ReferenceReadings:
         base: the decoder under the head, adapters injected if it has any.
         head: its LM head. Every rank must construct this at once: its weight may be sharded.
         kind: what masks are made from; None reads nothing.
+
+    Raises:
+        UserError: a part of the decoder that is to be read is not recognised.
     """
 
     def __init__(self, base: nn.Module, head: nn.Module, kind: MaskKind | None, config: MaskConfig) -> None:
@@ -74,7 +77,11 @@ class ReferenceReadings:
 
     @contextmanager
     def collect(self, predict_index: Tensor) -> Iterator[Collected]:
-        """While open, one forward pass of the reference, without gradient, is read at the rows `predict_index` [N]."""
+        """While open, one forward pass of the reference, without gradient, is read at the rows `predict_index` [N].
+
+        Raises:
+            UserError: as `site_means`.
+        """
         with (
             hidden_rows(self.blocks, predict_index, self.hidden_layers) as hidden,
             site_means(self.sites, predict_index) as means,
@@ -89,7 +96,11 @@ class Collected:
         self._readings, self._hidden, self._means = readings, hidden, means
 
     def outputs(self, final_hidden: Tensor, logps: Tensor | None = None) -> ReferenceOutputs:
-        """The reference's outputs, `final_hidden` [N, D] being its rows after the final norm."""
+        """The reference's outputs, `final_hidden` [N, D] being its rows after the final norm, `logps` [N] in nats.
+
+        Raises:
+            UserError: the forward pass did not come by a site.
+        """
         layers = None
         if self._readings.hidden_layers == 1:
             layers = final_hidden.unsqueeze(0)

@@ -30,7 +30,8 @@ def activation_sites(model: nn.Module, config: MaskConfig) -> list[Site]:
     The final norm's output and the logits, which `released` has besides, are no sites of a module's.
 
     Raises:
-        UserError: a part is not recognised, or a pattern matches no module; the modules are listed.
+        UserError: a part is not recognised, a pattern matches no module (the modules are listed), or the model's
+            attention does not show queries and keys after rotary.
     """
     sites = []
     for kind in config.read_types:

@@ -110,7 +110,7 @@ class BranchSums(NamedTuple):
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums per response: S_c and S_r of FACTS.md."""
+    """Sums per response: S_c and S_r of docs/objectives.md."""
 
     responses: Responses
     lengths: BranchSums = field(init=False)

@@ -18,7 +18,7 @@ _SMOOTHED = ("sigmoid", "robust")
 
 
 def check_name(name: str, known: Iterable[str]) -> None:
-    """The objective exists."""
+    """Raise UserError unless the objective exists."""
     names = list(known)
     if name not in names:
         raise UserError(f"objective.name: {name!r} is not one of {', '.join(names)}{did_you_mean(name, names)}")
@@ -36,7 +36,7 @@ def describe_unused(config: ObjectiveConfig, uses: Mapping[str, Sequence[str]]) 
 
 
 def check_values(config: ObjectiveConfig) -> None:
-    """Every constant is a finite number in its range, every choice one of those there are."""
+    """Raise UserError unless every constant is a finite number in its range, every choice one of those there are."""
     for field, choices in _CHOICES.items():
         value = getattr(config, field)
         if value not in choices:
@@ -54,7 +54,7 @@ def check_values(config: ObjectiveConfig) -> None:
 
 
 def check_combinations(config: ObjectiveConfig) -> None:
-    """What is right by itself is right together."""
+    """Raise UserError where what is right by itself is not right together."""
     if config.label_smoothing and config.form not in _SMOOTHED:
         raise UserError(
             f"objective.label_smoothing: {config.label_smoothing} is for form {' and '.join(_SMOOTHED)}, "

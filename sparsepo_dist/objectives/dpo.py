@@ -1,4 +1,4 @@
-"""Direct preference optimisation (Rafailov et al., 2023) and its forms: hinge, IPO, and two for noisy labels."""
+"""Direct preference optimisation (Rafailov et al., 2023, arXiv 2305.18290) and its forms: hinge, IPO, noisy labels."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class DPO:
     """A loss of the margin h = beta (S_c[rho] - S_r[rho]); e is `label_smoothing`, l(h) = -log sigmoid(h).
 
     sigmoid: (1 - e) l(h) + e l(-h), DPO where e = 0, else conservative DPO (Mitchell, 2023).
-    robust: ((1 - e) l(h) - e l(-h)) / (1 - 2 e), rDPO (Chowdhury et al., 2024).
-    hinge: max(0, 1 - h), as in SLiC (Zhao et al., 2023).
-    ipo: (S_c[rho] / len_c - S_r[rho] / len_r - 1 / (2 beta))^2, IPO (Azar et al., 2023) averaged over tokens.
+    robust: ((1 - e) l(h) - e l(-h)) / (1 - 2 e), rDPO (Chowdhury et al., 2024, arXiv 2403.00409).
+    hinge: max(0, 1 - h), as in SLiC-HF (Zhao et al., 2023, arXiv 2305.10425).
+    ipo: (S_c[rho] / len_c - S_r[rho] / len_r - 1 / (2 beta))^2, IPO (Azar et al., 2023, arXiv 2310.12036) averaged over
+    tokens.
     """
 
     beta: float

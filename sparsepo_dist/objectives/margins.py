@@ -9,11 +9,11 @@ from sparsepo_dist.contracts import TokenStats
 
 
 def log_ratios(stats: TokenStats) -> Tensor:
-    """[N]: rho = log pi - log pi_ref of each response token."""
+    """[N]: rho = log pi - log pi_ref of each response token, in nats."""
     assert stats.reference_logp is not None
     return stats.policy_logp - stats.reference_logp
 
 
 def logistic_loss(margin: Tensor) -> Tensor:
-    """-log sigmoid(margin), of the margin's shape: 0 far above 0, -margin far below."""
+    """[P]: -log sigmoid(margin) of margins [P]: 0 far above 0, -margin far below."""
     return -F.logsigmoid(margin)

@@ -1,4 +1,4 @@
-"""Metrics that every preference objective reports (FACTS.md): rewards, log-probabilities, KL, masks. All per pair."""
+"""Metrics that every preference objective reports: rewards, log-probabilities, KL, masks. All per pair."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def reference_free_metrics(stats: TokenStats, sums: Sums, beta: float) -> dict[s
 
 
 def by_branch(metrics: dict[str, Tensor], name: str, values: BranchSums) -> None:
-    """Add NAME/chosen and NAME/rejected."""
+    """Add NAME/chosen and NAME/rejected, [P] each."""
     metrics[f"{name}/chosen"], metrics[f"{name}/rejected"] = values
 
 

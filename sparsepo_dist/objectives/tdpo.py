@@ -1,4 +1,4 @@
-"""Token-level DPO (Zeng et al., 2024): sequence KL under the reference beside the log-ratio."""
+"""Token-level DPO (Zeng et al., 2024, arXiv 2404.11999): sequence KL under the reference beside the log-ratio."""
 
 from __future__ import annotations
 

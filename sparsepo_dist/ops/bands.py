@@ -14,7 +14,7 @@ from sparsepo_dist.ops.tiles import TilePlan
 
 
 def wide(tensor: Tensor) -> torch.dtype:
-    """The dtype that numbers of `tensor` are summed in."""
+    """The dtype that numbers of a tensor of any shape are summed in: float64 for float64, else float32."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
@@ -22,15 +22,18 @@ class Model(NamedTuple):
     """Hidden rows and the head over them."""
 
     hidden: Tensor
+    """[N, D], or the rows of a band."""
     weight: Tensor
+    """[V, D]."""
     bias: Tensor | None
+    """[V]."""
 
     def of_rows(self, rows: slice | Tensor) -> Model:
-        """The same head over some of the rows."""
+        """The same head over some of the rows: a slice of them, or their int64 places [n]."""
         return self._replace(hidden=self.hidden[rows])
 
     def logits(self, rows: slice, entries: slice, out: Tensor) -> Tensor:
-        """Logits of some rows and vocabulary entries, written to `out`."""
+        """Logits of some rows and vocabulary entries, written to `out` [rows, entries]."""
         weight = self.weight[entries].t()
         if self.bias is None:
             return torch.mm(self.hidden[rows], weight, out=out)
@@ -42,22 +45,24 @@ class BandWork(NamedTuple):
 
     band: slice
     order: Tensor | None
-    """Places within the band; None where no row is left out or moved."""
+    """[size] int64: places within the band; None where no row is left out or moved."""
     size: int
+    """How many rows have one."""
     with_divergence: int
+    """How many of these have one of the divergence."""
 
     @property
     def rows(self) -> slice | Tensor:
-        """Rows of the whole batch."""
+        """Rows of the whole batch: a slice, or [size] int64."""
         return self.band if self.order is None else self.order + self.band.start
 
     def of_kept(self, kept: Tensor, count: int) -> Tensor:
-        """The first `count` of these rows of kept logits of the band."""
+        """[count, w]: the first `count` of these rows of the band's kept logits `kept` [band, w]."""
         return kept[:count] if self.order is None else kept[self.order[:count]]
 
 
 def band_work(band: slice, grad_logp: Tensor, grad_divergence: Tensor | None) -> BandWork:
-    """Sort the rows of a band by what their upstream gradients need. On a GPU this waits for the two counts."""
+    """Sort the rows of a band by what their upstream gradients [N] need. On a GPU this waits for the two counts."""
     needed = grad_logp[band] != 0
     with_v = torch.zeros_like(needed) if grad_divergence is None else grad_divergence[band] != 0
     needed = needed | with_v
@@ -104,13 +109,13 @@ class Gradients:
             self._bias[entries] += grad.sum(0, dtype=self._bias.dtype)
 
     def end_band(self, rows: slice | Tensor) -> None:
-        """Put the band's gradient of hidden rows in its place."""
+        """Put the band's gradient [n, D] of hidden rows in its place."""
         if self._band is not None:
             self._hidden[rows] = self._band.to(self._hidden.dtype)
             self._band = None
 
     def result(self) -> list[Tensor]:
-        """Gradients of hidden, weight, bias."""
+        """Gradients of hidden [N, D], weight [V, D] and bias [V], in their dtype; empty where not needed."""
         dtype = self._model.weight.dtype
         return [self._hidden, self._weight.to(dtype), self._bias.to(dtype)]
 

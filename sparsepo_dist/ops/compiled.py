@@ -52,7 +52,7 @@ class CompiledKernels:
 
 @cache
 def load_cpp() -> Loaded:
-    """Make the CPU kernels callable; once per process."""
+    """Make the CPU kernels callable, once per process; what fails is told in the answer, not raised."""
     missing = "not built at installation"
     built = _built_library("_kernels_cpu", CPU_SOURCES)
     if built is not None:
@@ -73,7 +73,7 @@ def load_cpp() -> Loaded:
 
 @cache
 def load_cuda() -> Loaded:
-    """Make the CUDA kernels callable; once per process."""
+    """Make the CUDA kernels callable, once per process; what fails is told in the answer, not raised."""
     if not torch.cuda.is_available():
         return Loaded(False, "torch sees no CUDA device")
     if cpp_extension.CUDA_HOME is None:

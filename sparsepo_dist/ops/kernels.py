@@ -70,7 +70,7 @@ class TileKernels(Protocol):
 
 
 def new_state(rows: int, like: Tensor) -> Tensor:
-    """[rows, 7] with nothing folded yet."""
+    """[rows, 7] float64 with nothing folded yet, on the device of `like`."""
     state = like.new_zeros(rows, 7, dtype=torch.float64)
     state[:, (POLICY_TOP, REFERENCE_TOP)] = -torch.inf
     return state

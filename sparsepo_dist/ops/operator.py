@@ -30,9 +30,15 @@ def token_stats_op(
     tile_bytes: int,
     keep_bytes: int,
 ) -> list[Tensor]:
-    """policy_logp, reference_logp, divergence [N]; the rows' state [N, 7]; kept logits of both models, flat.
+    """policy_logp, reference_logp, divergence [N] in nats; the rows' state [N, 7]; kept logits of both models, flat.
 
-    What an input leaves undefined is empty: the reference's parts without a reference, the divergence without a form.
+    In come hidden rows [N, D], a head's weight [V, D] and bias [V], labels [N] int64, the same of the reference with
+    D_ref, and a form's place in FORMS. What an input leaves undefined is empty: the reference's parts without a
+    reference, the divergence without a form.
+
+    Raises:
+        ValueError: a label outside the vocabulary.
+        UserError: `backend`, a compiled one, cannot be used here.
     """
     kernels = choose_backend(backend, hidden.device.type, hidden.dtype).kernels
     check_labels(labels, len(weight))
@@ -86,9 +92,10 @@ def token_stats_backward_op(
     keep_bytes: int,
     needs: list[bool],
 ) -> list[Tensor]:
-    """Gradients of hidden, weight and bias; empty where `needs` has them false.
+    """Gradients of hidden [N, D], weight [V, D] and bias [V]; empty where `needs` has them false.
 
-    Rows whose upstream gradients are 0 cost no product, rows without one of the divergence none of the reference's.
+    The upstream gradients `grad_logp` and `grad_divergence` are [N], `state` to `ref_kept` what forward returned. Rows
+    whose upstream gradients are 0 cost no product, rows without one of the divergence none of the reference's.
     """
     kernels = choose_backend(backend, hidden.device.type, hidden.dtype).kernels
     policy = Model(hidden, weight, bias)
@@ -162,7 +169,7 @@ token_stats_op.register_autograd(_backward, setup_context=_setup_context)
 
 
 def check_labels(labels: Tensor, vocabulary: int) -> None:
-    """Refuse labels outside the vocabulary; within the operator, so that compiled graphs check them too.
+    """Refuse labels [N] outside the vocabulary; within the operator, so that compiled graphs check them too.
 
     Raises:
         ValueError: there are some.

@@ -24,7 +24,9 @@ class TilePlan(NamedTuple):
     rows: int
     vocabulary: int
     band_rows: int
+    """Of each band; the last one may be shorter."""
     width: int
+    """Vocabulary entries of each tile; a band's last one may be narrower."""
     kept: int
     """The first so many tiles, band by band, are kept from forward to backward."""
 
@@ -58,9 +60,9 @@ class TilePlan(NamedTuple):
 def plan_tiles(
     rows: int, vocabulary: int, *, models: int, kept_models: int, element_size: int, tile_bytes: int, keep_bytes: int
 ) -> TilePlan:
-    """Cut [rows, vocabulary] so that one tile of `models` models stays within `tile_bytes`.
+    """Cut [rows, vocabulary] so that one tile of `models` models stays within `tile_bytes`, or is one entry wide.
 
-    As many tiles of `kept_models` models are kept as fit into `keep_bytes`.
+    As many tiles of `kept_models` models are kept as fit into `keep_bytes`. A logit has `element_size` bytes.
     """
     bands = max(1, -(-rows // MOST_ROWS))
     band_rows = max(1, -(-rows // bands))
@@ -73,6 +75,6 @@ def plan_tiles(
 
 
 def view(buffer: Tensor, place: int, plan: TilePlan, rows: int, entries: slice) -> Tensor:
-    """[rows, entries] contiguous logits in a flat buffer of tiles."""
+    """[rows, entries] contiguous logits in a flat buffer [tiles * tile_size]."""
     width = entries.stop - entries.start
     return torch.narrow(buffer, 0, place * plan.tile_size, rows * width).view(rows, width)

@@ -1,1 +1,1 @@
-"""What a run will need, before anything is launched: memory of a rank, bytes it sends, and what makes it fit."""
+"""What a run will need, before it is launched: memory of a rank, bytes it sends, time of a step; what makes it fit."""

@@ -143,7 +143,11 @@ def _without_data(decoder: Decoder, blocks: int) -> Iterator[tuple[PreTrainedMod
 
 
 def short_model(decoder: Decoder, blocks: int) -> PreTrainedModel:
-    """The decoder with so many blocks, on the meta device, as it is trained."""
+    """The decoder with so many blocks, on the meta device, as it is trained.
+
+    Raises:
+        UserError: the attention that was asked for cannot be, or an adapter's targets fit nothing.
+    """
     config = copy.deepcopy(decoder.config)
     config.num_hidden_layers = blocks
     config.vocab_size, config.pad_token_id = SMALL_VOCABULARY, None

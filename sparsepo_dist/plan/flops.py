@@ -48,7 +48,7 @@ _CPU_ATTENTION = {  # torch's counter knows the kernels of GPUs only
 
 
 class BodyFlops(NamedTuple):
-    """Of a decoder without its head, for one micro-batch."""
+    """Operations of a decoder without its head, for one micro-batch."""
 
     forward: float
     backward: float
@@ -56,7 +56,7 @@ class BodyFlops(NamedTuple):
 
 
 class StepFlops(NamedTuple):
-    """Of one micro-batch, by part."""
+    """Operations of one micro-batch, by part."""
 
     policy_forward: float
     policy_backward: float
@@ -72,13 +72,16 @@ class StepFlops(NamedTuple):
 
 
 def done_flops(setting: Setting, census: Census, shape: BatchShape, *, first_pass: bool) -> StepFlops:
-    """Products of a micro-batch as the trainer does it.
+    """Operations of a micro-batch's products as the trainer does it.
 
     Args:
         setting: of the run.
         census: of the run.
         shape: of the micro-batch.
         first_pass: whether the policy runs forward once more, for an objective that looks at the global batch first.
+
+    Raises:
+        UserError: as `short_model`.
     """
     policy = body_flops(policy_decoder(setting, shape))
     frozen = sum(body_flops(decoder).forward for decoder in frozen_decoders(setting, shape))
@@ -93,7 +96,7 @@ _counted: dict[str, BodyFlops] = {}
 
 
 def body_flops(decoder: Decoder) -> BodyFlops:
-    """Products of a whole decoder, from runs of short ones."""
+    """Operations of a whole decoder's products, from runs of short ones. Raises UserError as `short_model`."""
     if decoder.key not in _counted:
         few, more = (_run(decoder, blocks) for blocks in (FEWER, MORE))
         blocks = decoder.config.num_hidden_layers
@@ -142,7 +145,7 @@ def necessary_flops(
     config: PretrainedConfig, pairs: Sequence[Sequence[int]], *, trained: bool = True, reference: bool = True,
     trust_remote_code: bool = False,
 ) -> float:  # fmt: skip
-    """Of the products that a step cannot do without, each prompt once; heads at response tokens only.
+    """Operations of the products that a step cannot do without, each prompt once; heads at response tokens only.
 
     The policy forward and twice that backward (once if it is frozen but for an adapter), the reference forward.
 

@@ -16,7 +16,11 @@ from sparsepo_dist.files import parse_json
 
 @dataclass(frozen=True)
 class Machine:
-    """Terms of the time model. Units as vendors give them: 10^12 operations, 10^9 bytes, microseconds."""
+    """Terms of the time model. Units as vendors give them: 10^12 operations, 10^9 bytes, microseconds.
+
+    Raises:
+        UserError: a term is out of its range.
+    """
 
     name: str
     matrix_tflops: dict[str, float]
@@ -85,7 +89,7 @@ def find_machine(name: str) -> Machine:
     """A known machine, or one whose measured terms `python -m benchmarks.traffic` has written.
 
     Raises:
-        UserError: neither.
+        UserError: neither, or a term is out of its range.
     """
     if name in KNOWN:
         return KNOWN[name]
@@ -103,7 +107,11 @@ def find_machine(name: str) -> Machine:
 
 
 def changed(machine: Machine, dtype: torch.dtype, **given: Any) -> Machine:
-    """A machine with the terms that are given; `matrix_tflops` is of products in `dtype`."""
+    """A machine with the terms that are given; `matrix_tflops` is of products in `dtype`.
+
+    Raises:
+        UserError: a term is out of its range.
+    """
     given = {name: value for name, value in given.items() if value is not None}
     if "matrix_tflops" in given:
         name = str(dtype).removeprefix("torch.")

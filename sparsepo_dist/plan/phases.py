@@ -71,7 +71,7 @@ class Memory(NamedTuple):
 
 
 def memory(setting: Setting, census: Census, shape: BatchShape, micro_batches: int) -> Memory:
-    """Every phase of an optimizer step on one rank."""
+    """Every phase of an optimizer step on one rank, in bytes. Raises UserError as `activations`."""
     pieces = find_pieces(setting, census, shape, micro_batches)
     weights = policy_weights(setting, census)
     reference = oracle = None

@@ -39,7 +39,7 @@ class Pieces(NamedTuple):
 
 
 def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batches: int) -> Pieces:
-    """The pieces of a step on one rank."""
+    """The pieces of a step on one rank. Raises UserError as `activations`."""
     size, group = setting.element_size, scored_at_once(setting, census, micro_batches)
     scored = shape.times(group)
     gathered = policy_gathering(setting, census)
@@ -68,7 +68,7 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
 
 
 def policy_activations(setting: Setting, shape: BatchShape, *, checkpointing: Checkpointing) -> Activations:
-    """Activations of the policy's body, as configured but for checkpointing."""
+    """Activations of the policy's body, as configured but for checkpointing. Raises UserError as `activations`."""
     return activations(policy_decoder(setting, shape)._replace(checkpointing=checkpointing))
 
 
@@ -109,7 +109,7 @@ def scored_at_once(setting: Setting, census: Census, micro_batches: int) -> int:
 
 
 def policy_decoder(setting: Setting, shape: BatchShape) -> Decoder:
-    """The policy's body, for micro-batches of a shape."""
+    """The policy's body, for micro-batches of a shape. Raises UserError as `adapter_shape`."""
     model = setting.config.model
     return Decoder(
         config=setting.policy,
@@ -125,7 +125,11 @@ def policy_decoder(setting: Setting, shape: BatchShape) -> Decoder:
 
 
 def frozen_decoders(setting: Setting, shape: BatchShape) -> list[Decoder]:
-    """Bodies of the reference and the oracle, where they have engines of their own."""
+    """Bodies of the reference and the oracle, where they have engines of their own.
+
+    Raises:
+        UserError: as `adapter_shape`.
+    """
     own = policy_decoder(setting, shape)
     return [
         own._replace(config=config, adapter=None, checkpointing=False, dropout=False)

@@ -154,7 +154,11 @@ def resolve(request: Request) -> Setting:
 
 
 def model_config(path: str, config: RunConfig) -> PretrainedConfig:
-    """A model's configuration; of the built-in one it is in the package's file."""
+    """A model's configuration; of the built-in one it is in the package's file.
+
+    Raises:
+        UserError: it cannot be found, or is of no model that can be trained here.
+    """
     if path.startswith("builtin:"):
         from sparsepo_dist.builtin.smollm2 import gguf_file
 
@@ -164,7 +168,7 @@ def model_config(path: str, config: RunConfig) -> PretrainedConfig:
 
 
 def adapter_shape(config: RunConfig) -> LoraSettings:
-    """Settings of the policy's adapter; a saved one's are in its folder."""
+    """Settings of the policy's adapter; a saved one's are in its folder. Raises UserError where that holds none."""
     if config.model.adapter_path is None:
         return config.lora
     from sparsepo_dist.engines.adapters.files import adapter_settings

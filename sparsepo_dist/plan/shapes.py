@@ -17,7 +17,7 @@ from sparsepo_dist.plan.request import Device, Setting
 
 
 class PairShape(NamedTuple):
-    """Lengths of a pair."""
+    """Lengths of a pair, in tokens."""
 
     prompt: int
     response: int

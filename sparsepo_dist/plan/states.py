@@ -1,7 +1,4 @@
-"""What rests on a rank from step to step: weights, gradients, optimizer states, buffers. DeepSpeed 0.19.
-
-P is the number of trained parameters, n the number of ranks.
-"""
+"""What rests on a rank from step to step: weights, gradients, optimizer states, buffers. DeepSpeed 0.19."""
 
 from __future__ import annotations
 
@@ -52,7 +49,7 @@ class Training:
 
 
 def policy_weights(setting: Setting, census: Census) -> Weights:
-    """The policy's engine: model, adapters, mask heads, the reference's head."""
+    """Of the policy's engine: model, adapters, mask heads, the reference's head."""
     weights = census.policy_weights
     constants = sum(weight.constants for weight in weights) + census.frozen_adapter * setting.element_size
     if setting.stage < 3:
@@ -62,7 +59,7 @@ def policy_weights(setting: Setting, census: Census) -> Weights:
 
 
 def frozen_weights(setting: Setting, units: Sequence[Unit], placement: Placement) -> Weights:
-    """A frozen model's own engine."""
+    """Of a frozen model's own engine."""
     weights = unique(units)
     if placement == "replicated":
         return Weights(sum(weight.bytes for weight in weights))
@@ -71,7 +68,7 @@ def frozen_weights(setting: Setting, units: Sequence[Unit], placement: Placement
 
 
 def training(setting: Setting, census: Census, micro_batches: int) -> Training:
-    """Gradients, optimizer and buffers of the policy's engine."""
+    """Bytes of gradients, optimizer and buffers of the policy's engine."""
     trained = [weight for weight in census.policy_weights if weight.trained]
     if setting.stage == 3:
         return _stage_3(setting, trained)

@@ -37,7 +37,11 @@ class Remedy(NamedTuple):
 
 def remedies(request: Request, gpu_memory: float) -> list[Remedy]:
     """What makes a run fit that does not, cheapest first: several cheap switches together where no cheap one does it
-    alone, then every switch that does it alone. None if nothing helps."""
+    alone, then every switch that does it alone. Empty if nothing helps.
+
+    Args:
+        gpu_memory: in GiB.
+    """
     switches = _switches(gpu_memory)
     plans = {place: _try(request, switch) for place, switch in enumerate(switches)}
     alone = {place: plan for place, plan in plans.items() if plan is not None and plan.fits(gpu_memory)}

@@ -30,7 +30,7 @@ _HEADINGS = {
 
 
 def as_text(plan: Plan, gpu_memory: float, remedies: Sequence[Remedy], seconds: StepTime | None = None) -> str:
-    """The whole plan, aligned."""
+    """The whole plan, aligned; `gpu_memory` is in GiB. Raises UserError as `activations`."""
     parts = [
         _title(plan), _parameters(plan), _batch(plan), _memory(plan.memory), _activations(plan), _traffic(plan),
         _time(plan, seconds), _verdict(plan, gpu_memory), _remedies(plan, gpu_memory, remedies),
@@ -42,7 +42,11 @@ def as_text(plan: Plan, gpu_memory: float, remedies: Sequence[Remedy], seconds: 
 def as_json(
     plan: Plan, gpu_memory: float, remedies: Sequence[Remedy], seconds: StepTime | None = None
 ) -> dict[str, Any]:
-    """The whole plan; bytes, unless a name says otherwise."""
+    """The whole plan; bytes, unless a name says otherwise. `gpu_memory` is in GiB.
+
+    Raises:
+        UserError: as `activations`.
+    """
     setting, census = plan.setting, plan.census
     return {
         "model": setting.config.model.path,

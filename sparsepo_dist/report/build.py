@@ -16,7 +16,7 @@ def build_report(folder: Path) -> list[Path]:
     """Draw a run again from its files; the paths written.
 
     Raises:
-        UserError: the folder is no run's, or one of its files is damaged.
+        UserError: the folder is no run's, or metrics.jsonl or tokens.jsonl is damaged.
     """
     run = read_run(folder)
     report = folder / "report"

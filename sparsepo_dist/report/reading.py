@@ -42,7 +42,7 @@ def read_run(folder: Path) -> RunFiles:
     """Everything the report draws.
 
     Raises:
-        UserError: the folder is no run's, or a file in it is damaged (file and line are named).
+        UserError: the folder is no run's, or metrics.jsonl or tokens.jsonl is damaged (file and line are named).
     """
     if not (folder / "metrics.jsonl").is_file():
         raise UserError(f"{folder} is not a run's folder: it has no metrics.jsonl")

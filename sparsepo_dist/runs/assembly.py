@@ -31,7 +31,11 @@ from sparsepo_dist.training.trainer import Trainer
 
 
 def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
-    """Reference, oracle and policy engines, and the trainer. Every rank must call this."""
+    """Reference, oracle and policy engines, and the trainer. Every rank must call this.
+
+    Raises:
+        UserError: a model is incomplete, or an adapter, attention or mask does not fit it.
+    """
     config, needs = inputs.config, inputs.objective.requirements
     engine = filled_config(inputs, folder)
     oracle = None
@@ -71,7 +75,11 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
 
 
 def filled_config(inputs: Inputs, folder: Path) -> dict[str, Any]:
-    """The ds_config that the policy's engine gets, and frozen engines' is made from; `folder` is the run's."""
+    """The ds_config that the policy's engine gets, and frozen engines' is made from; `folder` is the run's.
+
+    Raises:
+        UserError: an "auto" that nothing fills.
+    """
     width = inputs.model_config.hidden_size
     return engine_config(inputs.ds_config, inputs.agreed, inputs.dtype, width, folder / "monitor")
 
@@ -112,7 +120,11 @@ def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: Reference |
 
 
 def build_reference(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
-    """The reference in an engine of its own. Every rank must call this."""
+    """The reference in an engine of its own. Every rank must call this.
+
+    Raises:
+        UserError: the model is incomplete, or an adapter, attention or mask does not fit it.
+    """
     config = inputs.config
     path = config.reference.path or config.model.path
     placement = config.models.placement(distributed.world_size())

@@ -112,7 +112,7 @@ def reference_key(
     config: RunConfig, needs: Requirements, mask_kind: MaskKind | None, dtype: torch.dtype,
     known: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What a reference cache of this run depends on besides its pairs."""
+    """What a reference cache of this run depends on besides its pairs. Raises UserError as `cache_key`."""
     path = config.reference.path or config.model.path
     return cache_key(path, config.reference.adapter_path, dtype, needs, mask_kind, config.masks, known)
 
@@ -140,7 +140,11 @@ def _open_cache(
 
 
 def resolve_builtin(config: RunConfig) -> RunConfig:
-    """Replace `builtin:` names by files, making those that are missing; other ranks of the machine wait for them."""
+    """Replace `builtin:` names by files, making those that are missing; other ranks of the machine wait for them.
+
+    Raises:
+        UserError: there is nothing of that name, or a package that it takes is not installed.
+    """
     model, data = config.model, config.data
     if not (model.path.startswith("builtin:") or data.train.startswith("builtin:")):
         return config

@@ -32,6 +32,7 @@ def load_sampler(backend: str, model: str, adapter: str | None = None) -> Sample
 
     Raises:
         UserError: the backend is not installed, or the model cannot be loaded.
+        RunError: vLLM fails to load it.
     """
     if backend == VLLM:
         from sparsepo_dist.sampling.vllm import VllmSampler

@@ -27,6 +27,7 @@ class Nucleus:
     temperature: float = 0.9
     top_p: float = 0.95
     max_new_tokens: int = 40
+    """Tokens of a response, at most."""
     max_prompt_length: int = 1024
     """Tokens; a longer prompt loses its beginning."""
 

@@ -68,7 +68,11 @@ class TransformersSampler(Sampler):
 def sample(
     model: str | Path, prompts: Sequence[str], per_prompt: int, *, seed: int, batch_size: int = 96, description: str
 ) -> list[Sample]:
-    """Continuations by a model that is loaded for this alone, as the sentiment experiment samples."""
+    """Continuations by a model that is loaded for this alone, as the sentiment experiment samples.
+
+    Raises:
+        UserError: the model cannot be loaded, or prompt and response would exceed its positions.
+    """
     return TransformersSampler(model).sample(
         prompts, per_prompt, seed=seed, settings=Nucleus(), batch_size=batch_size, description=description
     )

@@ -24,6 +24,7 @@ class MicroBatches:
     config: DataConfig
     device: torch.device
     most_pairs: int | None = None
+    """Of a micro-batch, where the ds_config limits them."""
 
     def of(self, indices: Sequence[int]) -> StepBatches:
         """This rank's micro-batches of a global batch; equally many on every rank, weights summing to 1 over all."""
@@ -71,7 +72,7 @@ class StepBatches:
         return len(self.plans)
 
     def groups(self, size: int) -> Iterator[Group]:
-        """The micro-batches, `size` at a time."""
+        """The micro-batches, `size` of them at a time; the last group may be smaller."""
         for start in range(0, len(self.plans), size):
             plans = self.plans[start : start + size]
             batches = [self.source.packed([plan], self.share) for plan in plans]

@@ -33,7 +33,7 @@ class GlobalMeans:
 
     @torch.no_grad()
     def reduce(self, micro_batches: Iterable[tuple[TokenStats, PackedBatch]]) -> Tensor:
-        """[K] means over all micro-batches of the global batch and all ranks; every rank must call this."""
+        """[K] float32 means over all micro-batches of the global batch and all ranks; every rank must call this."""
         total: Tensor | None = None
         for stats, batch in micro_batches:
             values = self._objective.batch_values(stats, batch.responses).double()
@@ -48,7 +48,10 @@ class GlobalMeans:
         return self._now
 
     def inform(self, stats: TokenStats, batch: PackedBatch, *, training: bool) -> Responses:
-        """A micro-batch's responses with what the objective asked for; the only micro-batch is all there is to know."""
+        """A micro-batch's responses with what the objective asked for; the only micro-batch is all there is to know.
+
+        Every rank must call this.
+        """
         means = self.reduce([(stats, batch)]) if self._now is None else self._now
         return dataclasses.replace(batch.responses, global_means=means, history=self.history if training else None)
 

@@ -53,14 +53,14 @@ class MetricsWriter:
         self._monitor = monitor
 
     def synced_bytes(self) -> int:
-        """Size of the file, all of it on the disk; 0 where there is none."""
+        """Bytes of the file, all of them on the disk; 0 where there is none."""
         if self._file is None:
             return 0
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
-        """One line, and one event per metric; numbers that are none become null."""
+        """One line, and one event per metric, after `step` optimizer steps; numbers that are none become null."""
         if self._file is None:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}

@@ -24,7 +24,10 @@ def write_token_table(
     trainer: Trainer, pairs: Sequence[TokenizedPair], tokenizer: PreTrainedTokenizerBase, config: DataConfig,
     beta: float | None, path: Path,
 ) -> None:  # fmt: skip
-    """One row per response of `pairs`: tokens, reward (beta m_u rho), KL, both masks, log-ratio. All ranks call it."""
+    """One row per response of `pairs`: tokens, reward (beta m_u rho), KL and log-ratio in nats, both masks.
+
+    All ranks call it; rank 0 writes.
+    """
     trainer.policy.train(False)
     device = trainer.train_batches.device
     rows = []

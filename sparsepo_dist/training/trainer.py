@@ -1,4 +1,4 @@
-"""The loop: score with the reference, statistics from the policy, loss from the objective, step."""
+"""One step, one evaluation: score with the reference, statistics from the policy, loss from the objective, update."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sparsepo_dist.training.supervision.progress import Progress
 
 
 class StepResult(NamedTuple):
-    """What an optimizer step gave; the same on every rank."""
+    """What an optimizer step gave; the same on every rank, but for its time."""
 
     metrics: dict[str, float]
     """Over its global batch."""
@@ -76,7 +76,10 @@ class Trainer:
             self.global_means.restore(state["history"], self.train_batches.device)
 
     def train_step(self, step: int) -> StepResult:
-        """One optimizer step; where loss or gradient are not finite, nothing is updated."""
+        """Optimizer step `step` (0-based); where loss or gradient are not finite, nothing is updated.
+
+        Every rank must call this. Of its metrics, `seconds` and `tokens_per_second` are of this rank's clock.
+        """
         started = time.perf_counter()
         self.progress.at("packing pairs", step=step + 1)
         self.policy.train()
@@ -124,7 +127,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Metrics over all held-out pairs."""
+        """Means of the metrics over all held-out pairs. Every rank must call this."""
         assert self.heldout_batches is not None
         self.progress.at("evaluation")
         self.policy.train(False)

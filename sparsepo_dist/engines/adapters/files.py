@@ -72,7 +72,7 @@ def adapter_settings(folder: str, field: str) -> LoraConfig:
 
 
 def adapter_weights(folder: str, field: str) -> dict[str, Tensor]:
-    """Its tensors, under their names in the model.
+    """A saved adapter's tensors on the CPU, [rank, inputs] and [outputs, rank], under their names in the model.
 
     Raises:
         UserError: the file is damaged.

@@ -84,7 +84,7 @@ def add_frozen_adapter(model: PreTrainedModel, folder: str, dtype: torch.dtype) 
 
 @contextmanager
 def as_reference(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
-    """The reference inside the policy: adapters off, or the named one in place of the policy's; no dropout."""
+    """While open, the model is the reference: adapters off, or the named one in place of the policy's; no dropout."""
     training, layers = model.training, list(_layers(model))
     model.eval()
     for layer in layers:

@@ -27,7 +27,7 @@ _RECOMPILATIONS = 64
 
 
 class Heads(NamedTuple):
-    """Shape of a model's attention."""
+    """Shape of a model's attention: heads of its queries, heads of its keys and values, and their width d."""
 
     queries: int
     keys: int
@@ -64,7 +64,7 @@ register(FLEX, flex_block_attention)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None) -> Tensor:
-    """[1, H, T, d]: the kernel itself, for whole tiles of tokens."""
+    """[1, H, T, d] in and out: the kernel itself, for whole tiles of tokens."""
     run: Any = flex_attention if query.device.type == "cpu" else _compiled()
     # Always a number: None and the number it stands for would be compiled each for itself.
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -127,7 +127,7 @@ def _compiled() -> Callable[..., Tensor]:
 
 @cache
 def flex_failure(heads: Heads, dtype: torch.dtype, device: torch.device) -> str | None:
-    """Why FlexAttention cannot run for such heads on this GPU, found by running it; None where it can.
+    """Why FlexAttention cannot run for such heads on this GPU, found by running it, not raised; None where it can.
 
     Forward and backward, for two lengths: the second is what makes the compiled kernel one for all lengths, so that
     training has nothing left to compile.

@@ -23,7 +23,7 @@ class Spans(NamedTuple):
     hidden_to: Tensor
 
     def see(self, query: Tensor, key: Tensor) -> Tensor:
-        """Bool, true where the token at a packed position `query` sees the one at `key`; the two are broadcast."""
+        """Bool, true where the token at a packed position `query` sees the one at `key`; [T, 1] and [T] make [T, T]."""
         shown = (key < self.hidden_from[query]) | (key >= self.hidden_to[query])
         return (key <= query) & (key >= self.first[query]) & shown
 

@@ -52,7 +52,7 @@ _TITLES = {"DeepSpeedZeroConfig": "zero_optimization"}
 
 
 def check_fields(config: Json) -> None:
-    """A ds_config as its file has it: sections, types, and what the trainer relies on."""
+    """Raise ValueError for what a ds_config, as its file has it, may not hold: sections, types, values."""
     for name in config:
         if name in _NOT_SERVED:
             raise ValueError(f"it has a {name}; {_NOT_SERVED[name]}. Remove it")
@@ -82,7 +82,7 @@ def check_fields(config: Json) -> None:
 
 
 def check_engine(engine: Json, device: torch.device) -> None:
-    """A ds_config with everything filled in: what DeepSpeed itself would refuse, or this machine does not have."""
+    """Raise ValueError for what DeepSpeed itself would refuse of a filled ds_config, or this machine does not have."""
     try:
         DeepSpeedConfig(dict(engine))
     except ValidationError as error:
@@ -103,7 +103,7 @@ def check_engine(engine: Json, device: torch.device) -> None:
 
 
 def check_monitor_paths(config: Json) -> None:
-    """The folders that monitors write to, where the ds_config names them."""
+    """Raise ValueError for a folder that the ds_config names for a monitor and that cannot be written."""
     for name in ("tensorboard", "csv_monitor"):
         path = config.get(name, {}).get("output_path", "auto")
         if config.get(name, {}).get("enabled") and path not in ("auto", ""):

@@ -59,7 +59,7 @@ def agree(config: Json, recipe: Mapping[str, Any], defaults: Mapping[str, Any]) 
         defaults: recipe field to the value used where both are silent.
 
     Raises:
-        UserError: the two name different values; both are in the message.
+        UserError: the two name different values, both in the message; or the ds_config's three batch sizes disagree.
     """
     agreed = {}
     batch = _batch_size(config)
@@ -111,7 +111,8 @@ def engine_config(
     """What deepspeed.initialize gets for the policy: everything filled, batch sizes neutral.
 
     The trainer itself decides how many pairs make a micro-batch and how many of those a step, so DeepSpeed is
-    told of single-sample micro-batches without accumulation and handed the boundaries by hand.
+    told of single-sample micro-batches without accumulation and handed the boundaries by hand. `hidden_size` is D of
+    the policy, which bucket sizes and the persistence threshold (numbers of parameters) follow.
 
     Raises:
         UserError: an "auto" that nothing fills.
@@ -177,7 +178,7 @@ def zero_stage(config: Json) -> int:
 
 
 def most_pairs_per_micro_batch(config: Json) -> int | None:
-    """The ds_config's own limit of a micro-batch, where it has one."""
+    """The ds_config's own limit of a micro-batch, in pairs, where it has one."""
     limit = config.get("train_micro_batch_size_per_gpu")
     return None if limit in (None, "auto") else int(limit)
 

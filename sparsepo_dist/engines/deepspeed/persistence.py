@@ -48,11 +48,12 @@ def load_engine(engine: DeepSpeedEngine, folder: Path, *, universal: bool = Fals
 
     Args:
         engine: the policy's.
-        folder: what `save_engine` or, if `universal`, `universal.convert` wrote to.
+        folder: what `save_engine` or, if `universal`, `universal.Conversion` wrote to.
         universal: whether the files are for any number of ranks.
 
     Raises:
         UserError: they are of another model, or of another number of ranks.
+        RuntimeError: another rank is gone.
     """
     # The groups' settings are the run's own; loading replaces them by what was current when the file was written,
     # for universal files by those of the first group.

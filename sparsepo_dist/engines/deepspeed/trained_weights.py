@@ -20,7 +20,7 @@ _POLICY = "model."  # of PolicyModel: beside it are masks and the reference's he
 
 
 def trained_weights(checkpoint: Path, names: Iterable[str], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors of the policy's model by their names in it, whole, on the CPU. Nothing in the files is executed.
+    """Tensors of the policy's model by their names in it, in their whole shapes, on the CPU. No code in files is run.
 
     ZeRO 1 to 3 keep float32 masters: rounded to the run's dtype they are, bit for bit, what the run computes with. Of
     ZeRO 0, whose masters have no names in the files, there is only what the run computes with.

@@ -35,7 +35,9 @@ class CachedReadings(NamedTuple):
     """What a masker must know of the reference that was cached."""
 
     layers: int
+    """L of the whole model."""
     width: int
+    """D."""
     site_types: list[str]
 
 
@@ -133,7 +135,11 @@ class ReferenceCache:
         return (self.folder / HEAD).is_file()
 
     def head(self) -> Head:
-        """The reference's LM head."""
+        """The reference's LM head, [V, D], on the CPU.
+
+        Raises:
+            UserError: its file cannot be read, or has changed.
+        """
         try:
             tensors = load_file(self.folder / HEAD)
         except (OSError, SafetensorError) as error:
@@ -197,7 +203,7 @@ class ReferenceCache:
 
 
 def checksum(values: Tensor) -> int:
-    """CRC-32 of a tensor's bytes."""
+    """CRC-32 of the bytes of a tensor of any shape on the CPU."""
     data: Any = values.contiguous().view(-1).view(torch.uint8).numpy()
     return zlib.crc32(data)
 

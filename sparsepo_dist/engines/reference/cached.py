@@ -46,6 +46,9 @@ def cache_key(
 
     Args:
         known: the key of a cache: files of the size and time written there are taken to be the same.
+
+    Raises:
+        UserError: a hub's files cannot be found.
     """
     files = {"model": _files(path), "adapter": _files(adapter) if adapter is not None else {}}
     reading = {name: getattr(masks, name) for name in _ACTIVATION_OPTIONS} if kind == "activation" else {}
@@ -100,14 +103,14 @@ class CachedReference:
         return self._cache.readings
 
     def take_head(self) -> Head | None:
-        """The reference's head, for an objective with a divergence."""
+        """The reference's head, for an objective with a divergence. Raises UserError where it cannot be read."""
         if not self._head_leaves:
             return None
         weight, bias = self._cache.head()
         return Head(weight.to(self._device), None if bias is None else bias.to(self._device))
 
     def score(self, batch: PackedBatch) -> ReferenceOutputs:
-        """What the reference said of a batch."""
+        """What the reference said of a batch. Raises RankError for a pair that is not there, or not as written."""
         rows = self._cache.rows(batch.pair_key, batch.tokens_of_pairs)
         if "layer_hidden" in rows:  # stored by token
             rows["layer_hidden"] = rows["layer_hidden"].transpose(0, 1).contiguous()

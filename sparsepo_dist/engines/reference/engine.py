@@ -81,14 +81,18 @@ class ReferenceEngine:
             scorer.head_stats.gather_with_zero3()
 
     def take_head(self) -> Head | None:
-        """The whole head, once, if it leaves: the policy's engine may shard it, which a copy kept here would make
-        pointless."""
+        """The whole head, [V, D], once, if it leaves: the policy's engine may shard it, which a copy kept here would
+        make pointless."""
         head, self._head = self._head, None
         return head
 
     @torch.no_grad()
     def score(self, batch: PackedBatch) -> ReferenceOutputs:
-        """Hidden rows and log-probabilities of a batch; hooks are on the model only while this runs."""
+        """Hidden rows [N, D] and log-probabilities [N] of a batch; hooks are on the model only while this runs.
+
+        Raises:
+            UserError: masks read an activation that the forward pass did not come by.
+        """
         with self.readings.collect(batch.predict_index) as collected:
             final, logps = self._module(batch)
         return collected.outputs(final, logps)

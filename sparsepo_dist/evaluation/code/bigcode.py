@@ -60,6 +60,7 @@ class Harness(NamedTuple):
     target: Target
     generation: Generation
     batch_size: int
+    """Programs sampled at once."""
     mirror: Path | None
     output: Path
     """Folder in which it keeps unfinished work."""

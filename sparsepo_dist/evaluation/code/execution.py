@@ -37,7 +37,7 @@ def execute(problems: Sequence[Problem], limits: Limits, *, workers: int, title:
 
 
 def summarise(verdicts: Sequence[Sequence[Verdict]]) -> dict[str, Any]:
-    """What is kept of a task: pass@k, and how many samples of each problem passed and why others did not."""
+    """What is kept of a task: pass@k (0..1), and how many samples of each problem passed and why others did not."""
     counts = [(len(samples), sum(verdict.passed for verdict in samples)) for samples in verdicts]
     scores = mean_pass_at_k(counts, KS)
     outcomes = Counter(" ".join(filter(None, verdict)) for samples in verdicts for verdict in samples)

@@ -29,7 +29,7 @@ class Generation(NamedTuple):
 
 
 def generations(output: Path, target: Target, generation: Generation) -> Results:
-    """Where the programs of a model are, or will be."""
+    """Where the programs of a model are, or will be. Raises UserError where that cannot be written."""
     packages = {
         "harness": ("bigcode_eval", "accelerate", "peft"),
         "lm-eval": ("lm_eval", "peft"),

@@ -22,11 +22,14 @@ def pass_at_k(samples: int, passed: int, k: int) -> float:
 
 
 def mean_pass_at_k(counts: Sequence[tuple[int, int]], ks: Iterable[int]) -> dict[int, float]:
-    """Over problems, by k.
+    """Mean of `pass_at_k` over problems, by k.
 
     Args:
         counts: samples and passed ones of each problem.
         ks: those larger than the fewest samples of a problem are left out.
+
+    Raises:
+        ValueError: there are no problems, or no such counts.
     """
     fewest = min(samples for samples, _ in counts)
     return {k: math.fsum(pass_at_k(*count, k) for count in counts) / len(counts) for k in ks if k <= fewest}

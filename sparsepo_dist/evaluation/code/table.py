@@ -21,7 +21,7 @@ class _Row(NamedTuple):
 
 
 def write_table(output: Path, name: str, results: Mapping[str, Mapping[str, Any]], how: str) -> str:
-    """Write code.md and code.json; the Markdown.
+    """Write code.md and code.json, in percent; the Markdown.
 
     Args:
         name: of the model.

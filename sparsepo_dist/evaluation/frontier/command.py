@@ -53,7 +53,7 @@ def _prompts(given: argparse.Namespace) -> tuple[str, ...]:
 
 
 def kl_and_reward(text: str) -> Point:
-    """Two numbers with a comma between them."""
+    """Two numbers with a comma between them: KL in nats, reward. Raises ValueError for anything else."""
     kl, reward = map(float, text.split(","))
     return kl, reward
 

@@ -1,4 +1,4 @@
-"""Measure reward and KL of each model; what is finished is not done again."""
+"""Measure reward and KL of each model, draw and write them; what is finished is not done again."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ class Measurement:
         self._results: dict[Target, Results] = {}
 
     def row(self, one: Trained) -> dict[str, Any]:
-        """A model's row of the table; the reference's own KL is 0."""
+        """A model's row of the table, KL in nats; the reference's own is 0.
+
+        Raises:
+            UserError: the model cannot be loaded, or the folder holds results of other settings.
+        """
         target = one.target
         kept = self._kept(target)
         samples = self.samples(target)
@@ -82,7 +86,7 @@ class Measurement:
         return self._results[target]
 
     def samples(self, target: Target) -> list[Sample]:
-        """What a model says, drawn unless it was before."""
+        """What a model says, drawn unless it was before. Raises UserError as `row`."""
         kept = self._kept(target)
         found = kept.finished("samples")
         if found is None:
@@ -119,6 +123,7 @@ def write_frontier(
 
     Raises:
         UserError: a model cannot be loaded, or `output` holds results of other settings.
+        RunError: vLLM fails.
     """
     measurement = Measurement(reference, scorer, drawing, output)
     for target in (reference, *(one.target for one in models)):

@@ -24,7 +24,11 @@ class Place:
     """Environment variables that keep a job to it."""
 
     def take(self) -> IO[bytes] | None:
-        """Hold it; None where a job is there. It is free again with the last process that has the file open."""
+        """Hold it; None where a job is there. It is free again with the last process that has the file open.
+
+        Raises:
+            RunError: the file system has no locks.
+        """
         return lock(self.lock)
 
     @property

@@ -34,6 +34,7 @@ class LocalQueue:
 
         Raises:
             RunError: jobs cannot even note how they stand.
+            UserError: what a job noted cannot be read.
         """
         for name, process in list(self._running.items()):
             if process.poll() is not None:

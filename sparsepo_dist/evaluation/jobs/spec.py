@@ -56,6 +56,7 @@ class Slurm:
     gpus: int = 1
     cpus: int = 4
     memory_gb: int = 32
+    """Of the host, in Slurm's GB."""
     account: str | None = None
 
 

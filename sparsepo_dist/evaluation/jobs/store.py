@@ -67,7 +67,7 @@ class Job:
         return self.folder / "results"
 
     def read(self) -> State:
-        """What was last written; it may have been interrupted since."""
+        """What was last written; it may have been interrupted since. Raises UserError where that cannot be read."""
         try:
             return State(**json.loads((self.folder / _STATE).read_text(encoding="utf-8")))
         except FileNotFoundError:
@@ -82,7 +82,12 @@ class Job:
         write_whole(self.folder / _STATE, json.dumps(asdict(state), indent=1) + "\n")
 
     def now(self) -> State:
-        """How it stands: a job that says it runs, but whose lock nobody holds, was interrupted and waits again."""
+        """How it stands: a job that says it runs, but whose lock nobody holds, was interrupted and waits again.
+
+        Raises:
+            UserError: what was last written cannot be read.
+            RunError: the file system has no locks.
+        """
         state = self.read()
         if state.final or self.held():
             return state
@@ -103,7 +108,7 @@ class Job:
         return lock(self.folder / _LOCK)
 
     def held(self) -> bool:
-        """Whether someone holds the lock."""
+        """Whether someone holds the lock. Raises RunError where the file system has no locks."""
         return held(self.folder / _LOCK)
 
 
@@ -151,6 +156,9 @@ class JobStore:
         """Give a job all its attempts again, unless someone is at it, or it was done after its model was `written`.
 
         Where the model only looks new, the driver finds its own results again; where it is new, it refuses them.
+
+        Args:
+            written: in seconds since 1970.
         """
         claim = job.claim()
         if claim is not None:

@@ -118,7 +118,7 @@ class Progress(tqdm):  # type: ignore[type-arg]
         self._shown = ""
 
     def show(self, jobs: Sequence[Job]) -> list[State]:
-        """Look at all jobs; how they stand. A failure is told once."""
+        """Look at all jobs; how they stand. A failure is told once. Raises as `Job.now`."""
         states = [job.now() for job in jobs]
         counts = Counter(state.state for state in states)
         self.total, self.n = len(jobs), counts[DONE] + counts[FAILED]

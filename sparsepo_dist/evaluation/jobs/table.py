@@ -19,7 +19,7 @@ from sparsepo_dist.evaluation.results import write_whole
 
 
 def status(plan: Plan) -> str:
-    """A line for every job of a file and of the runs watched with it."""
+    """A line for every job of a file and of the runs watched with it. Raises as `Job.now`."""
     jobs = _jobs(plan)
     width = max((len(job.name) for job in jobs), default=0)
     lines = [f"{job.name:<{width}}  {_described(job, job.now())}" for job in jobs]
@@ -82,7 +82,7 @@ def collect(plan: Plan) -> tuple[Table, list[Path]]:
     """The table, and where it was written: table.json, table.csv and table.md in the file's output.
 
     Raises:
-        UserError: a result cannot be read.
+        UserError: a result, or how a job stands, cannot be read.
     """
     rows: dict[str, dict[str, float]] = {}
     unfinished = []

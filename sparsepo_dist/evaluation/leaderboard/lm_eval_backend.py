@@ -159,6 +159,7 @@ def load_model(target: Target, options: LeaderboardOptions) -> LM:
 
     Raises:
         UserError: it cannot be loaded.
+        RankError: the GPU's memory did not suffice.
     """
     try:
         with _memory_told(options):
@@ -191,6 +192,9 @@ def evaluate(model: LM, task: Task, options: LeaderboardOptions, *, chat_templat
     Returns:
         metrics: by lm-eval's names, accuracies of 0..1 and their standard errors; documents: how many they are the mean
         of; all_documents: how many the task has; shots; task_version: lm-eval's; batch_size; revision: of a hub model.
+
+    Raises:
+        RankError: the GPU's memory did not suffice.
     """
     # Not simple_evaluate: around this call it asks git, pip and the hub about the machine, seconds for every task.
     from lm_eval import evaluate as run

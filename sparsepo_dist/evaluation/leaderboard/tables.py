@@ -37,6 +37,7 @@ class Row(NamedTuple):
     scores: Mapping[str, float | None]
     """By column, 0..100; None where tasks are missing."""
     average: float | None
+    """0..100; None while a column is missing."""
 
 
 def measured_row(model: str, results: Mapping[str, Mapping[str, Any]], limit: int | None) -> Row:

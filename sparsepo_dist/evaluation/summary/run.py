@@ -35,6 +35,7 @@ def summarise(
 
     Raises:
         UserError: a model cannot be loaded, or `output` holds results of other settings.
+        RunError: vLLM fails.
     """
     packages = [sampling.backend, *(package for metric in metrics for package in metric.packages)]
     prompts = [task.prompt for task in tasks]

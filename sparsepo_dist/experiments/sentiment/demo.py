@@ -53,7 +53,7 @@ def run_demo(output_dir: Path | None = None) -> Path:
 
 
 def summary(run: Path) -> str:
-    """What the demo found, in a few lines."""
+    """What the demo found, in a few lines. Raises UserError as `read_run`."""
     result = read_run(run).evaluation
     assert result is not None
     difference = result["difference"]

@@ -22,7 +22,11 @@ SHOWN = 5
 def evaluate(reference: Path, trained: Path, sparsity: dict[str, float]) -> dict[str, Any]:
     """The content of evaluation.json: mean rewards, their difference with its 95 % interval, response-level KL.
 
-    `sparsity` (of the masks on held-out pairs, from the training's metrics) is passed through.
+    `sparsity` (of the masks on held-out pairs, from the training's metrics) is passed through. Rewards are VADER's, in
+    [-1, 1]; the KL is in nats.
+
+    Raises:
+        UserError: a model cannot be loaded, or vaderSentiment is not installed.
     """
     prompts = unseen_prompts(UNSEEN.prompts)
     samples = {
@@ -58,7 +62,11 @@ def bootstrap_difference(before: np.ndarray, after: np.ndarray, seed: int = 0) -
 
 
 def response_kl(reference: Path, trained: Path, samples: Sequence[Sample]) -> float:
-    """Mean over responses of the summed token KL(pi || pi_ref), in nats, on responses the trained model sampled."""
+    """Mean over responses of the summed token KL(pi || pi_ref), in nats, on responses the trained model sampled.
+
+    Raises:
+        UserError: a model cannot be loaded, or their vocabularies differ.
+    """
     return float(np.mean(ReferenceKL(reference).per_response(trained, samples)))
 
 

@@ -81,7 +81,8 @@ class Checkpointer:
         """Write what the engine, this rank and `state` (rank 0's) are after `step` steps; complete after `finish`.
 
         Raises:
-            RunError: it cannot be written, or the weights are no longer finite (on every rank).
+            RankError: it, or the one before, cannot be written here.
+            RunError: the weights are no longer finite (on every rank).
         """
         self.finish()
         self.require_finite(step)
@@ -120,7 +121,12 @@ class Checkpointer:
         self.store.prune(self.config.keep_last, best)
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is one, and old ones are gone."""
+        """Wait until the last checkpoint is one, and old ones are gone.
+
+        Raises:
+            RankError: it cannot be written.
+            RuntimeError: another rank is gone.
+        """
         if self._writing is None:
             return
         step, tasks = self._writing
@@ -135,6 +141,9 @@ class Checkpointer:
         """Put engine and random states back; what the trainer had written. The checkpoint must be sound.
 
         On another number of ranks, weights and optimizer are the same, random states cannot be.
+
+        Raises:
+            UserError: it is of another model, or cannot be converted to this number of ranks.
         """
         state = checkpoint.state()
         if state["world_size"] == world_size():

@@ -38,7 +38,8 @@ def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_r
         trust_remote_code: let the model run its own Python code.
 
     Raises:
-        UserError: it is no checkpoint, or damaged; its model cannot be found; the output holds something.
+        UserError: it is no checkpoint, or damaged; its model cannot be found; the output holds something, or cannot be
+            written.
     """
     checkpoint = open_checkpoint(folder, field="export")
     _check_output(output)

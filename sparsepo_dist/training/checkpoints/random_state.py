@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def capture() -> dict[str, Tensor]:
-    """States of Python's, NumPy's and torch's generators, this rank's device included."""
+    """States of Python's, NumPy's and torch's generators, this rank's device included: [bytes] uint8, [words] int64."""
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state()
     others = {"python": [version, list(words), gauss], "numpy": [kind, int(position), int(has_gauss), float(cached)]}
@@ -26,7 +26,7 @@ def capture() -> dict[str, Tensor]:
 
 
 def restore(states: dict[str, Tensor]) -> None:
-    """Put back what `capture` took."""
+    """Put back what `capture` took: flat tensors on the CPU, [bytes] uint8 and [words] int64."""
     others = json.loads(bytes(states["others"].tolist()))
     version, words, gauss = others["python"]
     random.setstate((version, tuple(words), gauss))

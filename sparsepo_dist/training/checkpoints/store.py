@@ -31,7 +31,7 @@ class Checkpoint:
     """Optimizer steps done."""
 
     def state(self) -> dict[str, Any]:
-        """What the trainer wrote about it."""
+        """What the trainer wrote about it. Raises OSError or ValueError where that cannot be read."""
         state: dict[str, Any] = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
         return state
 
@@ -78,7 +78,7 @@ class CheckpointStore:
         return pending
 
     def digest(self, step: int, files: Iterable[Path], part: int) -> None:
-        """Sync some files of a pending folder to the disk, and leave their sizes and checksums there as a part."""
+        """Sync some files of a pending folder to the disk, and leave their bytes and SHA-256 there as a part."""
         pending, entries = self.pending(step), {}
         for file in files:
             with file.open("rb") as handle:

@@ -16,10 +16,13 @@ INTACT = "Complete checkpoints are intact, go on with --resume auto"
 
 @contextmanager
 def failures_explained(progress: Progress, left: str = INTACT) -> Iterator[None]:
-    """Turn the end of another rank, and files that cannot be read or written, into a RankError that says when.
+    """While open, the end of another rank, and files that cannot be read or written, become a message that says when.
 
     When a rank dies, the others learn of it as an error of whatever collective they are in. `left` is a sentence on
     what there is to go on with.
+
+    Raises:
+        RankError: in place of the OSError, SafetensorError or RuntimeError; other errors pass.
     """
     try:
         yield
