@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast bench-ops bench bench-traffic lint format clean
+.PHONY: setup demo test test-all test-fast bench-ops bench bench-traffic lint format clean
 
 setup: $(STAMP)
 
@@ -21,13 +21,18 @@ $(STAMP): setup.py constraints.txt pyproject.toml
 demo: setup
 	$(BIN)/sparsepo demo
 
-# Most tests wait for one rank that imports DeepSpeed: two at a time, one thread each, take half as long.
+# One thread each: tests that start two ranks share the cores with each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network" -n $(WORKERS) --dist loadfile \
-		--no-loadscope-reorder
+	$(PYTEST) -m "not gpu and not network and not long"
+
+# With the long proofs: the whole demo, kills at random moments. On two cores about twice as long as make test.
+test-all: setup
+	$(PYTEST) -m "not gpu and not network"
 
 test-fast: setup
-	$(BIN)/python -m pytest -m "not gpu and not network and not slow"
+	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not long"
 
 # The fused operation against eager PyTorch (and TRL's chunked kernels where trl is installed): a table and JSON.
 bench-ops: setup

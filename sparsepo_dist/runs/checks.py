@@ -1,9 +1,11 @@
-"""Whether the models of a run can be built as configured: weights, adapters and mask sites, before any is loaded."""
+"""Whether the models of a run are there and can be built as configured, before any is loaded: weights, adapters, mask
+sites, token ids."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -12,11 +14,13 @@ from transformers import PretrainedConfig, PreTrainedModel
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
+from sparsepo_dist.engines.adapters.files import SETTINGS, adapter_settings, adapter_weights, is_adapter_folder
 from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.loading import attention_for
 from sparsepo_dist.engines.structure import checked_structure, make_fake, quiet
+from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, ReferenceReadings
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.runs.config import RunConfig
@@ -94,3 +98,49 @@ def _structure(config: RunConfig, role: str, model: PretrainedConfig, dtype: tor
         field=f"{role}.path",
         trust_remote_code=config.model.trust_remote_code,
     )
+
+
+def check_token_ids(config: RunConfig, models: Mapping[str, PretrainedConfig], pairs: Sequence[TokenizedPair]) -> None:
+    """Refuse tokens that were added to a tokenizer and have no row in a model.
+
+    Args:
+        models: by role, as in `check_models`.
+
+    Raises:
+        UserError: which model, and the highest id.
+    """
+    highest = max(max(max(p.prompt_ids), max(p.chosen_ids), max(p.rejected_ids)) for p in pairs)
+    for part, model in models.items():
+        if highest >= model.vocab_size:
+            raise UserError(
+                f"{part}.path {getattr(config, part).path} has a vocabulary of {model.vocab_size}, but the tokenizer "
+                f"gives ids up to {highest}; resize the model's embeddings, or use the tokenizer that belongs to it"
+            )
+
+
+def check_adapter_folders(config: RunConfig) -> None:
+    """Refuse adapters where a model is wanted, and folders that hold no adapter where one is.
+
+    Raises:
+        UserError: which field, and where the adapter is to be named.
+    """
+    for part in ("model", "reference", "oracle"):
+        field, path = f"{part}.path", getattr(config, part).path
+        if path is not None and is_adapter_folder(path):
+            remedy = f"sparsepo merge {path} OUTPUT makes a model of both"
+            if part != "oracle":
+                remedy = (
+                    f"name the model it belongs to with --{field} and the adapter with --{part}.adapter_path {path}"
+                )
+            if (Path(path) / "config.json").is_file():
+                raise UserError(
+                    f"{field}: {path} holds a model and an adapter ({SETTINGS}), which would be put on it unasked; "
+                    f"move the adapter's files to a folder of their own, or {remedy}"
+                )
+            raise UserError(f"{field}: {path} holds an adapter, not a model; {remedy}")
+    for field, path in (
+        ("model.adapter_path", config.model.adapter_path), ("reference.adapter_path", config.reference.adapter_path)
+    ):  # fmt: skip
+        if path is not None:
+            adapter_settings(path, field)
+            adapter_weights(path, field)

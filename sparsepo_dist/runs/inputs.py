@@ -15,7 +15,6 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.pack import pair_key
 from sparsepo_dist.data.tokenize import load_tokenized
-from sparsepo_dist.engines.adapters.files import SETTINGS, adapter_settings, adapter_weights, is_adapter_folder
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import agree, check_filled, engine_config, load_ds_config, precision
 from sparsepo_dist.engines.loading import check_window, load_config, load_tokenizer
@@ -24,7 +23,7 @@ from sparsepo_dist.engines.reference.cached import cache_key, check_key
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, resolve_kind, unused_options
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, build_objective, unused_fields
-from sparsepo_dist.runs.checks import check_models
+from sparsepo_dist.runs.checks import check_adapter_folders, check_models, check_token_ids
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.training.config import check_shared
 
@@ -77,7 +76,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     config.models.check(
         objective=config.objective.name, needs_reference=needs.reference, needs_oracle=needs.masks == "oracle"
     )
-    _check_adapter_folders(config)
+    check_adapter_folders(config)
     config = resolve_builtin(config)
     device = torch.device("cuda", distributed.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     ds_config = load_ds_config(config.ds_config)
@@ -96,7 +95,7 @@ def load_inputs(config: RunConfig) -> Inputs:
         raise UserError(
             "checkpoints.keep_best needs held-out pairs to evaluate on: give data.heldout or data.heldout_pairs"
         )
-    _check_token_ids(config, {"model": model_config, **frozen}, (*train, *heldout))
+    check_token_ids(config, {"model": model_config, **frozen}, (*train, *heldout))
     if not needs.rejected:
         train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))
     cache = None
@@ -202,40 +201,6 @@ def _load_frozen_configs(
                 f"{policy.vocab_size}; a divergence needs the same"
             )
     return configs
-
-
-def _check_token_ids(config: RunConfig, models: Mapping[str, PretrainedConfig], pairs: Sequence[TokenizedPair]) -> None:
-    """Tokens that were added to a tokenizer need rows in every model."""
-    highest = max(max(max(p.prompt_ids), max(p.chosen_ids), max(p.rejected_ids)) for p in pairs)
-    for part, model in models.items():
-        if highest >= model.vocab_size:
-            raise UserError(
-                f"{part}.path {getattr(config, part).path} has a vocabulary of {model.vocab_size}, but the tokenizer "
-                f"gives ids up to {highest}; resize the model's embeddings, or use the tokenizer that belongs to it"
-            )
-
-
-def _check_adapter_folders(config: RunConfig) -> None:
-    for part in ("model", "reference", "oracle"):
-        field, path = f"{part}.path", getattr(config, part).path
-        if path is not None and is_adapter_folder(path):
-            remedy = f"sparsepo merge {path} OUTPUT makes a model of both"
-            if part != "oracle":
-                remedy = (
-                    f"name the model it belongs to with --{field} and the adapter with --{part}.adapter_path {path}"
-                )
-            if (Path(path) / "config.json").is_file():
-                raise UserError(
-                    f"{field}: {path} holds a model and an adapter ({SETTINGS}), which would be put on it unasked; "
-                    f"move the adapter's files to a folder of their own, or {remedy}"
-                )
-            raise UserError(f"{field}: {path} holds an adapter, not a model; {remedy}")
-    for field, path in (
-        ("model.adapter_path", config.model.adapter_path), ("reference.adapter_path", config.reference.adapter_path)
-    ):  # fmt: skip
-        if path is not None:
-            adapter_settings(path, field)
-            adapter_weights(path, field)
 
 
 def _load_pairs(
