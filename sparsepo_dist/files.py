@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +88,15 @@ def entries(mapping: yaml.MappingNode) -> Iterator[Entry]:
             raise ValueError(f"line {line}: {shortened(key.value)} stands there twice (also in line {seen[key.value]})")
         seen[key.value] = line
         yield Entry(key.value, node, line)
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested mappings; an empty mapping is a value."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def unwritable(folder: Path) -> str | None:

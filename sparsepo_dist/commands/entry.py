@@ -6,36 +6,38 @@ import logging
 import os
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 
 import torch.distributed as dist
 
-from sparsepo_dist.engines.deepspeed.distributed import local_rank, rank
+from sparsepo_dist.commands.speaking import speak
+from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
-
-# Launchers end all ranks as soon as one is gone: the one that has something to say must not be among the late.
-SPEAKER_FIRST_SECONDS = 3
 
 
 def guarded(action: Callable[..., object], *arguments: object) -> int:
     """Run an entry point: 0, or an error's own code after printing its message, without a stack trace.
 
-    What every rank says is printed once per machine: 2 is a UserError, 1 a RunError, 75 a run that was asked to stop,
-    130 one that was by hand. Any other error is raised again by a process that is alone, and is 1 among ranks.
+    What every rank says is printed once per machine, what one says with its name. 2 is a UserError, 1 a RunError, 75 a
+    run that was asked to stop, 130 one that was by hand. Any other error is raised again by a process that is alone,
+    and is 1 among ranks.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     code = 0
     try:
         action(*arguments)
     except (UserError, RunError, StoppedError) as error:
-        if local_rank() == 0 or isinstance(error, RankError):
-            progress_bar_ends = "" if isinstance(error, UserError) else "\n"
-            kind = "stopped" if isinstance(error, StoppedError) else "error"
-            print(f"{progress_bar_ends}{kind}: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        elif _among_others():
-            time.sleep(SPEAKER_FIRST_SECONDS)
+        progress_bar_ends = "" if isinstance(error, UserError) else "\n"
+        kind = "stopped" if isinstance(error, StoppedError) else "error"
+
+        def write(message: str) -> None:
+            print(f"{progress_bar_ends}{kind}: {message}", file=sys.stderr, flush=True)  # noqa: T201
+
+        if isinstance(error, RankError):
+            write(str(error))
+        else:
+            speak(str(error), write)
         code = error.exit_code
     except dist.DistError as error:  # before the ranks have found each other; later it is a RankError
         print(f"error: rank {rank()} cannot reach the other ranks: {_why_alone(error)}", file=sys.stderr)  # noqa: T201

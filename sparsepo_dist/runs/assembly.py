@@ -27,16 +27,22 @@ from sparsepo_dist.masks import Readings, ReferenceReadings, TokenMasker
 from sparsepo_dist.ops import Head
 from sparsepo_dist.runs.inputs import Inputs
 from sparsepo_dist.training.batches import MicroBatches
+from sparsepo_dist.training.supervision.progress import Progress
 from sparsepo_dist.training.trainer import Trainer
 
 
-def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
+def build_trainer(inputs: Inputs, folder: Path, progress: Progress | None = None) -> Trainer:
     """Reference, oracle and policy engines, and the trainer. Every rank must call this.
+
+    Args:
+        folder: the run's.
+        progress: what a watchdog looks at, from here to the run's end.
 
     Raises:
         UserError: a model is incomplete, or an adapter, attention or mask does not fit it.
     """
     config, needs = inputs.config, inputs.objective.requirements
+    progress = progress or Progress()
     engine = filled_config(inputs, folder)
     oracle = None
     reference: Reference | None = None
@@ -48,9 +54,12 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
             device=inputs.device,
         )
     elif needs.reference and not config.models.reference_is_policy:
+        progress.at("loading the reference")
         reference = build_reference(inputs, engine)
     if config.oracle.path is not None:
+        progress.at("loading the oracle")
         oracle = _build_oracle(inputs, engine)
+    progress.at("loading the policy")
     module = _build_policy(inputs, engine, reference)
     groups = parameter_groups(
         module,
@@ -60,6 +69,7 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
         eps=inputs.agreed["training.eps"],
         masks=config.masks,
     )
+    progress.at("building the policy's engine")
     policy = PolicyEngine(module, groups, engine)
     # All ranks drew the same until here; noise that they share would not average out.
     torch.manual_seed(config.training.seed + 1 + distributed.rank())
@@ -70,7 +80,7 @@ def build_trainer(inputs: Inputs, folder: Path) -> Trainer:
     return Trainer(
         policy, reference, oracle, inputs.objective, batches, heldout, config.training,
         inputs.agreed["training.pairs_per_step"], folder,
-        config.micro_batches_per_pass if gathering else 1,
+        config.micro_batches_per_pass if gathering else 1, progress,
     )  # fmt: skip
 
 

@@ -26,11 +26,12 @@ from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import activation_masks
 from sparsepo_dist.ops import Head
+from sparsepo_dist.runs.agreement import joined
 from sparsepo_dist.runs.assembly import build_reference, filled_config
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.inputs import Inputs, load_inputs, reference_key
+from sparsepo_dist.runs.resumption import identity
 from sparsepo_dist.training.batches import MicroBatches
-from sparsepo_dist.training.supervision.failures import failures_explained
 from sparsepo_dist.training.supervision.progress import Progress
 
 PAIRS_AT_ONCE = 64  # dealt out together to each rank
@@ -53,9 +54,8 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
     pairs = list({pair_key(pair): pair for pair in (*inputs.train, *inputs.heldout)}.values())
     key = reference_key(inputs.config, needs, inputs.mask_kind, inputs.dtype)
     _announce(inputs, pairs, key["fields"], folder, say, all_layers=all_layers)
-    distributed.initialise(hang_minutes=config.training.hang_minutes)
     progress = Progress()
-    with failures_explained(progress, left="Nothing of the cache is used; write it again"):
+    with joined(inputs, identity(inputs, folder), progress, "Nothing of the cache is used; write it again"):
         progress.at("loading the reference")
         engine = build_reference(inputs, filled_config(inputs, folder))
         unfinished = folder.with_name(f".writing-{folder.name}")

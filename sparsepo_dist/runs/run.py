@@ -12,15 +12,15 @@ from transformers.utils.logging import disable_progress_bar
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.saving import save_final
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.runs.agreement import joined
 from sparsepo_dist.runs.assembly import build_trainer
 from sparsepo_dist.runs.config import RunConfig
-from sparsepo_dist.runs.folder import CHECKPOINTS, check_output_dir, claim
+from sparsepo_dist.runs.folder import CHECKPOINTS, check_output_dir, claim, run_folder
 from sparsepo_dist.runs.inputs import Inputs, load_inputs
 from sparsepo_dist.runs.resumption import check_newest, check_same_run, find_checkpoint, identity, retire_newer
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer
 from sparsepo_dist.training.loop import TrainingLoop
 from sparsepo_dist.training.supervision.control import StopRequest
-from sparsepo_dist.training.supervision.failures import failures_explained
 from sparsepo_dist.training.supervision.progress import Progress
 from sparsepo_dist.training.token_table import write_token_table
 
@@ -42,13 +42,13 @@ def run(config: RunConfig) -> Path:
             disable_progress_bar()
         check_output_dir(config)
         inputs = load_inputs(config)
-        described = check_newest(inputs)
-        distributed.initialise(hang_minutes=config.training.hang_minutes)
+        described = check_newest(inputs) or identity(inputs, run_folder(config))
         progress = Progress()
-        with failures_explained(progress):
+        with joined(inputs, described, progress) as watchdog:
             folder, lock = open_run(config)
+            watchdog.folder, described["config"]["output_dir"] = folder, str(folder)
             try:
-                _train(inputs, folder, described or identity(inputs, folder), progress, stop)
+                _train(inputs, folder, described, progress, stop)
             finally:
                 if lock is not None:
                     lock.close()
@@ -61,9 +61,7 @@ def _train(inputs: Inputs, folder: Path, described: dict[str, Any], progress: Pr
     checkpoint = find_checkpoint(config.resume, folder / CHECKPOINTS)
     if checkpoint is not None:
         check_same_run(checkpoint, described, changed_data=config.resume_changed_data)
-    progress.at("building the engines")
-    trainer = build_trainer(inputs, folder)
-    trainer.progress = progress
+    trainer = build_trainer(inputs, folder, progress)
     retire_newer(folder / CHECKPOINTS, checkpoint)
     if checkpoint is None:
         write_config(described["config"], folder)

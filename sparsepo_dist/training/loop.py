@@ -16,7 +16,6 @@ from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer
 from sparsepo_dist.training.checkpoints.store import Checkpoint
 from sparsepo_dist.training.metrics import MetricsWriter
 from sparsepo_dist.training.supervision.control import StopRequest, agree
-from sparsepo_dist.training.supervision.watchdog import Watchdog
 from sparsepo_dist.training.trainer import StepResult, Trainer
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,6 @@ class TrainingLoop:
             first, written, self._skipped = state["step"], state["metrics_bytes"], state["skipped_steps"]
         with (
             self.stop.finishing(),
-            Watchdog(trainer.progress, 60 * trainer.config.hang_minutes, trainer.run),
             MetricsWriter(trainer.run / "metrics.jsonl", trainer.policy.engine.monitor, written) as writer,
             tqdm(total=trainer.total_steps, initial=first, desc="training", unit="step", disable=rank() != 0) as bar,
         ):

@@ -107,6 +107,15 @@ def test_a_rank_hangs(data: dict[str, Any], tmp_path: Path) -> None:
     assert "faults.py" in (tmp_path / "run" / "hang-rank-1.txt").read_text()
 
 
+def test_a_rank_hangs_before_the_first_step(data: dict[str, Any], tmp_path: Path) -> None:
+    fault = {"kind": "hang", "rank": 1, "step": 0, "during": "loading the policy"}
+    done = play(tmp_path, [scenario("run", tmp_path, {**data, "training.hang_minutes": 0.1}, fault)], ranks=2)
+    assert done.returncode != 0
+    (message,) = (line for line in done.stderr.splitlines() if line.startswith("error: nothing moved"))
+    assert "rank 1 hangs in step 0, loading the policy" in message and "faults.py" in message
+    assert "waiting for it in step 0, loading the policy: rank 0" in message
+
+
 SKIPPING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     **{
         f"stage {stage} {precision}": (

@@ -12,7 +12,9 @@ import socket
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -23,6 +25,8 @@ _MPI_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # of malloc.h
 _STALE_LOCK_SECONDS = 1800
 LEAST_TIMEOUT_MINUTES = 30
+_MOST_NAMED = 8
+_hosts: list[str] = []  # by rank, once they have joined
 
 
 def prepare_environment() -> None:
@@ -83,6 +87,7 @@ def initialise(*, hang_minutes: float = 0.0) -> torch.device:
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
             _join_anew(timeout)
         deepspeed.init_distributed(verbose=False, timeout=timeout)
+        _hosts[:] = gather(socket.gethostname())
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
@@ -118,6 +123,28 @@ def local_rank() -> int:
 def world_size() -> int:
     """Number of ranks."""
     return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def gather(value: Any) -> list[Any]:
+    """What every rank gives, by rank. Every rank must call this."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def named(numbers: Sequence[int]) -> str:
+    """Ranks as messages name them: `ranks 0, 1`, with their hosts where the run has several."""
+    if len(set(_hosts)) < 2:
+        return _ranks(numbers)
+    hosts = dict.fromkeys(_hosts[number] for number in numbers)
+    return ", ".join(f"{_ranks([n for n in numbers if _hosts[n] == host])} on {host}" for host in hosts)
+
+
+def _ranks(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_MOST_NAMED]))
+    return f"rank{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > _MOST_NAMED else ''}"
 
 
 def barrier() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from sparsepo_dist.engines.config import Placement
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_checks import check_engine, check_fields, check_monitor_paths
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import parse_json, read_text
+from sparsepo_dist.files import leaves, parse_json, read_text
 
 Json = dict[str, Any]
 
@@ -139,7 +139,7 @@ def engine_config(
     for monitor in ("tensorboard", "csv_monitor"):
         if _get(filled, f"{monitor}.output_path") == "auto":
             filled[monitor]["output_path"] = str(monitor_path)
-    left = [path for path, value in _leaves(filled) if value == "auto"]
+    left = [path for path, value in leaves(filled) if value == "auto"]
     if left:
         raise UserError(f'ds_config: "auto" cannot be filled for {", ".join(left)}; write a value')
     return filled
@@ -209,11 +209,3 @@ def _get(config: Json, path: str) -> Any:
             return None
         value = value[name]
     return value
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import gethostname
 
 from safetensors import SafetensorError
 
@@ -27,12 +28,13 @@ def failures_explained(progress: Progress, left: str = INTACT) -> Iterator[None]
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise RankError(f"rank {rank()}: {error} (in {progress}). {left}") from None
+        raise RankError(f"rank {rank()} on {gethostname()}: {error} (in {progress}). {left}") from None
     except RuntimeError as error:
         if not lost_peer(error):
             raise
         reason = str(error).splitlines()[0].partition(". This is")[0]
         raise RankError(
-            f"rank {rank()} lost another rank in {progress} ({reason}). What that rank or the launcher says tells why. "
+            f"rank {rank()} on {gethostname()} lost another rank in {progress} ({reason}). What that rank or the "
+            "launcher says tells why. "
             f"{left}"
         ) from None

@@ -1,15 +1,16 @@
 """Ends a run in which nothing moves any more, and says which rank holds up the others, and where.
 
 Every rank has a thread that tells the others, through the store that the process group came together over, where its
-work is. No collective is needed, so the thread still speaks when the work hangs in one.
+work is. No collective is needed, so the thread still speaks when the work hangs in one. Before the ranks have joined,
+each has its own clock only.
 """
 
 from __future__ import annotations
 
 import faulthandler
 import json
-import math
 import os
+import socket
 import sys
 import threading
 import time
@@ -22,12 +23,14 @@ from typing import Any
 
 import torch.distributed as dist
 
-from sparsepo_dist.engines.deepspeed.distributed import rank, world_size
+from sparsepo_dist.engines.deepspeed.distributed import named, rank, world_size
 from sparsepo_dist.errors import RunError
 from sparsepo_dist.training.supervision.progress import Progress
 
 LONGEST_PULSE = 5.0  # seconds between two signs of life
 _FRAMES_OF_A_WAIT = 8
+_WORK_BYTES = 1 << 20  # between two pulses
+_LEFT = "complete checkpoints are intact, go on with --resume auto."
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,14 @@ class Watchdog:
     Args:
         progress: marked by the working thread, which opens and closes the watchdog.
         seconds: how long nothing may move; 0 turns the watchdog off.
-        folder: where the stacks of a rank that hangs are written.
     """
 
-    def __init__(self, progress: Progress, seconds: float, folder: Path) -> None:
-        self._progress, self._seconds, self._folder = progress, seconds, folder
+    def __init__(self, progress: Progress, seconds: float) -> None:
+        self._progress, self._seconds = progress, seconds
+        self.folder: Path | None = None
+        """Where the stacks of a rank that hangs are written, once there is such a folder."""
+        self._store: Any = None
+        self._joined = threading.Event()
         self._closed = threading.Event()
         self._spoken = False
         self._worker = threading.current_thread().ident
@@ -69,19 +75,29 @@ class Watchdog:
 
     def __enter__(self) -> Watchdog:
         if self._seconds:
-            self._store = _own_store()
             for thread in self._threads:
                 thread.start()
         return self
 
+    def joined(self) -> None:
+        """The ranks have found each other: from now on they tell each other how they are."""
+        if self._seconds:
+            self._store = _own_store()
+            self._joined.set()
+
     def __exit__(self, *_: object) -> None:
         self._closed.set()
+        self._joined.set()
         if self._seconds:
             for thread in self._threads:
                 thread.join(timeout=2 * self._pulse)
 
     def _watch(self) -> None:
+        moved = _bytes_moved()
         while not self._closed.wait(self._pulse):
+            before, moved = moved, _bytes_moved()
+            if moved - before >= _WORK_BYTES:  # a model that is read or written is one mark for many minutes
+                self._progress.since = time.monotonic()
             sign = self._sign()
             if sign.still > self._seconds:
                 self._end(sign)
@@ -93,32 +109,47 @@ class Watchdog:
         return Sign(progress.marks, str(progress), place, waits, still, time.time())
 
     def _tell(self) -> None:
+        self._joined.wait()
         with suppress(RuntimeError):  # the store ended with its rank; each rank's own clock still counts
             while self._store is not None and not self._closed.wait(self._pulse):
                 self._store.set(_key(rank()), json.dumps(self._sign().__dict__))
 
     def _end(self, own: Sign) -> None:
+        # Asking may hang as the work does.
         alone = threading.Timer(3 * self._pulse, self._last_words, [own])
         alone.daemon = True
         alone.start()
         with suppress(RuntimeError):
-            if self._first_to_speak():
+            if not self._joined.is_set():
+                _say(describe_joining(own, self._seconds))
+            elif self._others_move(own):
+                alone.cancel()
+                return
+            elif self._first_to_speak():
                 report = describe_hang(self._signs(own), self._seconds, 3 * self._pulse)
-                _say(f"{report} Stacks of every rank that can write them: {self._folder}")
+                where = "" if self.folder is None else f" Stacks of every rank that can write them: {self.folder}"
+                _say(report + where)
         self._spoken = True
         time.sleep(self._pulse)  # for the one that speaks: launchers end all ranks when one is gone
-        with suppress(OSError), (self._folder / f"hang-rank-{rank()}.txt").open("w") as file:
-            faulthandler.dump_traceback(file, all_threads=True)
+        if self.folder is not None:
+            with suppress(OSError), (self.folder / f"hang-rank-{rank()}.txt").open("w") as file:
+                faulthandler.dump_traceback(file, all_threads=True)
         os._exit(RunError.exit_code)
 
     def _last_words(self, own: Sign) -> None:
         """Where the store or the file system hangs as well."""
         if not self._spoken:
-            _say(f"{describe_hang({rank(): own}, self._seconds, math.inf)} Other ranks could not be asked.")
+            _say(describe_alone(own, self._seconds))
         os._exit(RunError.exit_code)
 
     def _first_to_speak(self) -> bool:
         return self._store is None or int(self._store.add("sparsepo/watchdog/spoke", 1)) == 1
+
+    def _others_move(self, own: Sign) -> bool:
+        """Whether this rank waits, however long, for one that is at work."""
+        signs = self._signs(own)
+        newest = max(sign.sent for sign in signs.values())
+        return own.waits and any(sign.still + newest - sign.sent <= self._seconds for sign in signs.values())
 
     def _signs(self, own: Sign) -> dict[int, Sign]:
         signs = {rank(): own}
@@ -144,13 +175,40 @@ def describe_hang(signs: Mapping[int, Sign], seconds: float, stale: float) -> st
     for number in culprits:
         sign = signs[number]
         mute = f", without a sign of life for {newest - sign.sent:.0f} s" if number in silent else ""
-        lines.append(f"rank {number} hangs in {sign.work}, at {sign.place}{mute}")
+        lines.append(f"{named([number])} hangs in {sign.work}, at {sign.place}{mute}")
     others = _by(lambda number: signs[number].work, [number for number in sorted(signs) if number not in culprits])
-    waiting = "".join(f"; waiting for it in {work}: {_ranks(numbers)}" for work, numbers in others.items())
+    waiting = "".join(f"; waiting for it in {work}: {named(numbers)}" for work, numbers in others.items())
+    return f"{_nothing_moved(seconds)}: {'; '.join(lines)}{waiting}. All ranks end; {_LEFT}"
+
+
+def describe_alone(own: Sign, seconds: float) -> str:
+    """What a rank knows that cannot ask the others: where it waits for them, it is not what hangs."""
+    here = f"rank {rank()} on {socket.gethostname()}"
+    if own.waits:
+        what = f"{here} waits for other ranks in {own.work}, and {_meeting_point()} does not answer: one of the two "
+        what += "machines is cut off or has stopped"
+    else:
+        what = f"{here} hangs in {own.work}, at {own.place}; other ranks could not be asked"
+    return f"{_nothing_moved(seconds)}: {what}. This rank ends; {_LEFT}"
+
+
+def describe_joining(own: Sign, seconds: float) -> str:
+    """Where a rank is that never met the others."""
+    here = f"rank {rank()} of {world_size()} on {socket.gethostname()}"
+    if not own.waits:
+        return f"{_nothing_moved(seconds)}: {here} hangs in {own.work}, at {own.place}. This rank ends."
     return (
-        f"nothing moved for {seconds:.0f} s (training.hang_minutes): {'; '.join(lines)}{waiting}. All ranks end; "
-        "complete checkpoints are intact, go on with --resume auto."
+        f"{_nothing_moved(seconds)}: {here} waits for the others at {_meeting_point()}. Are all of them started, with "
+        "one MASTER_ADDR, MASTER_PORT and WORLD_SIZE, and can they reach that machine? This rank ends."
     )
+
+
+def _nothing_moved(seconds: float) -> str:
+    return f"nothing moved for {seconds:.0f} s (training.hang_minutes)"
+
+
+def _meeting_point() -> str:
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
 
 
 def _by(key: Callable[[int], str], numbers: Sequence[int]) -> dict[str, list[int]]:
@@ -158,11 +216,6 @@ def _by(key: Callable[[int], str], numbers: Sequence[int]) -> dict[str, list[int
     for number in numbers:
         groups.setdefault(key(number), []).append(number)
     return groups
-
-
-def _ranks(numbers: Sequence[int]) -> str:
-    shown = ", ".join(map(str, numbers[:8]))
-    return f"rank{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > 8 else ''}"
 
 
 def _whereabouts(frame: FrameType | None) -> tuple[str, bool]:
@@ -181,6 +234,16 @@ def _whereabouts(frame: FrameType | None) -> tuple[str, bool]:
             return place, True
         current = current.f_back
     return place, False
+
+
+def _bytes_moved() -> int:
+    """What this process has read and written so far, by calls and through the page cache; 0 where nobody counts."""
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    counts = dict(line.split(": ") for line in lines)
+    return sum(int(counts[name]) for name in ("rchar", "wchar", "read_bytes", "write_bytes"))
 
 
 def _own_store() -> Any:
