@@ -103,7 +103,7 @@ def tokenize_pair(pair: PreferencePair, chat: Chat, config: DataConfig, place: s
 def _check_scores(pair: PreferencePair, place: str) -> None:
     for name in ("chosen_score", "rejected_score"):
         if getattr(pair, name) is None:
-            raise RowError(place, f"field {name!r} is missing, which this objective needs")
+            raise RowError(place, f"field {name!r} is missing or null, which this objective needs")
     if not pair.chosen_score > pair.rejected_score:  # type: ignore[operator]
         raise RowError(place, f"chosen_score {pair.chosen_score} is not above rejected_score {pair.rejected_score}")
 

@@ -211,6 +211,28 @@ def test_content_beside_a_call_may_be_left_out_aloud(tmp_path: Path, caplog: pyt
     ]
 
 
+def test_what_was_done_to_rows_is_said_by_one_rank_in_a_line_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    repeating = {
+        **SIMPLE,
+        "chosen": SIMPLE["prompt"] + SIMPLE["chosen"],
+        "rejected": SIMPLE["prompt"] + SIMPLE["rejected"],
+    }
+    rows = [{**fields, "id": 1} for fields in (repeating, SIMPLE, repeating)]
+    assert read(tmp_path, PLAIN, *rows) == [directly(PLAIN, SIMPLE)] * 3
+    source = tmp_path / "rows.jsonl"
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == [
+        f"{source}: the responses of 2 rows repeat the prompt at their beginning, which was taken off",
+        f"{source}: columns that are not used: id",
+    ]
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = PLAIN
+    load_tokenized(str(source), tokenizer, DataConfig())
+    assert len(caplog.records) == len(lines)
+
+
 IMAGE = {"type": "image_url", "image_url": {"url": "cat.png"}}
 BAD = [
     (row([user([*parts("What is it?"), IMAGE])]), "prompt[0].content[1] is of type 'image_url', which cannot"),
