@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+"""A chat message as chat templates take it: `role`, `content` (text, or a list of text parts), and whatever else the
+row has, such as `tool_calls`. No value is None."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class PreferencePair:
     """One validated row: a prompt and two responses to it, as plain text or as chat messages."""
 
     prompt: str | tuple[Message, ...]
-    """Text, or messages with `role` and `content`."""
+    """Text, or messages."""
     chosen: str | tuple[Message, ...]
     """The preferred response, of the prompt's kind."""
     rejected: str | tuple[Message, ...]
@@ -30,6 +32,8 @@ class PreferencePair:
     """Reward of the chosen response, where the data has it."""
     rejected_score: float | None = None
     """Reward of the rejected response."""
+    tools: tuple[Mapping[str, Any], ...] = ()
+    """What the chat template is told of tools, as JSON schemas; only where prompt and responses are messages."""
 
 
 @dataclass(frozen=True)

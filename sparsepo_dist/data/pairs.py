@@ -3,35 +3,61 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sparsepo_dist.contracts import Message, PreferencePair
+from sparsepo_dist.data.messages import MEDIA, check_text, parse_messages, parse_tools, refuse_media, text_of
 from sparsepo_dist.data.sources import Row, RowError, read_rows
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
 log = logging.getLogger(__name__)
 
-MOST_CHARACTERS = 2**22
-"""Of a text: no context window holds as many, and tokenizers would take minutes."""
 HIGHEST_SCORE = 1e38
 """Differences of two such scores are finite in float32, which objectives count in."""
 HH_RESPONSE_MARKER = "\n\nAssistant:"
+HH_MARKERS = ("\n\nHuman:", HH_RESPONSE_MARKER)
+COLUMNS = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score", *MEDIA)
+"""Read, or refused where they are not empty; `tools` besides, where rows are messages."""
+_MOST_COLUMNS = 100
 Placed = tuple[str, PreferencePair]
 Side = str | tuple[Message, ...]
 
 
-def load_pairs(source: str, on_bad_row: Literal["stop", "skip"]) -> Iterator[Placed]:
-    """(place, pair) of every good row of a source.
+@dataclass
+class Remarks:
+    """What a user must know of the good rows of a source."""
+
+    repeating: int = 0
+    """Rows whose responses both began with the prompt."""
+    unused: dict[str, None] = field(default_factory=dict)
+    """Columns that hold something and are not read, in the order in which they were met."""
+
+    def lines(self) -> list[str]:
+        """One line for each thing that happened."""
+        lines = []
+        if self.repeating:
+            lines.append(
+                f"the responses of {self.repeating} rows repeat the prompt at their beginning, which was taken off"
+            )
+        if self.unused:
+            lines.append(f"columns that are not used: {shortened(', '.join(self.unused), 400)}")
+        return lines
+
+
+def load_pairs(source: str, on_bad_row: Literal["stop", "skip"], remarks: Remarks | None = None) -> Iterator[Placed]:
+    """(place, pair) of every good row of a source; `remarks` is filled on the way.
 
     Raises:
         UserError: a bad row and `on_bad_row` is "stop", or a source that cannot be read.
     """
+    remarks = Remarks() if remarks is None else remarks
     for row in read_rows(source):
         try:
             if isinstance(row, RowError):
                 raise row
-            yield row.place, parse_pair(row)
+            yield row.place, parse_pair(row, remarks)
         except RowError as bad:
             refuse_or_skip(bad, on_bad_row)
 
@@ -47,8 +73,12 @@ def refuse_or_skip(bad: RowError, on_bad_row: Literal["stop", "skip"]) -> None:
     log.debug("dropped %s", bad)
 
 
-def parse_pair(row: Row) -> PreferencePair:
-    """A checked pair; dialogues that repeat the prompt inside both responses (Anthropic HH) are split.
+def parse_pair(row: Row, remarks: Remarks) -> PreferencePair:
+    """A checked pair; a prompt that both responses repeat is taken off them.
+
+    Without a prompt field, dialogues that start alike (Anthropic HH) are split. With one, both responses may be whole
+    dialogues that begin with all messages of the prompt, or with the prompt's text in HH's form; a prompt that is text
+    stands for the user message that dialogues of messages begin with (UltraFeedback), after a system message or not.
 
     Raises:
         RowError: what is wrong with which field.
@@ -57,58 +87,97 @@ def parse_pair(row: Row) -> PreferencePair:
     if not isinstance(fields, Mapping):
         raise RowError(place, f"expected an object with prompt, chosen and rejected, found {type(fields).__name__}")
     for name in ("chosen", "rejected"):
-        if fields.get(name) is None:
+        if name not in fields:
             raise RowError(place, f"field {name!r} is missing; the row has {_names(fields, name)}")
+    for name in ("prompt", "chosen", "rejected"):
+        if name in fields and fields[name] is None:
+            raise RowError(place, f"{name} is null{_NULL_PROMPT if name == 'prompt' else ''}")
+    refuse_media(place, fields)
     chosen = _text_or_messages(place, "chosen", fields["chosen"])
     rejected = _text_or_messages(place, "rejected", fields["rejected"])
-    if fields.get("prompt") is None:
+    repeats = False
+    if "prompt" not in fields:
         prompt, chosen, rejected = _split_dialogue(place, chosen, rejected, did_you_mean("prompt", map(str, fields)))
     else:
         prompt = _text_or_messages(place, "prompt", fields["prompt"])
+        if isinstance(prompt, str):
+            prompt = _first_turns(prompt, chosen) or prompt
+        repeats = _repeats(place, prompt, chosen, rejected)
+        if repeats:
+            chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
     for name, value in (("chosen", chosen), ("rejected", rejected)):
-        if isinstance(value, str) != isinstance(prompt, str):
-            raise RowError(place, f"prompt and {name} must both be text or both be lists of messages")
-        if _is_empty(value):
-            raise RowError(place, f"{name} is empty")
+        _check_response(place, name, value, prompt)
     if chosen == rejected:
         raise RowError(place, "chosen and rejected are equal")
-    return PreferencePair(
-        prompt, chosen, rejected, _score(place, fields, "chosen_score"), _score(place, fields, "rejected_score")
-    )
+    scores = _score(place, fields, "chosen_score"), _score(place, fields, "rejected_score")
+    tools = () if isinstance(prompt, str) else parse_tools(place, fields.get("tools"))
+    known = COLUMNS if isinstance(prompt, str) else (*COLUMNS, "tools")
+    for column, value in fields.items():
+        if column not in known and value is not None and len(remarks.unused) < _MOST_COLUMNS:
+            remarks.unused[str(column)] = None
+    remarks.repeating += repeats
+    return PreferencePair(prompt, chosen, rejected, *scores, tools)
 
 
-def _text_or_messages(place: str, name: str, value: Any) -> str | tuple[Message, ...]:
+_NULL_PROMPT = "; give one, or leave the field out where chosen and rejected are whole dialogues that begin alike"
+
+
+def _text_or_messages(place: str, name: str, value: Any) -> Side:
     if isinstance(value, str):
-        _check_text(place, name, value)
+        check_text(place, name, value)
         return value
-    if not isinstance(value, Sequence) or isinstance(value, bytes):
-        raise RowError(place, f"{name} must be text or a list of messages, found {type(value).__name__}")
-    for index, message in enumerate(value):
-        if not isinstance(message, Mapping) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-            raise RowError(place, f"{name}[{index}] must be a message with text in role and content")
-        for key in ("role", "content"):
-            _check_text(place, f"{name}[{index}].{key}", message[key])
-    return tuple({"role": message["role"], "content": message["content"]} for message in value)
+    return parse_messages(place, name, value)
 
 
-def _check_text(place: str, name: str, value: str) -> None:
-    if len(value) > MOST_CHARACTERS:
-        raise RowError(place, f"{name} has {len(value)} characters; at most {MOST_CHARACTERS} are read")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
+def _first_turns(prompt: str, dialogue: Side) -> tuple[Message, ...] | None:
+    """The messages up to the first one of the user, where a dialogue's says what the prompt says."""
+    for index, message in enumerate(() if isinstance(dialogue, str) else dialogue):
+        if message["role"] == "user":
+            return tuple(dialogue[: index + 1]) if text_of(message).strip() == prompt.strip() else None  # type: ignore[arg-type]
+    return None
+
+
+def _repeats(place: str, prompt: Side, chosen: Side, rejected: Side) -> bool:
+    """Whether both responses begin with the prompt; text must be a dialogue, as other text may repeat it by right."""
+    if isinstance(prompt, str):
+        dialogue = any(marker in prompt for marker in HH_MARKERS)
+        found = [dialogue and isinstance(side, str) and side.startswith(prompt) for side in (chosen, rejected)]
+    else:
+        told = list(map(_told, prompt))
+        found = [
+            bool(told) and not isinstance(side, str) and list(map(_told, side[: len(told)])) == told
+            for side in (chosen, rejected)
+        ]
+    if any(found) and not all(found):
+        names = ("chosen", "rejected") if found[0] else ("rejected", "chosen")
+        raise RowError(place, f"{names[0]} begins with the whole prompt and {names[1]} does not; make both alike")
+    return all(found)
+
+
+def _told(message: Message) -> dict[str, Any]:
+    return {**message, "content": text_of(message)}
+
+
+def _check_response(place: str, name: str, value: Side, prompt: Side) -> None:
+    if isinstance(value, str) != isinstance(prompt, str):
+        raise RowError(place, f"prompt and {name} must both be text or both be lists of messages")
+    if isinstance(value, str):
+        empty = not value.strip()
+    else:
+        empty = not any(text_of(message).strip() or message.get("tool_calls") for message in value)
+    if empty:
+        raise RowError(place, f"{name} is empty")
+    if not isinstance(value, str) and value[0]["role"] in ("user", "system", "developer"):
         raise RowError(
-            place, f"{name} holds half a character (\\u{ord(value[error.start]):04x}), which is no text; remove it"
-        ) from None
+            place,
+            f"{name} begins with a message of the role {value[0]['role']}; a response begins after the prompt, "
+            "with the assistant's",
+        )
 
 
 def _names(fields: Mapping[str, Any], wanted: str) -> str:
     names = list(map(str, fields))
     return shortened(", ".join(names)) + did_you_mean(wanted, names) if names else "no fields"
-
-
-def _is_empty(value: str | tuple[Message, ...]) -> bool:
-    return not (value.strip() if isinstance(value, str) else any(message["content"].strip() for message in value))
 
 
 def _split_dialogue(place: str, chosen: Side, rejected: Side, hint: str) -> tuple[Side, Side, Side]:

@@ -99,7 +99,36 @@ def _read_parquet(path: Path) -> Iterator[Row | RowError]:
         file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
         raise UserError(f"{path}: not a Parquet file: {shortened(str(error), 200)}") from None
-    return _numbered(str(path), (row for batch in file.iter_batches() for row in batch.to_pylist()))
+    _refuse_twins(path, file.schema_arrow)
+    return _numbered(str(path), (_of_table(row) for batch in file.iter_batches() for row in batch.to_pylist()))
+
+
+def _refuse_twins(path: Path, fields: Iterable[Any], within: str = "") -> None:
+    """Refuse Arrow fields of one name, which would become one key; `fields` are a schema's or a type's."""
+    import pyarrow
+
+    names: set[str] = set()
+    for field in fields:
+        name = f"{within}{shortened(field.name)}"
+        if name in names:
+            raise UserError(f"{path}: the column {name!r} stands twice; rename one of them, or drop it")
+        names.add(name)
+        kind = field.type
+        while isinstance(kind, pyarrow.ListType | pyarrow.LargeListType | pyarrow.FixedSizeListType):
+            kind = kind.value_type
+        if isinstance(kind, pyarrow.StructType):
+            _refuse_twins(path, kind, f"{name}.")
+
+
+def _of_table(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of an Arrow table: within a value, null stands for a key that other rows' objects have and this has not."""
+    return {name: _without_nulls(value) for name, value in row.items()}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _read_folder(path: Path) -> Iterator[Row | RowError]:
@@ -115,7 +144,7 @@ def _read_folder(path: Path) -> Iterator[Row | RowError]:
         if "train" not in data:
             raise UserError(f"{path}: holds the splits {', '.join(data)}; name the folder of one, {path}/SPLIT")
         data = data["train"]
-    return _numbered(str(path), data)
+    return _numbered(str(path), map(_of_table, data))
 
 
 def _read_hub(source: str) -> Iterator[Row | RowError]:
@@ -129,7 +158,7 @@ def _read_hub(source: str) -> Iterator[Row | RowError]:
             f"{source}: neither a file or folder here (looked in {Path.cwd()}), nor could it be loaded from a hub: "
             f"{type(error).__name__}: {shortened(str(error), 200)}"
         ) from None
-    return _numbered(source, data)
+    return _numbered(source, map(_of_table, data))
 
 
 def _numbered(source: str, rows: Iterable[Any]) -> Iterator[Row | RowError]:

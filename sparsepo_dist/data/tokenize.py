@@ -8,9 +8,10 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import Message, PreferencePair, TokenizedPair
+from sparsepo_dist.contracts import PreferencePair, TokenizedPair
+from sparsepo_dist.data.chat import Chat
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.pairs import load_pairs, refuse_or_skip
+from sparsepo_dist.data.pairs import Remarks, load_pairs, refuse_or_skip
 from sparsepo_dist.data.sources import RowError
 from sparsepo_dist.errors import UserError
 
@@ -27,22 +28,23 @@ def load_tokenized(
 ) -> list[TokenizedPair]:
     """Every usable pair of a source, in its order.
 
-    With `scored`, a row is bad unless chosen_score is above rejected_score.
+    With `scored`, a row is bad unless chosen_score is above rejected_score. With `progress`, which is for one rank, a
+    bar is shown, and it is said what was taken off the rows and what of them is not used.
 
     Raises:
         UserError: a bad row under `on_bad_row` "stop", no usable row at all, or a tokenizer without EOS.
     """
     prepare_tokenizer(tokenizer, config)
+    chat, remarks = Chat(tokenizer), Remarks()
     tokenized: list[TokenizedPair] = []
     dropped = seen = 0
-    for place, pair in tqdm(
-        load_pairs(source, config.on_bad_row), desc=f"reading {Path(source).name}", unit="pair", disable=not progress
-    ):
+    rows = load_pairs(source, config.on_bad_row, remarks)
+    for place, pair in tqdm(rows, desc=f"reading {Path(source).name}", unit="pair", disable=not progress):
         seen += 1
         try:
             if scored:
                 _check_scores(pair, place)
-            tokenized.append(tokenize_pair(pair, tokenizer, config, place))
+            tokenized.append(tokenize_pair(pair, chat, config, place))
         except RowError as bad:
             refuse_or_skip(bad, config.on_bad_row)
             dropped += 1
@@ -50,6 +52,8 @@ def load_tokenized(
         raise UserError(f"{source}: no usable pair is left ({seen} read, {dropped} dropped after tokenisation)")
     if config.on_bad_row == "skip":
         log.warning("%s: %d pairs kept", source, len(tokenized))
+    for remark in (*remarks.lines(), *chat.remarks()) if progress else ():
+        log.warning("%s: %s", source, remark)
     return tokenized
 
 
@@ -71,24 +75,23 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: DataConfig) ->
             raise UserError(f"data.chat_template: {path} cannot be read as UTF-8: {error}") from None
 
 
-def tokenize_pair(
-    pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, config: DataConfig, place: str
-) -> TokenizedPair:
+def tokenize_pair(pair: PreferencePair, chat: Chat, config: DataConfig, place: str) -> TokenizedPair:
     """Token ids of a pair, cut to the configured lengths.
 
     Raises:
-        RowError: nothing is left of the prompt or of a response, or both responses are cut to the same tokens.
+        RowError: nothing is left of the prompt or of a response, both responses are cut to the same tokens, or the
+            chat template does not render the row.
         UserError: messages, and no chat template.
     """
-    prompt_text, chosen_text, rejected_text = _texts(pair, tokenizer, place)
-    prompt = prompt_ids(prompt_text, tokenizer)[-config.max_prompt_length :]
+    texts, tokenizer = chat.texts(pair, place), chat.tokenizer
+    prompt = prompt_ids(texts.prompt, tokenizer)[-config.max_prompt_length :]
     room = config.max_length - len(prompt)
     if not prompt:
         raise RowError(place, "the prompt is empty")
     if room < 1:
         raise RowError(place, f"the prompt's {len(prompt)} tokens fill data.max_length {config.max_length}")
-    chosen = _response_ids(chosen_text, tokenizer)[:room]
-    rejected = _response_ids(rejected_text, tokenizer)[:room]
+    chosen = _response_ids(texts.chosen, tokenizer)[:room]
+    rejected = _response_ids(texts.rejected, tokenizer)[:room]
     if chosen == rejected:
         raise RowError(place, f"chosen and rejected are the same {len(chosen)} tokens after truncation")
     scores = None
@@ -100,7 +103,7 @@ def tokenize_pair(
 def _check_scores(pair: PreferencePair, place: str) -> None:
     for name in ("chosen_score", "rejected_score"):
         if getattr(pair, name) is None:
-            raise RowError(place, f"field {name!r} is missing, which this objective needs")
+            raise RowError(place, f"field {name!r} is missing or null, which this objective needs")
     if not pair.chosen_score > pair.rejected_score:  # type: ignore[operator]
         raise RowError(place, f"chosen_score {pair.chosen_score} is not above rejected_score {pair.rejected_score}")
 
@@ -120,34 +123,3 @@ def _response_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if eos in ids and not tokenizer.decode(ids[len(ids) - ids[::-1].index(eos) :]).strip():
         return ids[: len(ids) - ids[::-1].index(eos)]  # chat templates put a newline after the turn's end
     return [*ids, eos]
-
-
-def _texts(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, place: str) -> tuple[str, str, str]:
-    if isinstance(pair.prompt, str):
-        assert isinstance(pair.chosen, str) and isinstance(pair.rejected, str)
-        return pair.prompt, pair.chosen, pair.rejected
-    if tokenizer.chat_template is None:
-        raise UserError(
-            f"{place}: rows are lists of messages, and the tokenizer {tokenizer.name_or_path} has no chat template. "
-            "Name a Jinja file with --data.chat_template FILE, or give prompt, chosen and rejected as text"
-        )
-    prompt = _render(pair.prompt, tokenizer, place, generation=True)
-    sides = []
-    for side in (pair.chosen, pair.rejected):
-        assert not isinstance(side, str)
-        whole = _render((*pair.prompt, *side), tokenizer, place, generation=False)
-        if not whole.startswith(prompt):
-            raise RowError(place, "the chat template renders the prompt differently once a response follows it")
-        sides.append(whole[len(prompt) :])
-    return prompt, sides[0], sides[1]
-
-
-def _render(messages: tuple[Message, ...], tokenizer: PreTrainedTokenizerBase, place: str, *, generation: bool) -> str:
-    try:
-        return str(
-            tokenizer.apply_chat_template(
-                [dict(message) for message in messages], tokenize=False, add_generation_prompt=generation
-            )
-        )
-    except Exception as error:  # templates raise whatever their author chose
-        raise RowError(place, f"the chat template refuses this row: {error}") from None

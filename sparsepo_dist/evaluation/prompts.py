@@ -39,11 +39,13 @@ def digest(texts: Sequence[str]) -> str:
 def _text(row: Row, name: str) -> str:
     if not isinstance(row.fields, Mapping):
         raise RowError(row.place, f"expected an object with {name}, found {type(row.fields).__name__}")
-    value = row.fields.get(name)
-    if value is None:
+    if name not in row.fields:
         names = list(map(str, row.fields))
         there = shortened(", ".join(names)) or "no fields"
         raise RowError(row.place, f"field {name!r} is missing; the row has {there}{did_you_mean(name, names)}")
+    value = row.fields[name]
+    if value is None:
+        raise RowError(row.place, f"{name} is null")
     if not isinstance(value, str):
         raise RowError(row.place, f"{name} must be text, found {type(value).__name__}")
     if not value.strip():

@@ -10,8 +10,8 @@ import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict
 
-from sparsepo_dist.contracts import PreferencePair
-from sparsepo_dist.data.pairs import load_pairs
+from sparsepo_dist.contracts import Message, PreferencePair
+from sparsepo_dist.data.pairs import Remarks, load_pairs
 from sparsepo_dist.errors import UserError
 
 ROW = {"prompt": "How was it?", "chosen": " Fine.", "rejected": " Bad."}
@@ -59,6 +59,108 @@ def test_messages_with_an_implicit_prompt(tmp_path: Path) -> None:
     assert pair == PreferencePair((question,), (answers[0],), (answers[1],))
 
 
+def user(content: str) -> Message:
+    return {"role": "user", "content": content}
+
+
+def assistant(content: str) -> Message:
+    return {"role": "assistant", "content": content}
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+ASKED, BEST, WORST = user("Name a fruit"), assistant("Apple"), assistant("Anvil")
+FRUIT = PreferencePair((ASKED,), (BEST,), (WORST,))
+HH_START = "\n\nHuman: Name a fruit\n\nAssistant:"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "pair"),
+    [
+        ([ASKED], [ASKED, BEST], [ASKED, WORST], FRUIT),
+        ("Name a fruit", [ASKED, BEST], [ASKED, WORST], FRUIT),
+        (
+            "Name a fruit",
+            [SYSTEM, ASKED, BEST],
+            [SYSTEM, ASKED, WORST],
+            PreferencePair((SYSTEM, ASKED), (BEST,), (WORST,)),
+        ),
+        (
+            [SYSTEM, ASKED, BEST, user("More")],
+            [SYSTEM, ASKED, BEST, user("More"), BEST],
+            [SYSTEM, ASKED, BEST, user("More"), WORST],
+            PreferencePair((SYSTEM, ASKED, BEST, user("More")), (BEST,), (WORST,)),
+        ),
+        (
+            [{**ASKED, "content": [{"type": "text", "text": "Name a fruit"}]}],
+            [ASKED, BEST],
+            [ASKED, WORST],
+            PreferencePair(({**ASKED, "content": [{"type": "text", "text": "Name a fruit"}]},), (BEST,), (WORST,)),
+        ),
+        (
+            HH_START,
+            HH_START + " An apple.",
+            HH_START + " An anvil.",
+            PreferencePair(HH_START, " An apple.", " An anvil."),
+        ),
+    ],
+)
+def test_a_prompt_that_both_responses_repeat_is_taken_off_once_and_counted(
+    tmp_path: Path, prompt: object, chosen: object, rejected: object, pair: PreferencePair
+) -> None:
+    row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+    source = write(tmp_path / "rows.jsonl", row, row, {"prompt": "a", "chosen": "a b", "rejected": "a c"})
+    remarks = Remarks()
+    found = [found for _, found in load_pairs(source, "stop", remarks)]
+    assert found == [
+        pair,
+        pair,
+        PreferencePair("a", "a b", "a c"),
+    ]  # text that is no dialogue may begin like its prompt
+    assert remarks.lines() == ["the responses of 2 rows repeat the prompt at their beginning, which was taken off"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected", "reason"),
+    [
+        ([ASKED], [ASKED, BEST], [WORST], "chosen begins with the whole prompt and rejected does not"),
+        ([ASKED], [BEST], [ASKED, WORST], "rejected begins with the whole prompt and chosen does not"),
+        ("Name a fruit", [ASKED, BEST], [user("Name it"), WORST], "chosen begins with the whole prompt and rejected"),
+        (HH_START, HH_START + " An apple.", " An anvil.", "chosen begins with the whole prompt and rejected does not"),
+        ("Another", [ASKED, BEST], [ASKED, WORST], "prompt and chosen must both be text or both be lists of messages"),
+        ([ASKED], [ASKED], [ASKED, WORST], "chosen is empty"),
+        ([ASKED], [ASKED, ASKED, BEST], [ASKED, ASKED, WORST], "chosen begins with a message of the role user"),
+        ([SYSTEM, ASKED], [ASKED, BEST], [ASKED, WORST], "chosen begins with a message of the role user"),
+    ],
+)
+def test_a_prompt_that_is_repeated_otherwise_is_a_bad_row(
+    tmp_path: Path, prompt: object, chosen: object, rejected: object, reason: str
+) -> None:
+    source = write(tmp_path / "rows.jsonl", ROW, {"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    with pytest.raises(UserError, match=f"row 2: {reason}"):
+        pairs(source)
+    assert len(pairs(source, "skip")) == 1
+
+
+def test_columns_that_are_not_used_are_named_once(tmp_path: Path) -> None:
+    rows = [{**ROW, "id": 1, "system": "Be brief.", "images": None}, {**ROW, "id": 2, "tools": ["x"], "note": None}]
+    remarks = Remarks()
+    assert len(list(load_pairs(write(tmp_path / "rows.jsonl", *rows), "stop", remarks))) == 2
+    assert remarks.lines() == ["columns that are not used: id, system, tools"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    column = pyarrow.array(["a"])
+    pyarrow.parquet.write_table(pyarrow.table([column] * 4, names=["prompt", "chosen", "chosen", "rejected"]), path)
+    with pytest.raises(UserError, match=r"rows.parquet: the column 'chosen' stands twice; rename"):
+        pairs(str(path))
+    twins = pyarrow.StructArray.from_arrays([column] * 3, names=["role", "content", "content"])
+    table = pyarrow.table({"prompt": pyarrow.ListArray.from_arrays([0, 1], twins), "chosen": column})
+    pyarrow.parquet.write_table(table, path)
+    with pytest.raises(UserError, match=r"rows.parquet: the column 'prompt.content' stands twice; rename"):
+        pairs(str(path))
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the project's shared data is not beside this checkout")
 def test_real_hh_and_imdb_pairs_are_read() -> None:
     hh = [p for _, p in load_pairs(str(SHARED / "hh_harmless_base.jsonl"), "skip")]
@@ -70,7 +172,8 @@ def test_real_hh_and_imdb_pairs_are_read() -> None:
 BAD = [
     ({"prompt": "a", "chosen": "b"}, "'rejected' is missing"),
     ({"chosen": "a", "rejected": "b"}, "no prompt field"),
-    ({**ROW, "chosen": None}, "'chosen' is missing"),
+    ({**ROW, "chosen": None}, "chosen is null"),
+    ({**ROW, "prompt": None}, "prompt is null; give one"),
     ({**ROW, "chosen": 3}, "chosen must be text or a list of messages, found int"),
     ({**ROW, "prompt": {"a": 1}}, "prompt must be text"),
     ({**ROW, "chosen": "  "}, "chosen is empty"),

@@ -23,18 +23,28 @@ bounded = settings(
     max_examples=150, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
-# Turns must alternate after an optional system message, as many real templates have it.
+# Many real templates refuse some roles, others show calls and tools.
 STRICT_TEMPLATE = (
     "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
     "[{{ m.role | trim }}]{{ m['content'] | trim }}{% if m.role == 'assistant' %}</s>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
+TOOL_TEMPLATE = (
+    "{{ tools | tojson if tools }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ m.tool_calls | tojson }}</s>"
+    "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+)
 
 texts = st.text(st.characters(), max_size=12)
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3))
+parts = st.fixed_dictionaries({"type": st.just("text"), "text": texts}, optional={"image": scalars})
+calls = st.lists(st.fixed_dictionaries({"function": st.fixed_dictionaries({"name": texts, "arguments": values})}))
 messages = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "system", "tool"]) | texts, "content": texts}
+    {
+        "role": st.sampled_from(["user", "assistant", "assistant", "system", "tool"]) | texts,
+        "content": texts | texts | st.lists(parts, max_size=2),
+    },
+    optional={"name": scalars, "tool_calls": calls, "x": values},
 )
 sides = st.lists(messages, min_size=1, max_size=3)
 odd_sides = st.lists(messages | st.dictionaries(st.sampled_from(["role", "content", "x"]), scalars), max_size=4)
@@ -44,7 +54,8 @@ def rows_of(side: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> st.Sea
     """Mostly with the fields that rows have, sometimes with odd values in them, or without them."""
     given = {"chosen": side, "rejected": side}
     scores = dict.fromkeys(("chosen_score", "rejected_score"), st.floats() | scalars)
-    whole = st.fixed_dictionaries({**given, "prompt": side}, optional=scores)
+    columns = {**scores, "tools": calls | values, "images": values}
+    whole = st.fixed_dictionaries({**given, "prompt": side}, optional=columns)
     dialogue = st.tuples(side, st.fixed_dictionaries(given)).map(
         lambda parts: {name: parts[0] + value for name, value in parts[1].items()}
     )
@@ -85,10 +96,13 @@ def test_files_of_any_bytes(tmp_path: Path, content: bytes) -> None:
 
 
 @bounded
-@given(st.lists(rows_of(sides, odd_sides), min_size=1, max_size=3), st.booleans())
-def test_chats_of_any_messages(tmp_path: Path, rows: list[Any], skip: bool) -> None:
+@given(
+    st.lists(rows_of(sides, odd_sides), min_size=1, max_size=3), st.booleans(),
+    st.sampled_from([STRICT_TEMPLATE, TOOL_TEMPLATE]),
+)  # fmt: skip
+def test_chats_of_any_messages(tmp_path: Path, rows: list[Any], skip: bool, template: str) -> None:
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    read(tmp_path / "rows.jsonl", scored=False, skip=skip, template=STRICT_TEMPLATE)
+    read(tmp_path / "rows.jsonl", scored=False, skip=skip, template=template)
 
 
 def recipes() -> st.SearchStrategy[Any]:

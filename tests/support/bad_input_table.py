@@ -18,6 +18,8 @@ from tests.support.bad_inputs import (
 
 ROW = {"prompt": "How was it?", "chosen": " Fine.", "rejected": " Bad."}
 TURN = {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "Ho"}
+CHAT = {"prompt": [TURN], "chosen": [ANSWER], "rejected": [{**ANSWER, "content": "Hum"}]}
 DPO = {"objective.name": "dpo"}
 LORA = {**DPO, "model.adapter": "lora"}
 MAPO = {"objective.name": "mapo"}
@@ -39,6 +41,8 @@ ROWS = [
          rows=jsonl({"promt": "a", "chosen": "b", "rejected": "c"})),
     Case("many_fields", ("'chosen' is missing",), rows=jsonl({f"field {i}": i for i in range(5000)})),
     Case("wrong_type", ("chosen must be text", "found int"), rows=jsonl({**ROW, "chosen": 3})),
+    Case("null_prompt", ("row 2", "prompt is null", "leave the field out"), rows=jsonl(ROW, {**ROW, "prompt": None})),
+    Case("null_response", ("row 1", "rejected is null"), rows=jsonl({**ROW, "rejected": None})),
     Case("nested", ("prompt must be text", "found dict"), rows=jsonl({**ROW, "prompt": {"a": 1}})),
     Case("too_deep", ("row 2", "not a JSON object"), rows=jsonl(ROW, b'{"a":' + b"[" * 100_000)),
     Case("empty_response", ("row 2", "chosen is empty"), rows=jsonl(ROW, {**ROW, "chosen": " \n"})),
@@ -62,9 +66,16 @@ ROWS = [
     Case("blank", ("rows.jsonl", "holds no rows"), rows=("rows.jsonl", b"\n \n")),
     Case("nothing_left", ("rows.jsonl", "no usable pair is left"), {"data.on_bad_row": "skip"}, rows=jsonl([1])),
     Case("messages_without_template", ("row 1", "no chat template", "--data.chat_template"),
-         rows=jsonl({**ROW, "prompt": [TURN], "chosen": [TURN], "rejected": [{**TURN, "content": "Ho"}]})),
+         rows=jsonl(CHAT)),
     Case("message_without_content", ("chosen[0]", "role and content"),
          rows=jsonl({**ROW, "chosen": [{"role": "user"}]})),
+    Case("images", ("row 1: images cannot be trained on",), rows=jsonl({**CHAT, "images": ["cat.png"]})),
+    Case("image_part", ("row 1", "prompt[0].content[0] is of type 'image'", "only parts of type 'text'"),
+         rows=jsonl({**CHAT, "prompt": [{**TURN, "content": [{"type": "image"}]}]})),
+    Case("one_side_repeats", ("row 1", "chosen begins with the whole prompt and rejected does not"),
+         rows=jsonl({**CHAT, "chosen": [TURN, ANSWER]})),
+    Case("response_of_the_user", ("row 1", "rejected begins with a message of the role user"),
+         rows=jsonl({**CHAT, "rejected": [{**TURN, "content": "Ho"}]})),
     Case("text_and_messages", ("prompt and chosen", "both"), rows=jsonl({**ROW, "chosen": [TURN]})),
     Case("json_object", ("rows.json", "expected a list of rows"), rows=("rows.json", b"{}")),
     Case("json_lines_as_json", ("rows.json", "must be named .jsonl"), rows=("rows.json", b"{}\n{}")),
@@ -72,6 +83,8 @@ ROWS = [
     Case("csv", ("rows.csv", ".jsonl, .json or .parquet"), rows=("rows.csv", b"prompt,chosen,rejected\n")),
     Case("no_parquet", ("rows.parquet", "not a Parquet file"), rows=("rows.parquet", b"PAR1")),
     Case("cut_parquet", ("rows.parquet", "not a Parquet file"), rows=parquet([ROW] * 50, keep=300)),
+    Case("parquet_twins", ("rows.parquet", "column 'chosen' stands twice"),
+         rows=parquet([ROW], names=["prompt", "chosen", "chosen"])),
     Case("parquet_types", ("rows.parquet, row 1", "found int"), rows=parquet([{**ROW, "chosen": 1}])),
     Case("missing_file", ("nowhere.jsonl", "no such file"), {"data.train": "nowhere.jsonl"}),
     Case("folder_of_no_data", ("none that datasets.save_to_disk wrote",), {"data.train": "{models}/policy"}),

@@ -38,9 +38,11 @@ def jsonl(*rows: Any) -> tuple[str, bytes]:
     return "rows.jsonl", b"\n".join(lines) + b"\n"
 
 
-def parquet(rows: list[dict[str, Any]], keep: int | None = None) -> tuple[str, bytes]:
+def parquet(rows: list[dict[str, Any]], keep: int | None = None, names: list[str] | None = None) -> tuple[str, bytes]:
+    """Rows with columns of other names where `names` has them; only the first bytes where `keep` says so."""
     sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    table = pyarrow.Table.from_pylist(rows)
+    pyarrow.parquet.write_table(table if names is None else table.rename_columns(names), sink)
     return "rows.parquet", sink.getvalue().to_pybytes()[:keep]
 
 

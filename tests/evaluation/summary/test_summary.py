@@ -213,6 +213,7 @@ def test_from_prompts_to_a_table_and_nothing_is_sampled_twice(
     [
         ('{"prompt": "p", "sumary": "s"}', "row 2: field 'summary' is missing; the row has prompt, sumary; did you"),
         ('{"prompt": "p", "summary": 3}', "row 2: summary must be text, found int"),
+        ('{"prompt": null, "summary": "s"}', "row 2: prompt is null"),
         ('{"prompt": " ", "summary": "s"}', "row 2: prompt is empty"),
         ('{"prompt": "p", "summary": "\\ud800"}', "row 2: summary holds half a character"),
         ('["p", "s"]', "row 2: expected an object with prompt, found list"),

@@ -1,0 +1,220 @@
+"""Messages become text by a chat template, which must not lose what they say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from sparsepo_dist.contracts import Message, PreferencePair
+from sparsepo_dist.data.messages import text_of
+from sparsepo_dist.data.sources import RowError
+from sparsepo_dist.errors import UserError, shortened
+
+Form = Callable[[Message], Message]
+
+
+class Rendered(NamedTuple):
+    """The texts of a pair, before anything is cut."""
+
+    prompt: str
+    """Ends where a response begins: with the generation prompt, where the template has one."""
+    chosen: str
+    rejected: str
+
+
+class Chat:
+    """A tokenizer's chat template over the rows of a source.
+
+    A row has all of its messages' keys and its tools handed to `apply_chat_template` as they are. What the template
+    then leaves out is found by rendering with and without it:
+
+    - Content is a list of text parts where the template renders lists, and one text where it renders texts; the row's
+      own form comes first. Content, tool calls or tools of which the template renders nothing make the row a bad one.
+    - Other keys of messages (`name`, `tool_call_id`, `reasoning_content`, `weight`), and content beside tool calls, may
+      be left out: `remarks` names and counts those that the template used in no row.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self._used: set[str] = set()
+        self._left_out: Counter[str] = Counter()
+        self._of_shape: dict[str, tuple[int, ...] | None] = {}
+
+    def remarks(self) -> list[str]:
+        """For the user: keys of messages of which the template rendered nothing in any row so far."""
+        unused = {key: rows for key, rows in self._left_out.items() if rows and key not in self._used}
+        if not unused:
+            return []
+        keys = ", ".join(f"{shortened(key)} ({rows} rows)" for key, rows in sorted(unused.items()))
+        return [f"the chat template renders nothing of these keys of messages: {shortened(keys, 400)}"]
+
+    def texts(self, pair: PreferencePair, place: str) -> Rendered:
+        """The texts of a pair; text is handed back as it is.
+
+        Raises:
+            RowError: the template refuses the row, or renders nothing of something that it must not leave out.
+            UserError: messages, and no chat template.
+        """
+        if isinstance(pair.prompt, str):
+            assert isinstance(pair.chosen, str) and isinstance(pair.rejected, str)
+            return Rendered(pair.prompt, pair.chosen, pair.rejected)
+        if self.tokenizer.chat_template is None:
+            raise UserError(
+                f"{place}: rows are lists of messages, and the tokenizer {self.tokenizer.name_or_path} has no chat "
+                "template. Name a Jinja file with --data.chat_template FILE, or give prompt, chosen and rejected as "
+                "text"
+            )
+        pair = _mapped(pair, self._form(pair, place))
+        rendered = self._render(pair, place)
+        self._look_at_keys(pair, rendered, place)
+        return rendered
+
+    def _render(self, pair: PreferencePair, place: str) -> Rendered:
+        assert not isinstance(pair.prompt, str)
+        try:
+            prompt = self._apply(pair, pair.prompt, generation=True)
+            wholes = [self._apply(pair, dialogue) for dialogue in _dialogues(pair)]
+        except Exception as error:  # templates raise whatever their author chose
+            raise RowError(place, f"the chat template refuses this row: {error}") from None
+        for whole in wholes:
+            if not whole.startswith(prompt):
+                raise RowError(place, "the chat template renders the prompt differently once a response follows it")
+        return Rendered(prompt, *(whole[len(prompt) :] for whole in wholes))
+
+    def _apply(self, pair: PreferencePair, messages: tuple[Message, ...], *, generation: bool = False) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                tools=[dict(tool) for tool in pair.tools] or None,
+                tokenize=False,
+                add_generation_prompt=generation,
+            )
+        )
+
+    def _form(self, pair: PreferencePair, place: str) -> Form:
+        """The first form of content of which the template renders everything."""
+        dialogues = list(_dialogues(pair))
+        for form in (_as_it_is, _as_text, _as_part):
+            missing = [self._missing(pair, dialogue, form) for dialogue in dialogues]
+            if all(places is not None and not _without_calls(dialogues[i], places) for i, places in enumerate(missing)):
+                self._left_out["content beside tool_calls"] += any(missing)
+                return form
+        for i, side in enumerate(("chosen", "rejected")):
+            for index in _without_calls(dialogues[i], self._missing(pair, dialogues[i], _as_text) or ()):
+                role = shortened(repr(dialogues[i][index]["role"]))
+                where = f"{_name(pair, side, index)}.content, whose role is {role}"
+                raise RowError(place, _nothing_of(where, "or give the message another role"))
+        return _as_text  # the template refuses even marks; what it says of the row itself is what the user needs
+
+    def _missing(self, pair: PreferencePair, dialogue: tuple[Message, ...], form: Form) -> tuple[int, ...] | None:
+        """Places of messages whose content the template leaves out or prints as data; None where it refuses them."""
+        messages = tuple(form(_marked(message, index)) for index, message in enumerate(dialogue))
+        shape = None
+        if not pair.tools and all(message.keys() == {"role", "content"} for message in messages):
+            shape = repr(messages)
+            if shape in self._of_shape:
+                return self._of_shape[shape]
+        try:
+            text = self._apply(pair, messages)
+        except Exception:  # templates raise whatever their author chose
+            missing = None
+        else:
+            missing = tuple(index for index, message in enumerate(messages) if not _is_told(message, text))
+        if shape is not None:
+            self._of_shape[shape] = missing
+        return missing
+
+    def _look_at_keys(self, pair: PreferencePair, rendered: Rendered, place: str) -> None:
+        if pair.tools and self._is_same(replace(pair, tools=()), rendered):
+            raise RowError(place, _nothing_of("tools"))
+        found: dict[str, str] = {}
+        for name, dialogue in zip(("chosen", "rejected"), _dialogues(pair), strict=True):
+            for index, message in enumerate(dialogue):
+                for key in message:
+                    if key not in ("role", "content") and message[key] not in ("", [], {}):
+                        found.setdefault(key, f"{_name(pair, name, index)}.{key}")
+        for key, where in found.items():
+            if key in self._used and key != "tool_calls":
+                continue
+            if not self._is_same(_mapped(pair, partial(_without, key=key)), rendered):
+                self._used.add(key)
+            elif key == "tool_calls":
+                raise RowError(place, _nothing_of(where))
+            else:
+                self._left_out[key] += 1
+
+    def _is_same(self, pair: PreferencePair, rendered: Rendered) -> bool:
+        try:
+            return self._render(pair, "") == rendered
+        except RowError:
+            return False
+
+
+def _nothing_of(where: str, otherwise: str = "or remove the field from the rows") -> str:
+    return (
+        f"the chat template renders nothing of {where}; name a template that does with --data.chat_template, "
+        f"{otherwise}"
+    )
+
+
+def _without_calls(dialogue: tuple[Message, ...], places: tuple[int, ...]) -> list[int]:
+    return [index for index in places if not dialogue[index].get("tool_calls")]
+
+
+def _dialogues(pair: PreferencePair) -> Iterator[tuple[Message, ...]]:
+    for side in (pair.chosen, pair.rejected):
+        assert not isinstance(pair.prompt, str) and not isinstance(side, str)
+        yield (*pair.prompt, *side)
+
+
+def _mapped(pair: PreferencePair, form: Form) -> PreferencePair:
+    prompt, chosen, rejected = (tuple(map(form, getattr(pair, name))) for name in ("prompt", "chosen", "rejected"))
+    return replace(pair, prompt=prompt, chosen=chosen, rejected=rejected)
+
+
+def _name(pair: PreferencePair, side: str, index: int) -> str:
+    return f"prompt[{index}]" if index < len(pair.prompt) else f"{side}[{index - len(pair.prompt)}]"
+
+
+def _without(message: Message, key: str) -> Message:
+    return {name: value for name, value in message.items() if name != key}
+
+
+def _as_it_is(message: Message) -> Message:
+    return message
+
+
+def _as_text(message: Message) -> Message:
+    return {**message, "content": text_of(message)} if "content" in message else message
+
+
+def _as_part(message: Message) -> Message:
+    return {**message, "content": [{"type": "text", "text": text_of(message)}]} if "content" in message else message
+
+
+def _marked(message: Message, index: int) -> Message:
+    """The message with a mark in place of each text that is not blank: a letter, so that nothing trims it."""
+    content = message.get("content")
+    if isinstance(content, str):
+        return {**message, "content": f"M{index}.0M" if content.strip() else ""}
+    if content is None:
+        return message
+    parts = [{**part, "text": f"M{index}.{i}M" if part["text"].strip() else ""} for i, part in enumerate(content)]
+    return {**message, "content": parts}
+
+
+def _is_told(message: Message, text: str) -> bool:
+    content = message.get("content", "")
+    if not isinstance(content, str):
+        printed = ("'text': '", '"text": "', '"text":"')
+        return all(
+            part["text"] in text and not any(before + part["text"] in text for before in printed)
+            for part in content
+            if part["text"]
+        )
+    return content in text
