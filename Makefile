@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-fast bench-ops bench bench-traffic lint format clean
+.PHONY: setup demo test test-fast test-machines bench-ops bench bench-traffic lint format clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,14 @@ test: setup
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not gpu and not network and not slow"
+
+# The quick part, shuffled, on two machines that differ in all that tests may not depend on (tests/support/pretended.py).
+test-machines: setup
+	failed=0; for machine in bf16,slurm no-bf16,no-slurm,no-compiler; do \
+		PRETEND=$$machine OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+			-m "not slow and not long and not gpu and not network" --no-loadscope-reorder --random-order-bucket=module \
+			|| failed=1; \
+	done; exit $$failed
 
 # The fused operation against eager PyTorch (and TRL's chunked kernels where trl is installed): a table and JSON.
 bench-ops: setup
