@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all test-fast bench-ops bench bench-traffic lint format clean
+.PHONY: setup demo test test-all test-fast test-machines bench-ops bench bench-traffic lint format clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,13 @@ test-all: setup
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not gpu and not network and not slow and not long"
+
+# The quick part, shuffled, on two machines that differ in all that tests may not depend on (tests/support/pretended.py).
+test-machines: setup
+	failed=0; for machine in bf16,slurm no-bf16,no-slurm,no-compiler; do \
+		PRETEND=$$machine $(PYTEST) -m "not slow and not long and not gpu and not network" \
+			--random-order-bucket=module || failed=1; \
+	done; exit $$failed
 
 # The fused operation against eager PyTorch (and TRL's chunked kernels where trl is installed): a table and JSON.
 bench-ops: setup

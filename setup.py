@@ -80,6 +80,7 @@ setup(
         "bench": ["trl>=1.16"],
         "dev": [
             "pytest>=9",
+            "pytest-random-order>=1.2",
             "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
             "hypothesis>=6.150",

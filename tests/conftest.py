@@ -8,12 +8,23 @@ from collections.abc import Iterator
 import pytest
 import torch.distributed as dist
 
+from tests.support.pretended import pretend
+
 # Workers take files in turn: those that take minutes come first, so that none is left over for the end.
 LONGEST = ("tests/experiments/", "tests/runs/", "tests/training/", "tests/launch/", "tests/plan/", "tests/engines/")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test module looks at the machine."""
+    try:
+        config.add_cleanup(pretend())
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, otherwise in the given order."""
+    """Long files first, otherwise in the given order; where an order is to be random, it is shuffled after this."""
 
     def place(item: pytest.Item) -> int:
         return next((n for n, prefix in enumerate(LONGEST) if item.nodeid.startswith(prefix)), len(LONGEST))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.sampling.backends import TRANSFORMERS, backend_settings
 from sparsepo_dist.sampling.responses import Nucleus, Sample
-from sparsepo_dist.sampling.sampler import Sampler
+
+if TYPE_CHECKING:  # it brings the hub's client, which drivers must not import before they know whether to ask a hub
+    from sparsepo_dist.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True)

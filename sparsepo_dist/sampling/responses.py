@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:  # drivers must not import the hub's client before they know whether to ask a hub
+    from transformers import PreTrainedTokenizerBase
 
 
 class Sample(NamedTuple):

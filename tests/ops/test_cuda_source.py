@@ -21,6 +21,9 @@ SHIM = ROOT / "tests" / "support" / "cuda_on_cpu"
 KERNELS = 21  # of three types: four forward, three backward
 NVCC = shutil.which("nvcc")
 CXX = shutil.which(os.environ.get("CXX") or "g++")
+needs_nvcc = pytest.mark.skipif(
+    NVCC is None or shutil.which("gcc") is None, reason="needs nvcc, and gcc, which it calls"
+)
 NVCC_FLAGS = (*CUDA_FLAGS, "-std=c++20", *COMMON_NVCC_FLAGS)
 CXX_FLAGS = ("-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -50,7 +53,7 @@ def readable(symbol: str) -> str:
     return f"{direction}<{element or 'float'}, form {form}{reference}>"
 
 
-@pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+@needs_nvcc
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_nvcc_spills_no_register_and_moves_16_bytes_at_a_time(arch: str, tmp_path: Path) -> None:
     keep = ("-keep", f"-keep-dir={tmp_path}")
@@ -92,7 +95,7 @@ def test_kernels_know_nothing_of_torch() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+@needs_nvcc
 def test_the_binding_compiles_against_torch_and_cuda_headers(tmp_path: Path) -> None:
     """Checked, not linked: a CPU build of torch ships its CUDA headers, all but one that its build writes."""
     written = tmp_path / "c10" / "cuda" / "impl" / "cuda_cmake_macros.h"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.pretended import pretend_processor
 from tests.support.warm import run_target
 
 IMPORTED = (
@@ -39,6 +40,7 @@ def serve(address: str) -> list[str]:
     listener.listen()
     for name in IMPORTED:
         importlib.import_module(name)
+    pretend_processor()
     gc.collect()
     gc.freeze()
     events = selectors.DefaultSelector()

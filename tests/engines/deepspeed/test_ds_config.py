@@ -70,6 +70,16 @@ def test_precision(config: dict, wanted: str, dtype: torch.dtype) -> None:
     assert precision(config, wanted, CPU) == dtype
 
 
+@pytest.mark.parametrize("instructions", ["avx512_bf16", "amx_bf16", "bf16"])
+@pytest.mark.parametrize("there", [True, False])
+def test_automatic_precision_is_what_the_processor_multiplies(
+    monkeypatch: pytest.MonkeyPatch, instructions: str, there: bool
+) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx2": True, instructions: there})
+    dtype = torch.bfloat16 if there else torch.float32
+    assert precision({"bf16": {"enabled": "auto"}}, "auto", CPU) == dtype
+
+
 @pytest.mark.parametrize(
     ("config", "wanted", "message"),
     [

@@ -181,8 +181,12 @@ def test_slurms_queue_through_submitits_local_executor(tmp_path: Path) -> None:
     queue.advance(jobs)
     assert bench.ran() == ["m0/a", "m0/a", "m0/b", "m0/c"]
     assert [job.read().state for job in jobs] == ["done", "failed", "done"]
+
+
+def test_without_slurms_commands_its_queue_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no srun here"):
-        SlurmQueue(bench.output / "slurm", Slurm(), 1)
+        SlurmQueue(tmp_path / "slurm", Slurm(), 1)
 
 
 @pytest.mark.slow
