@@ -25,6 +25,7 @@ import torch.distributed as dist
 from sparsepo_dist.engines.deepspeed.distributed import rank, world_size
 from sparsepo_dist.errors import RunError
 from sparsepo_dist.training.supervision.progress import Progress
+from sparsepo_dist.training.supervision.streams import tell
 
 LONGEST_PULSE = 5.0  # seconds between two signs of life
 _FRAMES_OF_A_WAIT = 8
@@ -104,7 +105,7 @@ class Watchdog:
         with suppress(RuntimeError):
             if self._first_to_speak():
                 report = describe_hang(self._signs(own), self._seconds, 3 * self._pulse)
-                _say(f"{report} Stacks of every rank that can write them: {self._folder}")
+                tell(f"\nerror: {report} Stacks of every rank that can write them: {self._folder}\n")
         self._spoken = True
         time.sleep(self._pulse)  # for the one that speaks: launchers end all ranks when one is gone
         with suppress(OSError), (self._folder / f"hang-rank-{rank()}.txt").open("w") as file:
@@ -114,7 +115,8 @@ class Watchdog:
     def _last_words(self, own: Sign) -> None:
         """Where the store or the file system hangs as well."""
         if not self._spoken:
-            _say(f"{describe_hang({rank(): own}, self._seconds, math.inf)} Other ranks could not be asked.")
+            report = describe_hang({rank(): own}, self._seconds, math.inf)
+            tell(f"\nerror: {report} Other ranks could not be asked.\n")
         os._exit(RunError.exit_code)
 
     def _first_to_speak(self) -> bool:
@@ -189,10 +191,6 @@ def _own_store() -> Any:
         return None
     store: Any = dist.distributed_c10d._get_default_store()
     return store.clone()
-
-
-def _say(message: str) -> None:
-    os.write(2, f"\nerror: {message}\n".encode())
 
 
 def _key(number: int) -> str:
