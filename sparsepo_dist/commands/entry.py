@@ -14,6 +14,7 @@ import torch.distributed as dist
 from sparsepo_dist.commands.speaking import speak
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
+from sparsepo_dist.training.supervision.streams import keep_streams
 
 
 def guarded(action: Callable[..., object], *arguments: object) -> int:
@@ -21,8 +22,9 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
 
     What every rank says is printed once per machine, what one says with its name. 2 is a UserError, 1 a RunError, 75 a
     run that was asked to stop, 130 one that was by hand. Any other error is raised again by a process that is alone,
-    and is 1 among ranks.
+    and is 1 among ranks. Losing standard output or standard error ends nothing.
     """
+    keep_streams()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     code = 0
     try:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sparsepo_dist.engines.deepspeed.distributed import free_port
 from sparsepo_dist.training.checkpoints.store import CheckpointStore
-from tests.support.runs import ROOT, ZERO
+from tests.support.runs import ROOT, ZERO, metrics
 from tests.support.tiny import save_tiny_model, write_pairs
 from tests.support.warm import hearth
 
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
+ONE = [sys.executable, "-m"]
+TORCHRUN = [
+    sys.executable, "-m", "tests.support.warm", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m",
+]  # fmt: skip
 SECRETS = {"HF_TOKEN": "hf_thisIsASecret", "WANDB_API_KEY": "alsoASecret0123456789"}
 
 
@@ -40,17 +48,42 @@ def struck(
     during: str = "the policy's forward",
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """A launch whose last rank gets a signal in a step."""
-    rank = 1 if "2" in launcher else 0
-    fault = {"kind": kind, "rank": rank, "step": step, "during": during}
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    command = [*launcher, "tests.support.warm", *faulty(launcher, kind, step, during), *arguments]
     return subprocess.run(
-        [*launcher, "tests.support.warm", "tests.support.struck", json.dumps(fault), *arguments, f"--output_dir={run}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
-        env={
-            **environment, **hearth(), **SECRETS, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-            "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-        },
+        [*command, f"--output_dir={run}"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+        env=environment(),
     )  # fmt: skip
+
+
+def faulty(launcher: list[str], kind: str, step: int = 2, during: str = "the policy's forward") -> list[str]:
+    """launch/train.py whose last rank gets a signal."""
+    rank = 1 if "2" in launcher else 0
+    return ["tests.support.struck", json.dumps({"kind": kind, "rank": rank, "step": step, "during": during})]
+
+
+def environment() -> dict[str, str]:
+    """For launches of warm ranks."""
+    inherited = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return {
+        **inherited, **hearth(), **SECRETS, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+
+
+def started(command: list[str], **streams: Any) -> subprocess.Popen[bytes]:
+    """A launch in a session of its own."""
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, start_new_session=True, **streams
+    )
+
+
+def read_until(number: int, words: bytes) -> None:
+    """Read what a launch says until it has said that."""
+    said = b""
+    while words not in said:
+        more = os.read(number, 1 << 16)
+        assert more, said.decode()
+        said += more
 
 
 def test_a_scheduler_requeues(arguments: list[str], tmp_path: Path) -> None:
@@ -87,3 +120,62 @@ def test_one_rank(arguments: list[str], tmp_path: Path, kind: str, code: int) ->
         assert steps == [2] and "stopped by SIGINT after step 2" in done.stderr
     else:
         assert steps == [] and "SIGTERM again: ending at once" in done.stderr
+
+
+@pytest.mark.parametrize("launcher", [ONE, TORCHRUN], ids=["one rank", "two ranks"])
+def test_nobody_has_to_listen(arguments: list[str], tmp_path: Path, launcher: list[str]) -> None:
+    """Whoever reads standard output goes away before the start, whoever reads standard error during the training."""
+    run = tmp_path / "run"
+    command = [*launcher, "tests.support.warm", "launch/train.py", *arguments, f"--output_dir={run}"]
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as launched:
+        assert launched.stdout is not None and launched.stderr is not None
+        launched.stdout.close()
+        read_until(launched.stderr.fileno(), b"training:")
+        launched.stderr.close()
+        assert launched.wait(timeout=600) == 0
+    assert [row["step"] for row in metrics(run)] == list(range(1, 10))
+    assert (run / "final" / "config.json").is_file() and (run / "report" / "index.html").is_file()
+
+
+@pytest.mark.parametrize("kind", ["SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("launcher", ["python", "torchrun", "deepspeed"])
+def test_signals_are_heard_when_nobody_listens(arguments: list[str], tmp_path: Path, launcher: str, kind: str) -> None:
+    """torchrun makes 1 of every code."""
+    deepspeed = ["deepspeed", "--master_port", free_port(), "--num_accelerators", "2", "--module"]
+    start, code = {"python": (ONE, 75), "torchrun": (TORCHRUN, 1), "deepspeed": (deepspeed, 75)}[launcher]
+    run = tmp_path / "run"
+    command = [*start, "tests.support.warm", *faulty(start, kind), *arguments, f"--output_dir={run}"]
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as launched:
+        assert launched.stdout is not None and launched.stderr is not None
+        launched.stdout.close()
+        launched.stderr.close()
+        assert launched.wait(timeout=600) == code
+    (checkpoint,) = CheckpointStore(run / "checkpoints").complete()
+    assert checkpoint.step == 2 and checkpoint.damage() is None
+
+
+@pytest.mark.parametrize(("launcher", "code"), [(ONE, 75), (TORCHRUN, 1)], ids=["python", "torchrun"])
+def test_a_closed_terminal(arguments: list[str], tmp_path: Path, launcher: list[str], code: int) -> None:
+    """It hangs up on those who were started in it, and fails all that they write."""
+    run = tmp_path / "run"
+    master, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))  # a progress bar fills its width
+    command = [*launcher, "tests.support.warm", "launch/train.py", *arguments]
+    command += ["--training.epochs=300", f"--output_dir={run}"]
+    with started(
+        command, stdout=terminal, stderr=terminal,
+        preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),
+    ) as launched:  # fmt: skip
+        os.close(terminal)
+        read_until(master, b"loss ")
+        os.close(master)
+        assert launched.wait(timeout=600) == code
+    (checkpoint,) = CheckpointStore(run / "checkpoints").complete()
+    assert checkpoint.step == len(metrics(run)) and checkpoint.damage() is None
+    assert not (run / "final").exists()
+
+
+def test_nohup_is_heeded(arguments: list[str], tmp_path: Path) -> None:
+    done = struck(["nohup", *ONE], "SIGHUP", arguments, tmp_path / "run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "run" / "final" / "config.json").is_file()

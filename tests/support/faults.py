@@ -135,6 +135,7 @@ ACTIONS: dict[str, Callable[[], None]] = {
     "freeze": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "SIGTERM": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "SIGUSR1": lambda: os.kill(os.getpid(), signal.SIGUSR1),
+    "SIGHUP": lambda: os.kill(os.getpid(), signal.SIGHUP),
     "SIGINT": lambda: os.kill(os.getpid(), signal.SIGINT),
     "SIGTERM twice": _signal_twice,
     "full disk": _fill_disk,

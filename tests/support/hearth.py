@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.pretended import pretend_processor
-from tests.support.warm import run_target
+from tests.support.warm import PASSED_ON, run_target
 
 IMPORTED = (
     "torch.distributed.run", "deepspeed", "transformers", "peft", "bitsandbytes", "tensorboard.summary",
@@ -94,6 +94,9 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     sys.path[0] = request["folder"]
+    for number in PASSED_ON:
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in request["ignored"] else usual)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  (launchers start Python without a buffer)
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads is not None and int(threads) != torch.get_num_threads():

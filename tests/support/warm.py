@@ -26,7 +26,7 @@ from types import FrameType
 
 ADDRESS = "WARM"
 _ROOT = Path(__file__).resolve().parents[2]
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def warm(*command: str) -> list[str]:
@@ -63,7 +63,10 @@ def _ask(address: str, command: list[str]) -> int:
     """Have the command run by a fork of the hearth; how it ended, as waitpid says it."""
     with socket.socket(socket.AF_UNIX) as connection:
         _connect(connection, address)
-        request = {"command": command, "environment": dict(os.environ), "folder": str(Path.cwd())}
+        ignored = [number for number in PASSED_ON if signal.getsignal(number) == signal.SIG_IGN]
+        request = {
+            "command": command, "environment": dict(os.environ), "folder": str(Path.cwd()), "ignored": ignored,
+        }  # fmt: skip
         message = json.dumps(request).encode()
         socket.send_fds(connection, [len(message).to_bytes(4, "big")], [0, 1, 2])
         connection.sendall(message)
@@ -72,7 +75,7 @@ def _ask(address: str, command: list[str]) -> int:
         def pass_on(number: int, _: FrameType | None) -> None:
             os.kill(child, number)
 
-        for number in _PASSED_ON:
+        for number in set(PASSED_ON) - set(ignored):
             signal.signal(number, pass_on)
         return int(connection.recv(16) or signal.SIGKILL)  # the hearth itself was killed
 

@@ -1,1 +1,1 @@
-"""What watches over a run: requests to stop, lost ranks, hangs."""
+"""What watches over a run: requests to stop, lost ranks, hangs, lost listeners."""

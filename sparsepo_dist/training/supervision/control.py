@@ -15,10 +15,11 @@ import torch.distributed as dist
 
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import StoppedError
+from sparsepo_dist.training.supervision.streams import tell
 
 # A terminal signals every process, and launchers pass it on once more: one request, not two.
 ECHO_SECONDS = 1.0
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
 
 class StopRequest:
@@ -40,7 +41,11 @@ class StopRequest:
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        before: dict[int, Any] = {number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS}
+        # Ignored, SIGHUP is nohup's; a script may ignore the others for itself and means them for the run all the same.
+        deaf = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else []
+        before: dict[int, Any] = {
+            number: signal.signal(number, lambda *_: None) for number in STOP_SIGNALS if number not in deaf
+        }
         listener = threading.Thread(target=self._listen, args=[reading], name="signals", daemon=True)
         listener.start()
         try:
@@ -83,7 +88,7 @@ class StopRequest:
 def _announce(message: str) -> None:
     """Rank 0's word, below a progress bar; print and logging may be what was interrupted."""
     if rank() == 0:
-        os.write(2, f"\n{message}\n".encode())
+        tell(f"\n{message}\n")
 
 
 class Agreement(NamedTuple):

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from sparsepo_dist.engines.deepspeed.distributed import named, rank, world_size
 from sparsepo_dist.errors import RunError
 from sparsepo_dist.training.supervision.progress import Progress
+from sparsepo_dist.training.supervision.streams import tell
 
 LONGEST_PULSE = 5.0  # seconds between two signs of life
 _FRAMES_OF_A_WAIT = 8
@@ -246,16 +247,16 @@ def _bytes_moved() -> int:
     return sum(int(counts[name]) for name in ("rchar", "wchar", "read_bytes", "write_bytes"))
 
 
+def _say(report: str) -> None:
+    tell(f"\nerror: {report}\n")
+
+
 def _own_store() -> Any:
     """A connection of the watchdog's own, so that it never waits behind the working thread's; None for one rank."""
     if world_size() == 1:
         return None
     store: Any = dist.distributed_c10d._get_default_store()
     return store.clone()
-
-
-def _say(message: str) -> None:
-    os.write(2, f"\nerror: {message}\n".encode())
 
 
 def _key(number: int) -> str:
