@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import sparsepo_dist
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.identity import model_fingerprint, tokenizer_fingerprint
 from sparsepo_dist.errors import UserError, shortened
@@ -26,6 +25,7 @@ _BY_CONTENT = (
     "reference.adapter_path", "reference.cache", "oracle.path",
 )  # fmt: skip
 _PACKAGES = ("torch", "deepspeed", "transformers", "peft", "tokenizers", "accelerate", "bitsandbytes")
+_PACKAGE = Path(__file__).resolve().parents[1]
 _MOST_NAMED = 8
 
 
@@ -108,7 +108,7 @@ def _models(inputs: Inputs) -> dict[str, str]:
 def _software() -> dict[str, str]:
     """Versions of packages, and of this one's own files: a checkout has one version for many states."""
     digest = hashlib.sha256()
-    for file in sorted(Path(sparsepo_dist.__file__).parent.rglob("*.py")):
+    for file in sorted(_PACKAGE.rglob("*.py")):
         digest.update(file.read_bytes())
     return {
         "version of sparsepo_dist": f"{importlib.metadata.version('sparsepo_dist')} ({digest.hexdigest()[:12]})",
