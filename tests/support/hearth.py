@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -75,7 +76,8 @@ def _fork(listener: socket.socket, events: selectors.BaseSelector) -> Child | li
     if number:
         for stream in streams:
             os.close(stream)
-        asker.sendall(str(number).encode())
+        with contextlib.suppress(ConnectionError):  # it was killed meanwhile, and its child will be
+            asker.sendall(str(number).encode())
         return Child(number, asker)
     for key in list(events.get_map().values()):
         os.close(key.fd)
@@ -111,7 +113,7 @@ def _watch(child: Child, events: selectors.BaseSelector) -> None:
 def _follow(source: Any, child: Child, events: selectors.BaseSelector, children: list[Child]) -> None:
     """The child has ended, which its asker is told; or the asker is gone, and the child with it."""
     if source is child.asker:
-        if source.fileno() >= 0 and source.recv(1) == b"":
+        if source.fileno() >= 0 and _is_gone(source):
             events.unregister(source)
             if child in children:
                 os.kill(child.number, signal.SIGKILL)
@@ -126,6 +128,13 @@ def _follow(source: Any, child: Child, events: selectors.BaseSelector, children:
     except (OSError, KeyError):  # the asker was killed
         pass
     child.asker.close()
+
+
+def _is_gone(asker: socket.socket) -> bool:
+    try:
+        return asker.recv(1) == b""
+    except ConnectionError:  # it was killed with the answer unread
+        return True
 
 
 if __name__ == "__main__":
