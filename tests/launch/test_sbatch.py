@@ -29,7 +29,7 @@ echo "$RANK $LOCAL_RANK $WORLD_SIZE $MASTER_ADDR $MASTER_PORT" > "$cluster/ranks
 while [ "$1" != --output_dir ]; do shift; done
 mkdir -p "$2/checkpoints/retired-step-99" "$2/checkpoints/.writing-step-98"
 read -r code step < "$cluster/attempt"
-if [ "$step" != 0 ]; then mkdir -p "$2/checkpoints/step-$step"; fi
+if [ "$step" != 0 ]; then mkdir -p "$(printf '%s/checkpoints/step-%08d' "$2" "$step")"; fi
 exit "$code"
 """,
 }
