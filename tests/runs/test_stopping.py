@@ -37,11 +37,11 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def struck(
     launcher: list[str], kind: str, arguments: list[str], run: Path, *, step: int = 2,
-    during: str = "the policy's forward",
+    during: str = "the policy's forward", rank: int | None = None,
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
-    """A launch whose last rank gets a signal in a step."""
-    rank = 1 if "2" in launcher else 0
-    fault = {"kind": kind, "rank": rank, "step": step, "during": during}
+    """A launch whose last rank, or the one named, gets a signal in a step."""
+    last = 1 if "2" in launcher else 0
+    fault = {"kind": kind, "rank": last if rank is None else rank, "step": step, "during": during}
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return subprocess.run(
         [*launcher, "tests.support.warm", "tests.support.struck", json.dumps(fault), *arguments, f"--output_dir={run}"],
@@ -87,3 +87,15 @@ def test_one_rank(arguments: list[str], tmp_path: Path, kind: str, code: int) ->
         assert steps == [2] and "stopped by SIGINT after step 2" in done.stderr
     else:
         assert steps == [] and "SIGTERM again: ending at once" in done.stderr
+
+
+def test_the_rank_through_which_the_others_speak_is_stopped(arguments: list[str], tmp_path: Path) -> None:
+    """SIGSTOP of rank 0, which under this launcher holds the store of the ranks."""
+    done = struck(
+        ["deepspeed", "--master_port", free_port(), "--num_accelerators", "2", "--module"], "freeze",
+        [*arguments, "--training.hang_minutes=0.1"], tmp_path / "run", rank=0,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr[-3000:]
+    messages = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1 and "and rank 0 at 127.0.0.1:" in messages[0], messages
+    assert "Rank 1 was in step 2, the policy's forward" in messages[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import faulthandler
 import json
-import math
 import os
 import sys
 import threading
@@ -114,7 +113,7 @@ class Watchdog:
     def _last_words(self, own: Sign) -> None:
         """Where the store or the file system hangs as well."""
         if not self._spoken:
-            _say(f"{describe_hang({rank(): own}, self._seconds, math.inf)} Other ranks could not be asked.")
+            _say(describe_silence(rank(), own, self._seconds, os.environ))
         os._exit(RunError.exit_code)
 
     def _first_to_speak(self) -> bool:
@@ -150,6 +149,20 @@ def describe_hang(signs: Mapping[int, Sign], seconds: float, stale: float) -> st
     return (
         f"nothing moved for {seconds:.0f} s (training.hang_minutes): {'; '.join(lines)}{waiting}. All ranks end; "
         "complete checkpoints are intact, go on with --resume auto."
+    )
+
+
+def describe_silence(number: int, own: Sign, seconds: float, environment: Mapping[str, str]) -> str:
+    """What a rank can say when nothing moved for `seconds` and the store of the ranks does not answer.
+
+    A store answers from a thread that needs no Python: who holds it is stopped, or cannot be reached.
+    """
+    holder = "torchrun" if environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else "rank 0"
+    place = f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
+    return (
+        f"nothing moved for {seconds:.0f} s (training.hang_minutes), and {holder} at {place}, through which ranks "
+        f"speak, does not answer: it was stopped, or its machine or the network is gone. Rank {number} was in "
+        f"{own.work}, at {own.place}. This rank ends; complete checkpoints are intact, go on with --resume auto."
     )
 
 
