@@ -79,6 +79,7 @@ ONLY_VALUES = {
     _ZERO + "legacy_stage1": (False, "DeepSpeed has that no more"),
     _ZERO + "load_from_fp32_weights": (True, "a run would not go on with the weights it had"),
     _ZERO + "mics_shard_size": (-1, "parameters are sharded over all ranks"),
+    _ZERO + "round_robin_gradients": (False, "a checkpoint would go on wrongly on another number of ranks"),
     _ZERO + "zenflow": (None, "every step updates all parameters"),
     _ZERO + "zero_hpz_partition_size": (1, "DeepSpeed makes secondary shards for one model, and a run has several"),
 }
