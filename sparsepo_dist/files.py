@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,6 +109,26 @@ def unwritable(folder: Path) -> str | None:
     if not there.is_dir():
         return f"{there} is not a folder"
     return None if os.access(there, os.W_OK | os.X_OK) else f"no permission to write in {there}"
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a symbolic link but not what it leads to; nothing if it is not
+    there. Raises OSError where it cannot be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)  # removes links in it as links
+    else:
+        path.unlink(missing_ok=True)
+
+
+def put_in_place(finished: Path, place: Path) -> None:
+    """Rename a finished folder to its place, and remove what was there. A process that is killed meanwhile leaves the
+    old one, none or the new one there, never a part. Raises OSError where that cannot be."""
+    old = place.with_name(f".old-{place.name}")
+    remove(old)
+    if os.path.lexists(place):
+        place.rename(old)
+    finished.rename(place)
+    remove(old)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import fnmatch
 import re
@@ -106,3 +107,13 @@ def test_the_architecture_names_every_room_in_order_and_their_floors() -> None:
     for room, floors in FLOORS.items():
         folders = [floor for floor in floors if floor not in ("", "config")]
         assert all(f"`{folder}/`" in named[f"| `{room}/`"] for folder in folders), room
+
+
+def test_every_row_of_the_faults_names_a_test_that_exists() -> None:
+    rows = [line for line in read("docs/faults.md").splitlines() if line.startswith("| ") and "---" not in line]
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        assert named or row.startswith("| fault |"), row
+        for file, test in named:
+            tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+            assert any(isinstance(node, ast.FunctionDef) and node.name == test for node in tree.body), (file, test)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import deepspeed
@@ -15,6 +14,7 @@ from sparsepo_dist.engines.adapters.files import save_adapter
 from sparsepo_dist.engines.adapters.lora import POLICY, has_adapters
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.engines.policy import PolicyEngine
+from sparsepo_dist.files import put_in_place, remove
 
 MASKS = "masks.safetensors"
 
@@ -68,7 +68,7 @@ def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder:
     policy.settle()
     finished, folder = folder, folder.with_name(f".writing-{folder.name}")
     if rank() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
     state = gathered_state(module.model, trained_only=has_adapters(module.model))
     if rank() == 0:
         write_model(module.model, tokenizer, state, folder)
@@ -78,8 +78,7 @@ def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder:
         if rank() == 0:
             save_file(masks, folder / MASKS, metadata={"format": "pt"})
     if rank() == 0:
-        shutil.rmtree(finished, ignore_errors=True)
-        folder.rename(finished)
+        put_in_place(folder, finished)
 
 
 def _persistent_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:

@@ -25,10 +25,10 @@ Device = Literal["cuda", "cpu"]
 # What would change the figures and is not in them: better no plan than a wrong one.
 _NOT_PLANNED = (
     "zero_optimization.zero_quantized_weights", "zero_optimization.zero_quantized_nontrainable_weights",
-    "zero_optimization.zero_quantized_gradients", "zero_optimization.zenflow", "zero_optimization.use_muon",
+    "zero_optimization.zero_quantized_gradients", "zero_optimization.use_muon",
     "zero_optimization.stage3_use_all_reduce_for_fetch_params", "zero_optimization.stage3_module_granularity_threshold",
     "bf16.bf16_master_weights_and_grads", "fp16.fp16_master_weights_and_grads", "bf16.bf16_optimizer_states",
-    "data_types.grad_accum_dtype", "torch_autocast.enabled", "compile.deepcompile",
+    "data_types.grad_accum_dtype", "compile.deepcompile",
 )  # fmt: skip
 
 
@@ -215,8 +215,6 @@ def _refuse_what_is_not_planned(engine: dict[str, Any]) -> None:
             value = value.get(name) if isinstance(value, dict) else None
         if value:
             raise UserError(f"ds_config: {path} is not something that can be planned; leave it out to see a plan")
-    if engine.get("zero_optimization", {}).get("zero_hpz_partition_size", 1) > 1:
-        raise UserError("ds_config: zero_hpz_partition_size is not something that can be planned; leave it out")
     kind = str(engine.get("optimizer", {}).get("type", "AdamW")).lower()
     if kind not in ("adam", "adamw"):
         raise UserError(f"ds_config: optimizer {engine['optimizer']['type']} cannot be planned; Adam and AdamW can")

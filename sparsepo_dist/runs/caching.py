@@ -24,6 +24,7 @@ from sparsepo_dist.engines.reference.cache_files import (
 )
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import remove
 from sparsepo_dist.masks import activation_masks
 from sparsepo_dist.ops import Head
 from sparsepo_dist.runs.agreement import joined
@@ -123,7 +124,7 @@ def _write(
     progress: Progress,
 ) -> None:  # fmt: skip
     if distributed.rank() == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         folder.mkdir(parents=True)
     distributed.barrier()
     head = engine.take_head()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 import socket
 import time
 from pathlib import Path
 from typing import IO
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import unwritable
+from sparsepo_dist.files import remove, unwritable
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.training.checkpoints.store import open_checkpoint
 
@@ -74,13 +73,18 @@ def claim(config: RunConfig) -> tuple[Path, IO[str]]:
     folder = run_folder(config)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("a+")
+        lock = open(folder / LOCK, "a+", opener=_no_link)  # noqa: SIM115  (held as long as the run)
         _hold(lock, folder)
         if config.overwrite:
             _clear(folder)
     except OSError as error:
         raise UserError(f"output_dir: {folder} cannot be written: {error.strerror}") from None
     return folder, lock
+
+
+def _no_link(path: str, flags: int) -> int:
+    """As open does, but not what a link leads to: the file is emptied."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _occupied(folder: Path) -> bool:
@@ -131,7 +135,4 @@ def _locked(lock: IO[str]) -> bool:
 
 def _clear(folder: Path) -> None:
     for path in [*(folder / name for name in WRITTEN), *folder.glob(STACKS)]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path)

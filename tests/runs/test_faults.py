@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from sparsepo_dist.training.checkpoints.store import CheckpointStore
+from tests.support.faults import AT_THE_END
 from tests.support.runs import ZERO, metrics
 from tests.support.scenarios import outcome, play, scenario, weights
 from tests.support.tiny import save_tiny_model, write_pairs
@@ -79,6 +81,23 @@ def test_a_rank_is_killed_again_and_again(data: dict[str, Any], undisturbed: Pat
     assert sound(tmp_path / "run") == [8, 6]
 
 
+def test_a_rank_is_killed_around_a_rename(data: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
+    """Before it there is no checkpoint, and no final/; after it there is a whole one."""
+    faults = [
+        {"kind": "kill", "rank": 0, "step": 2, "during": "before a checkpoint is renamed"},
+        {"kind": "kill", "rank": 0, "step": 4, "during": "after a checkpoint is renamed"},
+        {"kind": "kill", "rank": 0, "step": AT_THE_END, "during": "before final/ is renamed"},
+        {"kind": "kill", "rank": 0, "step": AT_THE_END, "during": "after final/ is renamed"},
+    ]
+    done = play(tmp_path, [scenario("run", tmp_path, data, *faults)], ranks=2, restarts=4)
+    assert done.returncode == 0, done.stderr[-4000:]
+    starts = [json.loads(line) for line in (tmp_path / "run.starts").read_text().splitlines()]
+    assert starts == [[], [], [4, 2], [8, 6], [8, 6]]
+    assert_equal_to(tmp_path / "run", undisturbed)
+    assert sound(tmp_path / "run") == [8, 6]
+    assert not [path for path in (tmp_path / "run").rglob(".*") if path.name != ".lock"]
+
+
 def test_the_disk_fills_up(data: dict[str, Any], undisturbed: Path, tmp_path: Path) -> None:
     fault = {"kind": "full disk", "rank": 1, "step": 4, "during": "writing a checkpoint"}
     done = play(tmp_path, [scenario("run", tmp_path, data, fault)], ranks=2)
@@ -114,6 +133,18 @@ def test_a_rank_hangs_before_the_first_step(data: dict[str, Any], tmp_path: Path
     (message,) = (line for line in done.stderr.splitlines() if line.startswith("error: nothing moved"))
     assert "rank 1 hangs in step 0, loading the policy" in message and "faults.py" in message
     assert "waiting for it in step 0, loading the policy: rank 0" in message
+
+
+def test_a_rank_is_stopped(data: dict[str, Any], tmp_path: Path) -> None:
+    """SIGSTOP: its threads stand still too, so that where it was is what it said last."""
+    fault = {"kind": "freeze", "rank": 1, "step": 5, "during": "scoring with the reference"}
+    done = play(tmp_path, [scenario("run", tmp_path, {**data, "training.hang_minutes": 0.1}, fault)], ranks=2)
+    assert done.returncode != 0
+    messages = [line for line in done.stderr.splitlines() if line.startswith("error: nothing moved")]
+    assert len(messages) == 1, done.stderr[-4000:]
+    assert re.search(r"rank 1 hangs in .*, without a sign of life for \d+ s", messages[0]), messages[0]
+    assert "waiting for it in step 5, scoring with the reference: rank 0" in messages[0]
+    assert sound(tmp_path / "run")[-1] == 2  # that of step 4 may have lacked its part
 
 
 SKIPPING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,15 @@ def test_masks_are_saved_where_they_were_learned(runs: dict[str, Path]) -> None:
     assert independent["reward.weight"].shape == (3, 32) and "divergence.weight" in independent
     assert "divergence.weight" not in load_file(runs["common"] / "final" / "masks.safetensors")
     assert not (runs["mapo"] / "final" / "masks.safetensors").exists()
+
+
+def test_nothing_reads_the_masks_of_a_final_model(runs: dict[str, Path], tmp_path: Path) -> None:
+    """They weight the training loss only: tampered with, they change nothing."""
+    copy = shutil.copytree(runs["sparsepo"], tmp_path / "run")
+    (copy / "final" / "masks.safetensors").write_bytes(b"\xff" * 64)
+    models = [AutoModelForCausalLM.from_pretrained(run / "final") for run in (copy, runs["sparsepo"])]
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
+    assert build_report(copy)
 
 
 def test_run_folder_can_be_understood_and_repeated(runs: dict[str, Path]) -> None:

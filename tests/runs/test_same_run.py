@@ -175,14 +175,29 @@ def test_overwriting_removes_what_runs_write_and_nothing_else(tmp_path: Path) ->
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
     outside = tmp_path.parent / "outside"
-    outside.mkdir(exist_ok=True)
-    (tmp_path / "final").symlink_to(outside)
+    private = outside / "step-00000002" / "COMPLETE"
+    private.parent.mkdir(parents=True, exist_ok=True)
+    private.write_text("private")
+    for name in ("final", "checkpoints/step-00000002", "report/figures", "monitor", "hang-rank-0.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(outside)
+    (tmp_path / "config.yaml").symlink_to(private)
     with pytest.raises(UserError, match=r"is not empty; go on with its run with --resume auto, start it anew with"):
         claim(configured(output_dir=tmp_path))
     assert all(path.exists() for path in gone)
     claim(configured(output_dir=tmp_path, overwrite=True))
-    assert kept.exists() and outside.exists() and not (tmp_path / "final").is_symlink()
-    assert not any(path.exists() for path in gone)
+    assert kept.exists() and private.read_text() == "private"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, "notes.txt"]
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.write_text("private")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).symlink_to(private)
+    with pytest.raises(UserError, match=r"run cannot be written: Too many levels of symbolic links"):
+        claim(configured(output_dir=tmp_path / "run", overwrite=True))
+    assert private.read_text() == "private"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -45,20 +46,23 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def struck(
     launcher: list[str], kind: str, arguments: list[str], run: Path, *, step: int = 2,
-    during: str = "the policy's forward",
+    during: str = "the policy's forward", rank: int | None = None,
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
-    """A launch whose last rank gets a signal in a step."""
-    command = [*launcher, "tests.support.warm", *faulty(launcher, kind, step, during), *arguments]
+    """A launch whose last rank, or the one named, gets a signal in a step."""
+    command = [*launcher, "tests.support.warm", *faulty(launcher, kind, step, during, rank), *arguments]
     return subprocess.run(
         [*command, f"--output_dir={run}"], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
         env=environment(),
     )  # fmt: skip
 
 
-def faulty(launcher: list[str], kind: str, step: int = 2, during: str = "the policy's forward") -> list[str]:
-    """launch/train.py whose last rank gets a signal."""
-    rank = 1 if "2" in launcher else 0
-    return ["tests.support.struck", json.dumps({"kind": kind, "rank": rank, "step": step, "during": during})]
+def faulty(
+    launcher: list[str], kind: str, step: int = 2, during: str = "the policy's forward", rank: int | None = None
+) -> list[str]:
+    """launch/train.py whose last rank, or the one named, gets a signal."""
+    last = 1 if "2" in launcher else 0
+    fault = {"kind": kind, "rank": last if rank is None else rank, "step": step, "during": during}
+    return ["tests.support.struck", json.dumps(fault)]
 
 
 def environment() -> dict[str, str]:
@@ -179,3 +183,15 @@ def test_nohup_is_heeded(arguments: list[str], tmp_path: Path) -> None:
     done = struck(["nohup", *ONE], "SIGHUP", arguments, tmp_path / "run")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "run" / "final" / "config.json").is_file()
+
+
+def test_the_rank_through_which_the_others_speak_is_stopped(arguments: list[str], tmp_path: Path) -> None:
+    """SIGSTOP of rank 0, which under this launcher holds the store of the ranks."""
+    done = struck(
+        ["deepspeed", "--master_port", free_port(), "--num_accelerators", "2", "--module"], "freeze",
+        [*arguments, "--training.hang_minutes=0.1"], tmp_path / "run", rank=0,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr[-3000:]
+    messages = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1 and "and rank 0 at 127.0.0.1:" in messages[0], messages
+    assert f"Rank 1 on {socket.gethostname()} was in step 2, the policy's forward" in messages[0]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from sparsepo_dist.engines.deepspeed.ds_checks import NOT_SERVED, ONLY_VALUES
 from tests.support.bad_inputs import (
     Case,
     adamw,
     as_pickle_garbage,
+    at,
     changed,
     index_without_files,
     jsonl,
@@ -206,6 +208,15 @@ DS_CONFIGS = [
     Case("micro_batch_0", ("train_micro_batch_size_per_gpu", "found 0"), ds={"train_micro_batch_size_per_gpu": 0}),
     Case("clipping", ("gradient_clipping", "found 'x'"), ds={"gradient_clipping": "x"}),
     Case("clipping_nan", ("gradient_clipping", "found nan"), ds={"gradient_clipping": float("nan")}),
+    Case("nan_anywhere", ("csv_monitor.steps.0 must be a finite number", "found nan"),
+         ds={"csv_monitor": {"steps": [float("nan")]}}),
+    Case("comment", ("is not JSON", "line 1", "comments are not JSON"), ds=b'{"train_batch_size": 8, // pairs\n}'),
+    Case("comment_at_the_end", ("line 2", "comments are not JSON"), ds=b'{"train_batch_size": 8\n# pairs\n}'),
+    Case("predivide_0", ("gradient_predivide_factor", "greater than 0"), ds={"gradient_predivide_factor": 0}),
+    *(Case(f"only_{path}", (f"{path} can only be ", reason, "Remove it"), ds=at(path, 2))
+      for path, (_, reason) in ONLY_VALUES.items()),
+    Case("deepspeeds_own_checks", ("DeepSpeed refuses it", "bf16_optimizer_states requires"),
+         ds={**zero(), "bf16": {"enabled": True, "bf16_optimizer_states": True}}),
     Case("stage_4", ("zero_optimization.stage", "found 4"), ds=zero(4)),
     Case("stage_null", ("zero_optimization.stage", "found None"), ds=zero(None)),
     Case("stage_text", ("zero_optimization.stage", "found 'two'"), ds=zero("two")),
@@ -214,9 +225,9 @@ DS_CONFIGS = [
     Case("enabled", ("bf16.enabled must be true, false",), ds={"bf16": {"enabled": "yes"}}),
     Case("fp16", ("fp16", "CPU"), ds={"fp16": {"enabled": True}}),
     Case("unfilled_auto", ("zero_optimization.sub_group_size", "write a value"), ds=zero(3, sub_group_size="auto")),
-    Case("scheduler", ("scheduler", "training.schedule"), ds={"scheduler": {}}),
-    Case("tensor_parallel", ("tensor_parallel", "not supported"), ds={"tensor_parallel": {"autotp_size": 2}}),
-    Case("removed", ("elastic", "DeepSpeed"), ds={"elasticity": {}}),
+    *(Case(name, (f"{name} is not supported: {reason}", "Remove it"), ds={name: {"enabled": True}})
+      for name, reason in NOT_SERVED.items()),
+    Case("empty_section", ("elasticity is not supported", "number of ranks"), ds={"elasticity": {}}),
     Case("bucket", ("zero_optimization.reduce_bucket_size", "-1"), ds=zero(reduce_bucket_size=-1)),
     Case("offload_device", ("zero_optimization.offload_param.device", "'gpu'"),
          ds=zero(3, offload_param={"device": "gpu"})),

@@ -99,6 +99,14 @@ def zero(stage: Any = 2, **fields: Any) -> dict[str, Any]:
     return {"zero_optimization": {"stage": stage, **fields}}
 
 
+def at(path: str, value: Any) -> dict[str, Any]:
+    """A ds_config that holds one value, where a dotted path says."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    found: dict[str, Any] = value
+    return found
+
+
 def adamw(**params: Any) -> dict[str, Any]:
     return {**zero(), "optimizer": {"type": "AdamW", "params": {"torch_adam": True, **params}}}
 

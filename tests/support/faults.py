@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -26,6 +28,7 @@ from sparsepo_dist.training.supervision.progress import Progress
 from sparsepo_dist.training.trainer import Trainer
 
 Fault = dict[str, Any]
+AT_THE_END = -1  # step of a fault after the last one
 ECHO = 1.2  # longer than what still counts as the same request to stop
 
 
@@ -109,12 +112,39 @@ def _before_the_engines(act: Callable[[], None]) -> Any:
     return _before(module, "build_trainer")(act)
 
 
+def _at_the_rename(name: str, *, after: bool) -> Callable[[Callable[..., None]], Any]:
+    """Of a folder that is written aside."""
+
+    @contextmanager
+    def place(act: Callable[..., None]) -> Iterator[None]:
+        rename = Path.rename
+
+        def wrapped(self: Path, target: Any) -> Path:
+            found = re.fullmatch(name, self.name)
+            step = int(found[1]) if found and found.groups() else AT_THE_END  # the working thread may be in a later one
+            if found and not after:
+                act(step)
+            renamed = rename(self, target)
+            if found and after:
+                act(step)
+            return renamed
+
+        with patch.object(Path, "rename", wrapped):
+            yield
+
+    return place
+
+
 PLACES: dict[str, Callable[[Any], Any]] = {
     "before the engines": _before_the_engines,
     "inside the forward": _inside_forward,
     "inside the optimizer": _before(torch.optim.AdamW, "step"),
     "between a checkpoint's files": _before(checkpointer, "save_file"),
     "while a checkpoint is synced": _in_the_background,
+    "before a checkpoint is renamed": _at_the_rename(r"\.writing-step-(\d+)", after=False),
+    "after a checkpoint is renamed": _at_the_rename(r"\.writing-step-(\d+)", after=True),
+    "before final/ is renamed": _at_the_rename(r"\.writing-final", after=False),
+    "after final/ is renamed": _at_the_rename(r"\.writing-final", after=True),
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,28 +25,65 @@ Json = Mapping[str, Any]
 _BATCH_SIZES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps")
 _MONITORS = ("tensorboard", "wandb", "csv_monitor", "comet")
 _SECTIONS = (
-    "zero_optimization", "optimizer", "bf16", "fp16", *_MONITORS, "activation_checkpointing", "aio", "amp",
-    "autotuning", "checkpoint", "comms_logger", "compile", "compression_training", "curriculum_learning",
-    "data_efficiency", "data_types", "datastates_ckpt", "eigenvalue", "elasticity", "flops_profiler", "hybrid_engine",
-    "nebula", "pipeline", "progressive_layer_drop", "sparse_attention", "tensor_parallel", "torch_autocast",
-    "weight_quantization",
+    "zero_optimization", "optimizer", "bf16", "fp16", *_MONITORS, "aio", "comms_logger", "compile",
+    "data_types", "flops_profiler",
 )  # fmt: skip
 _KNOWN = (
-    *_BATCH_SIZES, *_SECTIONS, "gradient_clipping", "scheduler", "communication_data_type", "dataloader_drop_last",
-    "disable_allgather", "disable_python_gc", "dump_state", "expert_parallel", "gradient_allreduce_op",
-    "gradient_predivide_factor", "legacy_fusion", "log_level", "managed_gradient_accumulation", "memory_breakdown",
-    "prescale_gradients",
-    "seq_parallel_communication_data_type", "sequence_parallel_size", "sparse_gradients", "steps_per_print", "timers",
-    "use_data_before_expert_parallelism", "vocabulary_size", "wall_clock_breakdown", "zero_allow_untested_optimizer",
-    "zero_force_ds_cpu_optimizer",
+    *_BATCH_SIZES, *_SECTIONS, "gradient_clipping", "communication_data_type", "dataloader_drop_last",
+    "disable_allgather", "disable_python_gc", "dump_state", "gradient_allreduce_op", "gradient_predivide_factor",
+    "legacy_fusion", "log_level", "managed_gradient_accumulation", "memory_breakdown", "prescale_gradients",
+    "seq_parallel_communication_data_type", "steps_per_print", "timers", "use_data_before_expert_parallelism",
+    "vocabulary_size", "wall_clock_breakdown", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer",
 )  # fmt: skip
-_NOT_SERVED = {
+_PRECISION = "the precision is the bf16 section's, or the recipe's (training.precision)"
+_ORDER = "which rows a step trains on is the recipe's (data, training.pairs_per_step)"
+_SHARDING = "is not supported; ZeRO stage 3 (zero_optimization) shards models"
+_WRITER = "how checkpoints are written is the trainer's (checkpoints.*)"
+NOT_SERVED = {
+    "activation_checkpointing": "it is model.activation_checkpointing; DeepSpeed's own acts on models written for it",
+    "amp": _PRECISION,
+    "autotuning": "it would end the run after a few steps, as if it were finished; `sparsepo plan` says what fits",
+    "checkpoint": _WRITER,
+    "compression_training": "compressed weights would be trained; training here has full ones",
+    "curriculum_learning": _ORDER,
+    "data_efficiency": _ORDER,
+    "datastates_ckpt": _WRITER,
+    "eigenvalue": "it is a part of quantised training, which is not supported; --model.adapter qlora is",
+    "elasticity": "the batch does not follow the number of ranks (training.pairs_per_step); --resume auto takes any",
+    "expert_parallel": f"expert parallelism {_SHARDING}",
+    "fp8": _PRECISION,
+    "hybrid_engine": "nothing is sampled while a run trains",
+    "nebula": _WRITER,
+    "pipeline": f"pipeline parallelism {_SHARDING}",
+    "progressive_layer_drop": "all layers are trained in every step",
+    "quantize_training": "quantised training is not supported; --model.adapter qlora is",
     "scheduler": "the schedule is the recipe's (training.schedule)",
-    "tensor_parallel": "tensor parallelism is not supported; ZeRO stage 3 (zero_optimization) shards models",
     "sequence_parallel_size": "sequence parallelism is not supported",
-    "pipeline": "pipeline parallelism is not supported; ZeRO stage 3 (zero_optimization) shards models",
-    "amp": "apex is not supported; use bf16",
+    "sparse_attention": "attention is the model's own, over blocks of the layout (data.layout)",
+    "sparse_gradients": "gradients of embeddings are dense",
+    "tensor_parallel": f"tensor parallelism {_SHARDING}",
+    "torch_autocast": _PRECISION,
+    "weight_quantization": "quantised training is not supported; --model.adapter qlora is",
 }
+"""What would change behind the trainer's back what is computed, or would do nothing: refused, unless it is off."""
+_ZERO = "zero_optimization."
+ONLY_VALUES = {
+    "bf16.check_grad_overflow": (True, "by it steps with NaN change nothing"),
+    "data_types.buffer_dtype": (None, _PRECISION),
+    "data_types.param_dtype": (None, _PRECISION),
+    "dataloader_drop_last": (False, _ORDER),
+    "gradient_allreduce_op": ("mean", "losses are scaled for the mean over ranks"),
+    "managed_gradient_accumulation": (True, "the last micro-batch of a step is told to DeepSpeed"),
+    _ZERO + "compute_grad_norm": (True, "metrics and clipping need the norm"),
+    _ZERO + "elastic_checkpoint": (False, "checkpoints go on on any number of ranks without it"),
+    _ZERO + "legacy_stage1": (False, "DeepSpeed has that no more"),
+    _ZERO + "load_from_fp32_weights": (True, "a run would not go on with the weights it had"),
+    _ZERO + "mics_shard_size": (-1, "parameters are sharded over all ranks"),
+    _ZERO + "round_robin_gradients": (False, "a checkpoint would go on wrongly on another number of ranks"),
+    _ZERO + "zenflow": (None, "every step updates all parameters"),
+    _ZERO + "zero_hpz_partition_size": (1, "DeepSpeed makes secondary shards for one model, and a run has several"),
+}
+"""Path -> the value that training, checkpoints and metrics are right with, and why."""
 _OWN_PARAMS = ("torch_adam", "adam_w_mode", "fp32_optimizer_states")
 # pydantic's model of a section -> the section
 _TITLES = {"DeepSpeedZeroConfig": "zero_optimization"}
@@ -53,18 +91,21 @@ _TITLES = {"DeepSpeedZeroConfig": "zero_optimization"}
 
 def check_fields(config: Json) -> None:
     """Raise ValueError for what a ds_config, as its file has it, may not hold: sections, types, values."""
-    for name in config:
-        if name in _NOT_SERVED:
-            raise ValueError(f"it has a {name}; {_NOT_SERVED[name]}. Remove it")
-        if name not in _KNOWN:
+    for name, value in config.items():
+        if name in NOT_SERVED:
+            if not _off(value):
+                raise ValueError(f'{name} is not supported: {NOT_SERVED[name]}. Remove it, or say "enabled": false')
+        elif name not in _KNOWN:
             hint = did_you_mean(name, _KNOWN) or "; DeepSpeed would ignore it: remove it"
             raise ValueError(f"there is no field {shortened(name)}{hint}")
+    _check_finite(config)
     for name in _SECTIONS:
         if name in config and not isinstance(config[name], Mapping):
             raise ValueError(f"{name} must be an object, {{...}}, found {_shown(config[name])}")
     for name in _BATCH_SIZES:
         _expect(config, name, _is_count, 'a whole number greater than 0, or "auto"')
     _expect(config, "gradient_clipping", _is_amount, 'a number of at least 0, or "auto"')
+    _expect(config, "gradient_predivide_factor", _is_factor, "a number greater than 0")
     for name in ("bf16", "fp16"):
         _expect(config.get(name, {}), "enabled", lambda value: isinstance(value, bool), 'true, false or "auto"', name)
     zero = config.get("zero_optimization", {})
@@ -73,6 +114,7 @@ def check_fields(config: Json) -> None:
     for name in ("offload_optimizer", "offload_param"):
         if not isinstance(zero.get(name), Mapping | None):
             raise ValueError(f"zero_optimization.{name} must be an object, {{...}}, found {_shown(zero[name])}")
+    _check_only_values(config)
     if "optimizer" in config:
         _check_optimizer(config["optimizer"], zero)
     elif _device(zero, "offload_optimizer") != "none" and config.get("zero_force_ds_cpu_optimizer", True):
@@ -110,6 +152,27 @@ def check_monitor_paths(config: Json) -> None:
             reason = unwritable(Path(str(path)))
             if reason is not None:
                 raise ValueError(f'{name}.output_path: {path} cannot be written: {reason}; "auto" is the run\'s folder')
+
+
+def _off(section: Any) -> bool:
+    return section is False or (isinstance(section, Mapping) and section.get("enabled") is False)
+
+
+def _check_finite(value: Any, place: str = "") -> None:
+    """JSON has no NaN; Python's reader does."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place} must be a finite number, found {value}")
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        _check_finite(part, f"{place}.{name}" if place else str(name))
+
+
+def _check_only_values(config: Json) -> None:
+    for path, (only, reason) in ONLY_VALUES.items():
+        section, _, name = path.rpartition(".")
+        values = config.get(section, {}) if section else config
+        if name in values and (type(values[name]), values[name]) != (type(only), only):
+            raise ValueError(f"{path} can only be {json.dumps(only)}: {reason}. Remove it")
 
 
 def _check_optimizer(section: Json, zero: Json) -> None:
@@ -172,6 +235,10 @@ def _is_count(value: Any) -> bool:
 
 def _is_amount(value: Any) -> bool:
     return type(value) in (int, float) and 0 <= value < math.inf
+
+
+def _is_factor(value: Any) -> bool:
+    return _is_amount(value) and value > 0
 
 
 def _is_two_numbers(value: Any) -> bool:

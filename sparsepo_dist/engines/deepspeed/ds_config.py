@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 from sparsepo_dist.engines.config import Placement
 from sparsepo_dist.engines.deepspeed.distributed import world_size
-from sparsepo_dist.engines.deepspeed.ds_checks import check_engine, check_fields, check_monitor_paths
+from sparsepo_dist.engines.deepspeed.ds_checks import NOT_SERVED, check_engine, check_fields, check_monitor_paths
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import leaves, parse_json, read_text
 
@@ -40,7 +41,7 @@ def load_ds_config(path: str) -> Json:
     try:
         config = parse_json(read_text(file, f"ds_config: {path}"))
     except ValueError as error:
-        raise UserError(f"ds_config: {path} is not JSON: {error}") from None
+        raise UserError(f"ds_config: {path} is not JSON: {error}{_about_comments(error)}") from None
     if not isinstance(config, dict):
         raise UserError(f"ds_config: {path} must hold a JSON object, found {type(config).__name__}")
     try:
@@ -117,7 +118,7 @@ def engine_config(
     Raises:
         UserError: an "auto" that nothing fills.
     """
-    filled = copy.deepcopy(config)
+    filled = {name: copy.deepcopy(value) for name, value in config.items() if name not in NOT_SERVED}
     for name in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
         filled.pop(name, None)
     filled.update(train_micro_batch_size_per_gpu=1, gradient_accumulation_steps=1)
@@ -181,6 +182,11 @@ def most_pairs_per_micro_batch(config: Json) -> int | None:
     """The ds_config's own limit of a micro-batch, in pairs, where it has one."""
     limit = config.get("train_micro_batch_size_per_gpu")
     return None if limit in (None, "auto") else int(limit)
+
+
+def _about_comments(error: ValueError) -> str:
+    rest = error.doc[error.pos :].lstrip() if isinstance(error, json.JSONDecodeError) else ""
+    return "; comments are not JSON, take them out" if rest.startswith(("//", "/*", "#")) else ""
 
 
 def _batch_size(config: Json) -> int | None:

@@ -64,8 +64,7 @@ def load_engine(engine: DeepSpeedEngine, folder: Path, *, universal: bool = Fals
     except (RuntimeError, KeyError, AssertionError, pickle.UnpicklingError) as error:
         if isinstance(error, RuntimeError) and lost_peer(error):
             raise
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise UserError(f"resume: {folder} does not fit this model or these ranks: {reason}") from None
+        raise UserError(f"resume: {folder} does not fit this model or these ranks: {why_unread(error)}") from None
     if path is None:
         raise UserError(f"resume: {folder} holds nothing that DeepSpeed could load")
     for group, kept in zip(_groups(engine), settings, strict=True):
@@ -88,6 +87,13 @@ def only_tensors() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def why_unread(error: Exception) -> str:
+    """In one line, why torch did not load a file. What torch says of code in one is how to run it all the same."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "a file in it is damaged, or holds more than tensors and numbers, which may be code and is not run"
+    return str(error).splitlines()[0] if str(error) else repr(error)
 
 
 @contextmanager

@@ -41,6 +41,14 @@ class CachedReadings(NamedTuple):
     site_types: list[str]
 
 
+class Form(NamedTuple):
+    """What rows of a field are, besides their bytes."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    """Without the first dimension."""
+
+
 class CacheWriter:
     """One rank's shards.
 
@@ -115,7 +123,9 @@ class ReferenceCache:
             self.readings = CachedReadings(**manifest["readings"])
             self.fields: list[str] = self.key["fields"]
             self._check_files(manifest["files"])
+            self._forms = _forms(self.key["dtype"], self.readings)
             index = load_file(folder / PAIRS)
+            _check_index(index["pairs"], index["checksums"], [self._forms[name] for name in self.fields])
             self._keys, self._places = index["pairs"][:, 0].contiguous(), index["pairs"][:, 1:].tolist()
             self._checksums = index["checksums"].tolist()
             known = manifest["format"]
@@ -142,11 +152,12 @@ class ReferenceCache:
         """
         try:
             tensors = load_file(self.folder / HEAD)
-        except (OSError, SafetensorError) as error:
+            found = Head(tensors["weight"], tensors.get("bias"))
+        except (OSError, SafetensorError, KeyError) as error:
             raise UserError(f"reference.cache: {self.folder / HEAD} cannot be read: {error}") from None
-        found = Head(tensors["weight"], tensors.get("bias"))
         sums = [checksum(part) for part in found if part is not None]
-        if sums != self.key["head"]:
+        form = Form(found.weight.dtype, tuple(found.weight.shape[1:]))
+        if sums != self.key.get("head") or form != self._forms["final_hidden"]:
             raise UserError(f"reference.cache: {self.folder / HEAD} has changed since it was written. {MAKE_ANEW}")
         return found
 
@@ -171,7 +182,8 @@ class ReferenceCache:
                 )
             for name, expected in zip(self.fields, self._checksums[place], strict=True):
                 values = self._read(_shard_name(part, shard), name, start, count)
-                if checksum(values) != expected:
+                form = Form(values.dtype, tuple(values.shape[1:]))
+                if form != self._forms[name] or checksum(values) != expected:
                     raise RankError(
                         f"reference.cache: {self.folder / _shard_name(part, shard)} has changed since it was written "
                         f"({name}, rows {start} to {start + count}). {MAKE_ANEW}"
@@ -200,6 +212,27 @@ class ReferenceCache:
                 raise ValueError(f"{name} is missing")
             if path.stat().st_size != size:
                 raise ValueError(f"{name} has {path.stat().st_size} bytes instead of {size}")
+
+
+def _forms(dtype: str, readings: CachedReadings) -> dict[str, Form]:
+    """Of each field. Raises ValueError or TypeError for what a manifest cannot say."""
+    layers, width = readings.layers, readings.width
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype not in kinds or type(layers) is not int or type(width) is not int:
+        raise ValueError(f"there are no rows of {dtype}, {layers} layers and width {width}")
+    number = Form(torch.float32, ())
+    rows, all_rows = Form(kinds[dtype], (width,)), Form(kinds[dtype], (layers, width))
+    return {"final_hidden": rows, "layer_hidden": all_rows, "logps": number, "mask": number}
+
+
+def _check_index(pairs: Tensor, checksums: Tensor, fields: Sequence[Form]) -> None:
+    """Raise ValueError unless there are pairs [P, 5] in the order of their keys, and checksums [P, fields]."""
+    count = len(pairs)
+    shapes = pairs.shape == (count, 5) and checksums.shape == (count, len(fields))
+    if not count or not shapes or pairs.dtype != torch.int64 or checksums.dtype != torch.int64:
+        raise ValueError(f"{PAIRS} does not hold what is stored of each pair")
+    if (pairs[1:, 0] <= pairs[:-1, 0]).any() or (pairs[:, 1:] < 0).any():
+        raise ValueError(f"{PAIRS} is not in order")
 
 
 def checksum(values: Tensor) -> int:

@@ -41,7 +41,8 @@ def parser() -> argparse.ArgumentParser:
     add("--tasks", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS), help="default: both")
     add("--backend", choices=["harness", "lm-eval", "vllm"], default="harness", help="BigCode's harness (the "
         "paper's), or lm-eval's tasks, whose prompts are others, on transformers or on vLLM")  # fmt: skip
-    add("--harness", type=Path, help="a checkout of bigcode-evaluation-harness (default: the installed one)")
+    add("--harness", type=Path, help="a checkout of bigcode-evaluation-harness (default: the installed one); "
+        "its code is run with your rights, outside the sandbox")  # fmt: skip
     add("--n_samples", type=int, default=100, help="programs a problem (100)")
     add("--temperature", type=float, default=0.6, help="0.6; 0 takes the likeliest token, for one sample")
     add("--top_p", type=float, default=0.95, help="nucleus sampling (0.95)")
@@ -108,6 +109,10 @@ def _generate(
             find_harness(options.harness), evaluated, generation, options.batch_size, mirror, programs.folder
         )
         origin = {"harness": str(backend.main), "harness_commit": backend.commit}
+        say(
+            f"{backend.main} samples the programs: code of that folder (commit {backend.commit or 'unknown'}), run "
+            "with your rights and outside the sandbox."
+        )
     else:
         backend = LmEval(evaluated, generation, options.batch_size, mirror)
     for task in options.tasks:

@@ -26,6 +26,7 @@ from sparsepo_dist.engines.deepspeed.persistence import TAG, load_engine, save_e
 from sparsepo_dist.engines.deepspeed.universal import Conversion
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.errors import RankError, RunError, UserError
+from sparsepo_dist.files import remove
 from sparsepo_dist.training.checkpoints import random_state
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import STATE, Checkpoint, CheckpointStore
@@ -163,7 +164,7 @@ class Checkpointer:
         whole = self.store.folder / f".writing-universal-{checkpoint.folder.name}"
         conversion = None
         if rank() == 0:
-            shutil.rmtree(whole, ignore_errors=True)
+            remove(whole)
             conversion = Conversion(checkpoint.folder, whole)
         # One short collective after the other: a single long one would time out, and would not see rank 0 die.
         while not agree_all(self._policy.device, conversion is None or conversion.done()):

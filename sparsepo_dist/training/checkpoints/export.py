@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from sparsepo_dist.engines.loading import load_config, load_tokenizer
 from sparsepo_dist.engines.saving import saved_names, write_model
 from sparsepo_dist.engines.structure import empty_model, quiet
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import unwritable
+from sparsepo_dist.files import remove, unwritable
 from sparsepo_dist.training.checkpoints.store import Checkpoint, open_checkpoint
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,7 +55,7 @@ def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_r
     weights = trained_weights(folder, saved_names(model), dtype)
     unfinished = output.with_name(f".writing-{output.name}")
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        remove(unfinished)
         with quiet():
             write_model(model, tokenizer, weights, unfinished)
         if output.is_dir():

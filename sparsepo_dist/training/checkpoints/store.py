@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import sha256
+from sparsepo_dist.files import remove, sha256
 
 COMPLETE, MANIFEST, STATE = "COMPLETE", "manifest.json", "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -72,7 +71,7 @@ class CheckpointStore:
         """An empty pending folder; what an interrupted writer left is removed. One process calls this."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob(".writing-*"):
-            shutil.rmtree(leftover)
+            remove(leftover)
         pending = self.pending(step)
         pending.mkdir()
         return pending
@@ -106,9 +105,7 @@ class CheckpointStore:
         _write_synced(pending / COMPLETE, sha256(pending / MANIFEST))
         for folder in (*(path for path in pending.rglob("*") if path.is_dir()), pending):
             sync_folder(folder)
-        if final.exists():
-            (final / COMPLETE).unlink(missing_ok=True)
-            shutil.rmtree(final)
+        _discard(final)
         pending.rename(final)
         sync_folder(self.folder)
         return Checkpoint(final, step)
@@ -139,12 +136,10 @@ class CheckpointStore:
         """Remove all but the newest `keep_last` checkpoints and the one of step `best`."""
         for checkpoint in self.complete()[keep_last:]:
             if checkpoint.step != best:
-                # First it stops being a checkpoint, then it goes: an interruption leaves no half one.
-                (checkpoint.folder / COMPLETE).unlink()
-                shutil.rmtree(checkpoint.folder)
+                _discard(checkpoint.folder)
         for folder in self.folder.iterdir():
             if _NAME.fullmatch(folder.name) and not (folder / COMPLETE).is_file():
-                shutil.rmtree(folder)
+                remove(folder)
 
 
 def open_checkpoint(folder: Path, *, field: str = "resume") -> Checkpoint:
@@ -166,6 +161,13 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _discard(folder: Path) -> None:
+    """First it stops being a checkpoint, then it goes: an interruption leaves no half one. Links are not followed."""
+    if not folder.is_symlink():
+        (folder / COMPLETE).unlink(missing_ok=True)
+    remove(folder)
 
 
 def _write_synced(path: Path, text: str) -> None:

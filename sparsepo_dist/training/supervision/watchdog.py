@@ -140,7 +140,7 @@ class Watchdog:
     def _last_words(self, own: Sign) -> None:
         """Where the store or the file system hangs as well."""
         if not self._spoken:
-            _say(describe_alone(own, self._seconds))
+            _say(describe_silence(rank(), own, self._seconds, os.environ))
         os._exit(RunError.exit_code)
 
     def _first_to_speak(self) -> bool:
@@ -182,25 +182,27 @@ def describe_hang(signs: Mapping[int, Sign], seconds: float, stale: float) -> st
     return f"{_nothing_moved(seconds)}: {'; '.join(lines)}{waiting}. All ranks end; {_LEFT}"
 
 
-def describe_alone(own: Sign, seconds: float) -> str:
-    """What a rank knows that cannot ask the others: where it waits for them, it is not what hangs."""
-    here = f"rank {rank()} on {socket.gethostname()}"
-    if own.waits:
-        what = f"{here} waits for other ranks in {own.work}, and {_meeting_point()} does not answer: one of the two "
-        what += "machines is cut off or has stopped"
-    else:
-        what = f"{here} hangs in {own.work}, at {own.place}; other ranks could not be asked"
-    return f"{_nothing_moved(seconds)}: {what}. This rank ends; {_LEFT}"
-
-
 def describe_joining(own: Sign, seconds: float) -> str:
     """Where a rank is that never met the others."""
     here = f"rank {rank()} of {world_size()} on {socket.gethostname()}"
     if not own.waits:
         return f"{_nothing_moved(seconds)}: {here} hangs in {own.work}, at {own.place}. This rank ends."
     return (
-        f"{_nothing_moved(seconds)}: {here} waits for the others at {_meeting_point()}. Are all of them started, with "
-        "one MASTER_ADDR, MASTER_PORT and WORLD_SIZE, and can they reach that machine? This rank ends."
+        f"{_nothing_moved(seconds)}: {here} waits for the others at {_meeting_point(os.environ)}. Are all of them "
+        "started, with one MASTER_ADDR, MASTER_PORT and WORLD_SIZE, and can they reach that machine? This rank ends."
+    )
+
+
+def describe_silence(number: int, own: Sign, seconds: float, environment: Mapping[str, str]) -> str:
+    """What a rank can say when nothing moved for `seconds` and the store of the ranks does not answer.
+
+    A store answers from a thread that needs no Python: who holds it is stopped, or cannot be reached.
+    """
+    holder = "torchrun" if environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else "rank 0"
+    return (
+        f"{_nothing_moved(seconds)}, and {holder} at {_meeting_point(environment)}, through which ranks speak, does "
+        "not answer: it was stopped, or its machine, this one or the network between them is gone. Rank "
+        f"{number} on {socket.gethostname()} was in {own.work}, at {own.place}. This rank ends; {_LEFT}"
     )
 
 
@@ -208,8 +210,8 @@ def _nothing_moved(seconds: float) -> str:
     return f"nothing moved for {seconds:.0f} s (training.hang_minutes)"
 
 
-def _meeting_point() -> str:
-    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+def _meeting_point(environment: Mapping[str, str]) -> str:
+    return f"{environment.get('MASTER_ADDR')}:{environment.get('MASTER_PORT')}"
 
 
 def _by(key: Callable[[int], str], numbers: Sequence[int]) -> dict[str, list[int]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sparsepo_dist.engines.reference import cache_files
 from sparsepo_dist.engines.reference.cache_files import CachedReadings, CacheWriter, ReferenceCache, finish_cache
@@ -94,6 +95,74 @@ def test_a_manifest_that_cannot_be_used(folder: Path, change: Any, words: str) -
     manifest.write_text(change(manifest.read_text()))
     with pytest.raises(UserError, match=words):
         ReferenceCache(folder)
+
+
+def swapped(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["pairs"] = tensors["pairs"].flip(0).contiguous()
+
+
+def without_columns(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["checksums"] = tensors["checksums"][:, :1].contiguous()
+
+
+def as_numbers(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["pairs"] = tensors["pairs"].double()
+
+
+def emptied(tensors: dict[str, torch.Tensor]) -> None:
+    tensors.update({name: values[:0] for name, values in tensors.items()})
+
+
+def from_nowhere(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["pairs"][:, 1:] = -1
+
+
+@pytest.mark.parametrize(
+    "tamper", [swapped, without_columns, as_numbers, emptied, from_nowhere, lambda tensors: tensors.pop("pairs")]
+)
+def test_an_index_that_was_tampered_with(folder: Path, tamper: Any) -> None:
+    index = load_file(folder / cache_files.PAIRS)
+    tamper(index)
+    save_file(index, folder / cache_files.PAIRS)
+    signed(folder, cache_files.PAIRS)
+    with pytest.raises(UserError, match="is damaged .*sparsepo cache"):
+        ReferenceCache(folder)
+
+
+def signed(folder: Path, name: str) -> None:
+    """The manifest says the size that the file has now."""
+    manifest = json.loads((folder / cache_files.MANIFEST).read_text())
+    manifest["files"][name] = (folder / name).stat().st_size
+    (folder / cache_files.MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("form", [torch.float16, torch.int16, "shape"])
+def test_the_same_bytes_as_another_kind_of_number(folder: Path, form: Any) -> None:
+    """Checksums are of bytes: bfloat16's read as float16 are other values."""
+    shard = "shard-00001-00000.safetensors"
+    rows = load_file(folder / shard)
+    hidden = rows["final_hidden"]
+    rows["final_hidden"] = hidden.view(1, 2, 3) if form == "shape" else hidden.view(form)
+    save_file(rows, folder / shard)
+    signed(folder, shard)
+    with pytest.raises(RankError, match=f"{shard} has changed since it was written"):
+        ReferenceCache(folder).rows(torch.tensor([11]), [COUNTS[11]])
+
+
+def test_a_head_that_was_tampered_with(folder: Path) -> None:
+    weight = torch.ones(4, 6, dtype=torch.bfloat16)
+    manifest = json.loads((folder / cache_files.MANIFEST).read_text())
+    manifest["key"]["head"] = [cache_files.checksum(weight)]
+    (folder / cache_files.MANIFEST).write_text(json.dumps(manifest))
+    save_file({"weight": weight}, folder / cache_files.HEAD)
+    assert torch.equal(ReferenceCache(folder).head().weight, weight)
+    for tensors in ({"weight": weight.view(torch.float16)}, {"weight": weight.view(6, 4)}, {"weight": weight + 1}):
+        save_file(tensors, folder / cache_files.HEAD)
+        with pytest.raises(UserError, match="has changed since it was written"):
+            ReferenceCache(folder).head()
+    save_file({"bias": weight}, folder / cache_files.HEAD)
+    with pytest.raises(UserError, match="cannot be read: 'weight'"):
+        ReferenceCache(folder).head()
 
 
 def test_an_unfinished_cache_is_none(folder: Path) -> None:

@@ -45,6 +45,7 @@ def out(tmp_path: Path) -> Path:
 
 def test_the_command_line_of_the_harness(options: list[str], harness: FakeHarness, said: list[str], out: Path) -> None:
     command.main(["generate", *options, "--limit", "5", "--seed", "3", "--dtype", "float16"], said.append)
+    assert f"{harness.folder / 'main.py'} samples the programs" in said[0] and "outside the sandbox" in said[0]
     (call,) = harness.calls
     assert call.pop("save_generations_path").startswith(str(out / "generations" / ".harness-humaneval-"))
     assert call == {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,11 +19,11 @@ from sparsepo_dist.errors import RunError, UserError
 from sparsepo_dist.evaluation.jobs.store import JobStore
 from sparsepo_dist.evaluation.jobs.table import collect
 from sparsepo_dist.evaluation.jobs.watch import watch
-from sparsepo_dist.files import sha256
 from sparsepo_dist.training.checkpoints.export import export_checkpoint
-from sparsepo_dist.training.checkpoints.store import COMPLETE, MANIFEST, STATE
+from sparsepo_dist.training.checkpoints.store import COMPLETE, STATE
 from tests.support.evaluation_jobs import Bench, until
 from tests.support.runs import ZERO, train_all
+from tests.support.tampering import resigned, trapped
 from tests.support.tiny import save_tiny_model, write_pairs
 
 pytestmark = pytest.mark.slow
@@ -211,10 +210,14 @@ def test_a_checkpoint_without_what_is_wanted(runs: dict[str, Path], tmp_path: Pa
         export_checkpoint(copy, tmp_path / "model")
 
 
-def resigned(folder: Path, name: str, text: str) -> None:
-    """Change a file of a checkpoint so that its checksums do not show it."""
-    (folder / name).write_text(text)
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest[name] = {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-    (folder / COMPLETE).write_text(sha256(folder / MANIFEST))
+@pytest.mark.parametrize(("name", "pattern"), [
+    ("zero0", "*model_states.pt"), ("zero2", "*0_mp_rank_00_optim_states.pt"), ("zero2", "*model_states.pt"),
+    ("zero3", "*1_mp_rank_00_optim_states.pt"), ("zero3", "*0_mp_rank_00_model_states.pt"),
+])  # fmt: skip
+def test_code_in_a_checkpoint_is_not_run(runs: dict[str, Path], tmp_path: Path, name: str, pattern: str) -> None:
+    copy, sprung = tmp_path / "run" / "checkpoints" / "step-00000002", tmp_path / "sprung"
+    shutil.copytree(checkpoint(runs[name], 2), copy)
+    trapped(copy, next((copy / "engine").glob(pattern)), sprung)
+    with pytest.raises(UserError, match="cannot be read: .* may be code and is not run"):
+        export_checkpoint(copy, tmp_path / "model")
+    assert not sprung.exists() and not (tmp_path / "model").exists()

@@ -13,10 +13,11 @@ import torch
 
 from sparsepo_dist.engines.deepspeed.persistence import only_tensors
 from sparsepo_dist.errors import RunError, UserError
-from sparsepo_dist.files import sha256
+from sparsepo_dist.files import remove, sha256
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer, _files_of_all
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import COMPLETE, MANIFEST, CheckpointStore, open_checkpoint
+from tests.support.tampering import Trap
 
 
 def write(store: CheckpointStore, step: int, *, publish: bool = True) -> Path:
@@ -101,6 +102,25 @@ def test_what_is_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000004"]
 
 
+def test_links_to_checkpoints_are_not_followed_when_they_go(tmp_path: Path) -> None:
+    """A checkpoint may be moved to another disk, and read through a link; it is not the run's to remove."""
+    away = write(CheckpointStore(tmp_path / "away"), 1)
+    store = CheckpointStore(tmp_path / "checkpoints")
+    store.folder.mkdir()
+    for name in (away.name, "step-00000000", ".writing-step-00000007"):
+        (store.folder / name).symlink_to(away if name == away.name else tmp_path / "away" / "nothing")
+    (store.folder / ".writing-step-00000008").symlink_to(away)
+    assert [checkpoint.damage() for checkpoint in store.complete()] == [None]
+    assert write(store, 1).is_dir() and not (store.folder / away.name).is_symlink()
+    remove(store.folder / away.name)
+    (store.folder / away.name).symlink_to(away)
+    for step in (2, 3):
+        write(store, step)
+    store.prune(keep_last=2, best=None)
+    assert sorted(path.name for path in store.folder.iterdir()) == ["step-00000002", "step-00000003"]
+    assert open_checkpoint(away).damage() is None
+
+
 def test_newer_checkpoints_are_kept_aside(tmp_path: Path) -> None:
     """After going on from an older one, what is written now must be the newest, and must not be pruned."""
     store = CheckpointStore(tmp_path)
@@ -145,16 +165,6 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(UserError, match="no complete checkpoint"):
             open_checkpoint(folder)
-
-
-class Trap:
-    """Runs code when it is unpickled."""
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (Path(self.where),))
-
-    def __init__(self, where: Path) -> None:
-        self.where = str(where)
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import socket
 
-from sparsepo_dist.training.supervision.watchdog import Sign, describe_hang
+from sparsepo_dist.training.supervision.watchdog import Sign, describe_hang, describe_silence
 
 WAITS = Sign(40, "step 5, backward", "c10d.py:1 (all_reduce)", True, 70.0, 1000.0)
 
@@ -42,3 +43,13 @@ def test_the_one_without_a_sign_of_life() -> None:
 def test_all_wait() -> None:
     told = describe()
     assert all(f"rank {number} hangs in step 5, backward" in told for number in range(4))
+
+
+def test_the_one_through_which_ranks_speak() -> None:
+    """It cannot be asked who hangs: it is the one."""
+    place = {"MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+    told = describe_silence(3, WAITS, 60, place)
+    assert "nothing moved for 60 s" in told and "rank 0 at node1:29500" in told and "does not answer" in told
+    assert f"Rank 3 on {socket.gethostname()} was in step 5, backward" in told and "hangs" not in told
+    place["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    assert "torchrun at node1:29500" in describe_silence(3, WAITS, 60, place)
