@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,8 @@ _MPI_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK")
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # of malloc.h
 _STALE_LOCK_SECONDS = 1800
 LEAST_TIMEOUT_MINUTES = 30
+
+T = TypeVar("T")
 
 
 def prepare_environment() -> None:
@@ -124,6 +127,23 @@ def barrier() -> None:
     """Wait for the other ranks, if there are any."""
     if world_size() > 1:
         dist.barrier()
+
+
+def of_all_ranks(own: T) -> list[T]:
+    """What each rank gives, in the order of ranks. Every rank must call this."""
+    if world_size() == 1 or not dist.is_initialized():
+        return [own]
+    found: list[T] = [own] * world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
+def of_rank_0(own: T) -> T:
+    """What rank 0 gives. Every rank must call this."""
+    told = [own]
+    if world_size() > 1 and dist.is_initialized():
+        dist.broadcast_object_list(told, src=0)
+    return told[0]
 
 
 def lost_peer(error: RuntimeError) -> bool:
