@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch.distributed as dist
 
 from sparsepo_dist.engines.deepspeed.distributed import local_rank, rank
-from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
+from sparsepo_dist.errors import FinishedError, RankError, RunError, StoppedError, UserError
 
 # Launchers end all ranks as soon as one is gone: the one that has something to say must not be among the late.
 SPEAKER_FIRST_SECONDS = 3
@@ -29,6 +29,8 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     code = 0
     try:
         action(*arguments)
+    except FinishedError as nothing_to_do:
+        say(str(nothing_to_do))
     except (UserError, RunError, StoppedError) as error:
         if local_rank() == 0 or isinstance(error, RankError):
             progress_bar_ends = "" if isinstance(error, UserError) else "\n"

@@ -55,7 +55,8 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
     _announce(inputs, pairs, key["fields"], folder, say, all_layers=all_layers)
     distributed.initialise(hang_minutes=config.training.hang_minutes)
     progress = Progress()
-    with failures_explained(progress, left="Nothing of the cache is used; write it again"):
+    progress.left = lambda: "Nothing of the cache is used; write it again"
+    with failures_explained(progress):
         progress.at("loading the reference")
         engine = build_reference(inputs, filled_config(inputs, folder))
         unfinished = folder.with_name(f".writing-{folder.name}")

@@ -47,7 +47,7 @@ class TrainingConfig:
     than so many in a run ends it."""
     hang_minutes: float = 15.0
     """A run in which nothing moves for so long is ended, with a message that says which rank hangs and where; 0: never.
-    It must be longer than writing a checkpoint or one micro-batch ever takes."""
+    It must be longer than writing a checkpoint, the model at the end, or one micro-batch ever takes."""
     seed: int = 0
     """Seed of the sample order, the initial values of masks and adapters, random masks and dropout; below 2**32."""
 

@@ -104,7 +104,7 @@ class Watchdog:
         with suppress(RuntimeError):
             if self._first_to_speak():
                 report = describe_hang(self._signs(own), self._seconds, 3 * self._pulse)
-                _say(f"{report} Stacks of every rank that can write them: {self._folder}")
+                _say(f"{report} {self._progress.left()}. Stacks of every rank that can write them: {self._folder}")
         self._spoken = True
         time.sleep(self._pulse)  # for the one that speaks: launchers end all ranks when one is gone
         with suppress(OSError), (self._folder / f"hang-rank-{rank()}.txt").open("w") as file:
@@ -147,10 +147,7 @@ def describe_hang(signs: Mapping[int, Sign], seconds: float, stale: float) -> st
         lines.append(f"rank {number} hangs in {sign.work}, at {sign.place}{mute}")
     others = _by(lambda number: signs[number].work, [number for number in sorted(signs) if number not in culprits])
     waiting = "".join(f"; waiting for it in {work}: {_ranks(numbers)}" for work, numbers in others.items())
-    return (
-        f"nothing moved for {seconds:.0f} s (training.hang_minutes): {'; '.join(lines)}{waiting}. All ranks end; "
-        "complete checkpoints are intact, go on with --resume auto."
-    )
+    return f"nothing moved for {seconds:.0f} s (training.hang_minutes): {'; '.join(lines)}{waiting}. All ranks end."
 
 
 def _by(key: Callable[[int], str], numbers: Sequence[int]) -> dict[str, list[int]]:
