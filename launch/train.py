@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparsepo_dist.commands.entry import guarded, say
 from sparsepo_dist.engines.deepspeed.distributed import rank
-from sparsepo_dist.report.build import build_report
+from sparsepo_dist.report.build import try_report
 from sparsepo_dist.runs.parsing import parse_train
 from sparsepo_dist.runs.run import run
 
@@ -14,9 +14,9 @@ from sparsepo_dist.runs.run import run
 def main() -> None:
     """One rank's part of the training."""
     folder = run(parse_train(default_recipe=Path(__file__).parent / "recipes" / "sentiment.yaml"))
-    if rank() == 0:
-        build_report(folder)
-    say(f"The run is in {folder}: final/ is the model, report/index.html shows what happened.")
+    say(f"The run is in {folder}: final/ is the model.")
+    if rank() == 0 and try_report(folder):
+        say(f"{folder}/report/index.html shows what happened.")
 
 
 if __name__ == "__main__":

@@ -33,6 +33,12 @@ class StoppedError(Exception):
         self.exit_code = 130 if by_hand else 75
 
 
+class FinishedError(Exception):
+    """A run that has nothing left to do: its message says so, and it ends as a run that was trained now."""
+
+    exit_code = 0
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean NAME?` with the nearest known name; nothing where none is near."""
     near = difflib.get_close_matches(name[:_MOST_CHARACTERS], list(known), n=1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +18,7 @@ import yaml
 from sparsepo_dist.errors import UserError, shortened
 
 _BLOCK = 1 << 22
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_text(file: Path, name: str, remedy: str = "") -> str:
@@ -129,6 +133,29 @@ def put_in_place(finished: Path, place: Path) -> None:
         place.rename(old)
     finished.rename(place)
     remove(old)
+
+
+def free_bytes(folder: Path) -> int:
+    """Free bytes on the disk that a folder is on, or will be. Raises OSError where it cannot be asked."""
+    return shutil.disk_usage(next(path for path in (folder, *folder.absolute().parents) if path.exists())).free
+
+
+def in_gib(size: float) -> str:
+    """A number of bytes as people read it."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{size / 2**20:.1f} MiB"
+
+
+def unwritten(error: Exception, folder: Path) -> str:
+    """`FOLDER: why it could not be written, and what to do`, from what a writer raised: OSError, or what libraries make
+    of one."""
+    reason = str(error).splitlines()[0] if str(error) else repr(error)
+    if not folder.is_dir():
+        return f"{folder}: {reason}: it is not there on {socket.gethostname()}; name a folder that all machines share"
+    told = re.search(r"os error (\d+)", reason)
+    number = int(told[1]) if told else getattr(error, "errno", None)
+    # torch's writer does not say why.
+    remedy = ": make room" if number is None or number in _FULL else ""
+    return f"{folder}: {reason} ({in_gib(free_bytes(folder))} free there){remedy}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

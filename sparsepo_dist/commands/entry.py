@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from sparsepo_dist.commands.speaking import speak
 from sparsepo_dist.engines.deepspeed.distributed import rank
-from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
+from sparsepo_dist.errors import FinishedError, RankError, RunError, StoppedError, UserError
 from sparsepo_dist.training.supervision.streams import keep_streams
 
 
@@ -29,6 +29,8 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     code = 0
     try:
         action(*arguments)
+    except FinishedError as nothing_to_do:
+        say(str(nothing_to_do))
     except (UserError, RunError, StoppedError) as error:
         progress_bar_ends = "" if isinstance(error, UserError) else "\n"
         kind = "stopped" if isinstance(error, StoppedError) else "error"

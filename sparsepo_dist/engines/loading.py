@@ -27,6 +27,8 @@ from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters.lora import keep_packed, quantisation
 from sparsepo_dist.engines.attention.choice import CPU, AttentionSetting, attention_implementation, tried_attention
 from sparsepo_dist.engines.config import AttentionName
+from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks
+from sparsepo_dist.engines.finite import not_finite
 from sparsepo_dist.errors import UserError, shortened
 
 # What transformers raises over files that are damaged, or hold what it did not expect.
@@ -101,7 +103,8 @@ def load_model(
     CPU where not given, is where it will run, which decides its attention; it is not put there.
 
     Raises:
-        UserError: tensors are missing, which transformers would draw at random; or `attention` cannot be.
+        UserError: tensors are missing, which transformers would draw at random, or not finite (on every rank); or
+            `attention` cannot be.
     """
     extra: dict[str, Any] = {"quantization_config": quantisation(dtype)} if quantised else {}
     setting = AttentionSetting(attention, device or CPU, dropout=not disable_dropout)
@@ -117,6 +120,7 @@ def load_model(
             **extra,
         )
     check_complete(path, found)
+    check_finite(path, model, dtype)
     keep_packed(model)
     if disable_dropout:
         _zero_dropout(model)
@@ -127,7 +131,7 @@ def load_generator(path: str, *, dtype: torch.dtype, field: str = "model.path") 
     """A causal language model as transformers has it, to sample from; `field` names it in messages.
 
     Raises:
-        UserError: it cannot be found, is no causal language model, or tensors are missing.
+        UserError: it cannot be found, is no causal language model, or tensors are missing or not finite.
     """
     try:
         # Unsaid, transformers asks at the terminal whether the model's own code may run.
@@ -137,6 +141,7 @@ def load_generator(path: str, *, dtype: torch.dtype, field: str = "model.path") 
     except _UNREADABLE as error:
         raise UserError(f"{field} {path}: no causal language model could be loaded: {_told(error)}") from None
     check_complete(path, found)
+    check_finite(path, model, dtype)
     return model
 
 
@@ -146,6 +151,21 @@ def check_complete(path: str, found: Mapping[str, Any]) -> None:
     if missing:
         raise UserError(
             f"the model folder {path} is incomplete: {len(missing)} tensors are missing, among them {min(missing)}"
+        )
+
+
+def check_finite(path: str, model: nn.Module, dtype: torch.dtype) -> None:
+    """Raise UserError if a weight is not finite as it was loaded, on any rank. Every rank must call this.
+
+    Frozen models are looked at as well: what they say would spoil every loss.
+    """
+    elsewhere = {name for names in of_all_ranks(not_finite(model.named_parameters())) for name in names}
+    odd = [name for name, _ in model.named_parameters() if name in elsewhere]
+    if odd:
+        more = f", and so do {len(odd) - 1} more tensors" if len(odd) > 1 else ""
+        raise UserError(
+            f"the model {path}: {odd[0]} holds NaN or Inf in {str(dtype).removeprefix('torch.')}{more}; such a model "
+            "cannot be computed with. Use an earlier checkpoint of it, or fetch it again"
         )
 
 

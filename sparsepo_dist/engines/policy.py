@@ -16,6 +16,7 @@ from sparsepo_dist.engines.adapters.lora import as_reference
 from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
+from sparsepo_dist.engines.finite import not_finite
 from sparsepo_dist.engines.head import HeadStats
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
 from sparsepo_dist.objectives import Requirements
@@ -156,8 +157,7 @@ class PolicyEngine:
 
     def finite(self) -> bool:
         """Whether all that this rank holds of the trained parameters is finite."""
-        trained = (p for p in self.module.parameters() if p.requires_grad)
-        return all(bool(getattr(p, "ds_tensor", p).isfinite().all()) for p in trained)
+        return not not_finite((name, p) for name, p in self.module.named_parameters() if p.requires_grad)
 
     def settle(self) -> None:
         """Finish prefetches that ZeRO-3 has under way; parameters cannot be gathered by hand before."""

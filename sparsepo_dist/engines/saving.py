@@ -6,15 +6,17 @@ from pathlib import Path
 
 import deepspeed
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsepo_dist.engines.adapters.files import save_adapter
 from sparsepo_dist.engines.adapters.lora import POLICY, has_adapters
-from sparsepo_dist.engines.deepspeed.distributed import rank
+from sparsepo_dist.engines.deepspeed.distributed import of_rank_0, rank
 from sparsepo_dist.engines.policy import PolicyEngine
-from sparsepo_dist.files import put_in_place, remove
+from sparsepo_dist.errors import RunError
+from sparsepo_dist.files import free_bytes, in_gib, put_in_place, remove, unwritten
 
 MASKS = "masks.safetensors"
 
@@ -63,22 +65,61 @@ def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder:
 
     Frozen weights under an adapter are not written: `sparsepo merge` puts both together. Learned masks are used in
     training only: the model in the folder generates without them.
+
+    Raises:
+        RunError: it cannot be written (on every rank); nothing is left of it.
     """
     module = policy.module
     policy.settle()
-    finished, folder = folder, folder.with_name(f".writing-{folder.name}")
-    if rank() == 0:
-        remove(folder)
     state = gathered_state(module.model, trained_only=has_adapters(module.model))
-    if rank() == 0:
-        write_model(module.model, tokenizer, state, folder)
-    del state
+    masks: dict[str, Tensor] = {}
     if module.masker is not None and module.masker.heads is not None:
         masks = gathered_state(module.masker.heads)
-        if rank() == 0:
-            save_file(masks, folder / MASKS, metadata={"format": "pt"})
-    if rank() == 0:
-        put_in_place(folder, finished)
+    failure = _write_final(policy, tokenizer, state, masks, folder) if rank() == 0 else None
+    failure = of_rank_0(failure)
+    if failure is not None:
+        raise RunError(f"the model could not be saved to {failure}")
+
+
+def _write_final(
+    policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, state: dict[str, Tensor], masks: dict[str, Tensor],
+    folder: Path,
+) -> str | None:  # fmt: skip
+    """On rank 0: why it could not be written."""
+    unfinished = folder.with_name(f".writing-{folder.name}")
+    remove(unfinished)
+    needed, free = final_bytes(policy), free_bytes(folder)
+    if needed > free:
+        return f"{folder}: it takes about {in_gib(needed)}, {in_gib(free)} are free there: make room"
+    try:
+        write_model(policy.module.model, tokenizer, state, unfinished)
+        if masks:
+            save_file(masks, unfinished / MASKS, metadata={"format": "pt"})
+        put_in_place(unfinished, folder)
+    except (OSError, SafetensorError) as error:
+        remove(unfinished)
+        return unwritten(error, folder.parent)
+    return None
+
+
+def final_bytes(policy: PolicyEngine) -> int:
+    """About what `save_final` writes: weights, without what is little beside them."""
+    model, masker = policy.module.model, policy.module.masker
+    named = [p for p in model.parameters() if p.requires_grad or not has_adapters(model)]
+    return sum(_numbers(p) * p.element_size() for p in (*named, *(() if masker is None else masker.parameters())))
+
+
+def checkpoint_bytes(policy: PolicyEngine) -> int:
+    """About what a checkpoint takes: of every trained number Adam's two moments, its float32 master, and the number
+    itself, but under ZeRO-3 and where it is its own master."""
+    trained = [p for p in policy.module.parameters() if p.requires_grad]
+    once = {3: True, 0: trained[0].element_size() == 4}.get(policy.zero_stage, False)
+    return sum(_numbers(p) * (12 if once else 12 + p.element_size()) for p in trained)
+
+
+def _numbers(parameter: nn.Parameter) -> int:
+    """Of the whole parameter, whatever of it is here."""
+    return int(getattr(parameter, "ds_numel", parameter.numel()))
 
 
 def _persistent_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:

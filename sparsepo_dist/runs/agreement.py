@@ -15,7 +15,7 @@ from sparsepo_dist.engines.identity import model_fingerprint, tokenizer_fingerpr
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import leaves
 from sparsepo_dist.runs.inputs import Inputs
-from sparsepo_dist.training.supervision.failures import INTACT, failures_explained
+from sparsepo_dist.training.supervision.failures import failures_explained
 from sparsepo_dist.training.supervision.progress import Progress
 from sparsepo_dist.training.supervision.watchdog import Watchdog
 
@@ -30,7 +30,7 @@ _MOST_NAMED = 8
 
 
 @contextmanager
-def joined(inputs: Inputs, described: Mapping[str, Any], progress: Progress, left: str = INTACT) -> Iterator[Watchdog]:
+def joined(inputs: Inputs, described: Mapping[str, Any], progress: Progress) -> Iterator[Watchdog]:
     """Join the other ranks and hold this one's run against theirs; open, a watchdog sees to it that the work moves.
 
     Every rank must call this.
@@ -38,14 +38,13 @@ def joined(inputs: Inputs, described: Mapping[str, Any], progress: Progress, lef
     Args:
         described: the run's identity, as a checkpoint would have it.
         progress: what the watchdog looks at.
-        left: a sentence on what there is to go on with, for messages.
 
     Raises:
         UserError: ranks disagree.
         RankError: another rank is lost, or a file cannot be read or written, while this is open.
     """
     minutes = inputs.config.training.hang_minutes
-    with failures_explained(progress, left), Watchdog(progress, 60 * minutes) as watchdog:
+    with failures_explained(progress), Watchdog(progress, 60 * minutes) as watchdog:
         progress.at("joining the other ranks")
         distributed.initialise(hang_minutes=minutes)
         watchdog.joined()
@@ -63,7 +62,7 @@ def check_agreement(inputs: Inputs, described: Mapping[str, Any]) -> None:
     Raises:
         UserError: on every rank: each field that differs, with its values, ranks and hosts.
     """
-    told = distributed.gather(facts(inputs, described))
+    told = distributed.of_all_ranks(facts(inputs, described))
     names = list(dict.fromkeys(name for one in told for name in one))
     differing = [text for name in names if (text := _difference(name, [one.get(name) for one in told])) is not None]
     if differing:

@@ -56,7 +56,8 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
     key = reference_key(inputs.config, needs, inputs.mask_kind, inputs.dtype)
     _announce(inputs, pairs, key["fields"], folder, say, all_layers=all_layers)
     progress = Progress()
-    with joined(inputs, identity(inputs, folder), progress, "Nothing of the cache is used; write it again"):
+    progress.left = lambda: "Nothing of the cache is used; write it again"
+    with joined(inputs, identity(inputs, folder), progress):
         progress.at("loading the reference")
         engine = build_reference(inputs, filled_config(inputs, folder))
         unfinished = folder.with_name(f".writing-{folder.name}")

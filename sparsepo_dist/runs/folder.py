@@ -7,9 +7,11 @@ import logging
 import os
 import socket
 import time
+import uuid
 from pathlib import Path
 from typing import IO
 
+from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import remove, unwritable
 from sparsepo_dist.runs.config import RunConfig
@@ -17,14 +19,17 @@ from sparsepo_dist.training.checkpoints.store import open_checkpoint
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, FINAL = "checkpoints", "final"
 LOCK = ".lock"
 # All that a run writes; nothing else is ever removed.
 WRITTEN = (
-    "config.yaml", "metrics.jsonl", "tokens.jsonl", "evaluation.json", CHECKPOINTS, "final", "report", "monitor",
+    "config.yaml", "metrics.jsonl", "tokens.jsonl", "evaluation.json", CHECKPOINTS, FINAL, "report", "monitor",
 )  # fmt: skip
 # File servers hold the locks of a machine that has died for as long as its lease.
 PATIENCE_SECONDS = 120
+# NFS asks again after at most a minute what is in a folder.
+SHARED_SECONDS, _LOOK_SECONDS = 65.0, 0.2
+_TOKEN = ".seen-by-all-"
 STACKS = "hang-rank-*.txt"
 
 
@@ -87,8 +92,52 @@ def _no_link(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
+def check_shared(folder: Path) -> None:
+    """Whether a folder that rank 0 has made is one and the same for all ranks; every rank must call this.
+
+    Raises:
+        UserError: it is not (on every rank); the machines that do not see it are named.
+    """
+    if distributed.world_size() == 1:
+        return
+    name = distributed.of_rank_0(f"{_TOKEN}{uuid.uuid4().hex}")
+    if distributed.rank() == 0:
+        (folder / name).touch()
+    distributed.barrier()
+    found = distributed.of_all_ranks((_appears(folder, name), socket.gethostname(), str(folder.absolute())))
+    if distributed.rank() == 0:
+        (folder / name).unlink()
+    blind = [(number, f"{host} ({path})") for number, (seen, host, path) in enumerate(found) if not seen]
+    if blind:
+        ranks = ", ".join(str(number) for number, _ in blind[:8]) + (", ..." if len(blind) > 8 else "")
+        raise UserError(
+            f"output_dir: {folder} is not one folder for all ranks: what rank 0 wrote to it on {found[0][1]} "
+            f"({found[0][2]}) is not seen on {', '.join(dict.fromkeys(where for _, where in blind))}, where "
+            f"rank{'s' if len(blind) > 1 else ''} {ranks} should write too. Name a folder, by its whole path, on a "
+            "file system that all machines share"
+        )
+
+
+def _appears(folder: Path, name: str) -> bool:
+    """Whether a file is in a folder, now or within `SHARED_SECONDS`."""
+    until = time.monotonic() + SHARED_SECONDS
+    while not _lists(folder, name):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
+
+
+def _lists(folder: Path, name: str) -> bool:
+    """Network file systems remember for a while that a name was not there; a list they ask for again."""
+    try:
+        return any(path.name == name for path in folder.iterdir())
+    except OSError:  # not there yet, or never
+        return False
+
+
 def _occupied(folder: Path) -> bool:
-    return any(path.name != LOCK for path in folder.iterdir())
+    return any(path.name != LOCK and not path.name.startswith(_TOKEN) for path in folder.iterdir())
 
 
 def _hold(lock: IO[str], folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import logging
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,17 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.engines.deepspeed.distributed import rank, world_size
+from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks, of_rank_0, rank, world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.runs.folder import CHECKPOINTS, run_folder
+from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.runs.folder import CHECKPOINTS, FINAL, run_folder
 from sparsepo_dist.runs.inputs import Inputs
 from sparsepo_dist.training.checkpoints.store import Checkpoint, CheckpointStore, open_checkpoint
+from sparsepo_dist.training.config import TrainingConfig
 
 log = logging.getLogger(__name__)
+
+VERSION = importlib.metadata.version("sparsepo_dist")
 
 # What changes how a run is computed or watched, not what it computes.
 MAY_DIFFER = (
@@ -47,6 +51,7 @@ def resolved(inputs: Inputs, folder: Path) -> dict[str, Any]:
 def identity(inputs: Inputs, folder: Path) -> dict[str, Any]:
     """What a checkpoint says of the run it belongs to."""
     return {
+        "version": VERSION,
         "config": resolved(inputs, folder),
         "zero_stage": zero_stage(inputs.ds_config),
         "data": {"train": fingerprint(inputs.train), "heldout": fingerprint(inputs.heldout)},
@@ -76,9 +81,8 @@ def find_checkpoint(resume: str | None, folder: Path) -> Checkpoint | None:
     """
     if resume is None:
         return None
-    candidates = (
-        _same_on_all(CheckpointStore(folder).complete()) if resume == "auto" else [open_checkpoint(Path(resume))]
-    )
+    # Rank 0's view: shared file systems show a fresh folder to some machines later than to others.
+    candidates = of_rank_0(CheckpointStore(folder).complete()) if resume == "auto" else [open_checkpoint(Path(resume))]
     for checkpoint in candidates:
         damage = _damage_on_any_rank(checkpoint)
         if damage is None:
@@ -92,27 +96,37 @@ def find_checkpoint(resume: str | None, folder: Path) -> Checkpoint | None:
     return None
 
 
+def same_run(inputs: Inputs, folder: Path, described: Mapping[str, Any]) -> Checkpoint | None:
+    """As `find_checkpoint` for a run's folder, once it is held against `described`, the run's identity now.
+
+    Raises:
+        UserError: as there, and as in `check_same_run`.
+    """
+    config = inputs.config
+    checkpoint = find_checkpoint(config.resume, folder / CHECKPOINTS)
+    if checkpoint is None:
+        return None
+    check_same_run(checkpoint, described, changed_data=config.resume_changed_data)
+    there = checkpoint.state().get("version")
+    if there != described["version"] and rank() == 0:
+        log.warning("going on from %s, written by %s; this is %s", checkpoint.folder, _named(there), _named(VERSION))
+    return checkpoint
+
+
 def retire_newer(folder: Path, checkpoint: Checkpoint | None) -> None:
-    """On rank 0, take the checkpoints out of the way that are newer than the one the run goes on from."""
+    """On rank 0, take out of the way what is newer in a run's folder than the checkpoint that it goes on from: other
+    checkpoints, and the model that it ended with before, which would make it a finished run."""
     if rank() == 0:
-        for path in CheckpointStore(folder).retire_after(-1 if checkpoint is None else checkpoint.step):
+        store = CheckpointStore(folder / CHECKPOINTS)
+        retired = store.retire_after(-1 if checkpoint is None else checkpoint.step)
+        if (folder / FINAL).is_dir():
+            retired.append(store.retire(folder / FINAL))
+        for path in retired:
             log.warning("kept aside, and used no more: %s", path)
 
 
-def _same_on_all(candidates: list[Checkpoint]) -> list[Checkpoint]:
-    """Rank 0's view: shared file systems show a fresh folder to some machines later than to others."""
-    told = [candidates]
-    if world_size() > 1:
-        dist.broadcast_object_list(told, src=0)
-    return told[0]
-
-
 def _damage_on_any_rank(checkpoint: Checkpoint) -> str | None:
-    own = checkpoint.damage(rank(), world_size())
-    found = [own]
-    if world_size() > 1:
-        found = [None] * world_size()
-        dist.all_gather_object(found, own)
+    found = of_all_ranks(checkpoint.damage(rank(), world_size()))
     return next((damage for damage in found if damage is not None), None)
 
 
@@ -142,27 +156,31 @@ def check_newest(inputs: Inputs) -> dict[str, Any] | None:
         state = newest[0].state()
     except (OSError, ValueError):
         return now
-    if isinstance(state, dict) and now.keys() <= state.keys():
+    if isinstance(state, dict) and now.keys() - {"version"} <= state.keys():
         check_same_run(newest[0], now, changed_data=config.resume_changed_data)
     return now
 
 
 def check_same_run(checkpoint: Checkpoint, now: Mapping[str, Any], *, changed_data: bool) -> None:
-    """Refuse to go on with another configuration, or with data that has changed.
+    """Refuse to go on with another configuration, with data that has changed, or from another major version.
+
+    A field that the checkpoint's version did not have is its default there.
 
     Raises:
         UserError: every field that differs is named, with both values.
     """
     state = checkpoint.state()
-    differing = [
-        f"{name} is {_at(now['config'], name)!r} now and {_at(state['config'], name)!r} there"
-        for name in _leaves(now["config"])
-        if _at(now["config"], name) != _at(state["config"], name) and not _may_differ(name)
-    ]
+    version = state.get("version")
+    if version is not None and _major(version) != _major(VERSION):
+        raise UserError(
+            f"resume: {checkpoint.folder} was written by {_named(version)}, this is {_named(VERSION)}: checkpoints of "
+            f"another major version are not read; install sparsepo_dist {_major(version)}, or start a new run"
+        )
+    differing = [*_differences(now["config"], state["config"]), *_unknown(now["config"], state["config"])]
     if differing:
         raise UserError(
-            f"resume: {checkpoint.folder} belongs to another configuration: {'; '.join(differing)}. Use the run's own "
-            "config.yaml as --recipe, or start a new run"
+            f"resume: {checkpoint.folder} belongs to another configuration: {'; '.join(differing)}. It was written by "
+            f"{_named(version)}. Use the run's own config.yaml as --recipe, or start a new run"
         )
     if state["zero_stage"] != now["zero_stage"]:
         raise UserError(
@@ -177,6 +195,33 @@ def check_same_run(checkpoint: Checkpoint, now: Mapping[str, Any], *, changed_da
             )
 
 
+def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
+    defaults = dataclasses.asdict(RunConfig())
+    defaults["training"] |= {name.removeprefix("training."): value for name, value in TrainingConfig.DEFAULTS.items()}
+    for name in _leaves(now):
+        value, before = _at(now, name), _at(there, name)
+        remark = ""
+        if before is _MISSING:
+            before, remark = _at(defaults, name), ", the default of what that version did not have"
+        if value != before and not _may_differ(name):
+            yield f"{name} is {value!r} now and {before!r} there{remark}"
+
+
+def _unknown(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
+    """Fields of another version may have changed what was computed."""
+    for name in _leaves(there):
+        if _at(now, name) is _MISSING and not _may_differ(name):
+            yield f"{name} is {_at(there, name)!r} there, which {_named(VERSION)} does not know"
+
+
+def _named(version: object) -> str:
+    return f"sparsepo_dist {version}" if version is not None else "a sparsepo_dist that did not note its version"
+
+
+def _major(version: object) -> str:
+    return str(version).partition(".")[0]
+
+
 def _may_differ(name: str) -> bool:
     return any(name.startswith(part) if part.endswith(".") else name == part for part in MAY_DIFFER)
 
@@ -189,10 +234,13 @@ def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}"
 
 
+_MISSING = object()
+
+
 def _at(config: Mapping[str, Any], path: str) -> Any:
     value: Any = config
     for name in path.split("."):
         if not isinstance(value, Mapping) or name not in value:
-            return None
+            return _MISSING
         value = value[name]
     return list(value) if isinstance(value, tuple) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,10 +16,12 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.runs.agreement import joined
 from sparsepo_dist.runs.assembly import build_trainer
 from sparsepo_dist.runs.config import RunConfig
-from sparsepo_dist.runs.folder import CHECKPOINTS, check_output_dir, claim, run_folder
+from sparsepo_dist.runs.finishing import check_room, check_unfinished
+from sparsepo_dist.runs.folder import CHECKPOINTS, FINAL, check_output_dir, check_shared, claim, run_folder
 from sparsepo_dist.runs.inputs import Inputs, load_inputs
-from sparsepo_dist.runs.resumption import check_newest, check_same_run, find_checkpoint, identity, retire_newer
+from sparsepo_dist.runs.resumption import check_newest, identity, retire_newer, same_run
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer
+from sparsepo_dist.training.checkpoints.store import CheckpointStore
 from sparsepo_dist.training.loop import TrainingLoop
 from sparsepo_dist.training.supervision.control import StopRequest
 from sparsepo_dist.training.supervision.progress import Progress
@@ -32,6 +35,7 @@ def run(config: RunConfig) -> Path:
 
     Raises:
         UserError: anything the user can mend, raised on every rank before the first collective.
+        FinishedError: it has been finished before.
         StoppedError: a signal asked to stop, and a checkpoint is complete.
         RunError: the run cannot go on.
     """
@@ -45,8 +49,10 @@ def run(config: RunConfig) -> Path:
         described = check_newest(inputs) or identity(inputs, run_folder(config))
         progress = Progress()
         with joined(inputs, described, progress) as watchdog:
+            check_unfinished(config)
             folder, lock = open_run(config)
             watchdog.folder, described["config"]["output_dir"] = folder, str(folder)
+            progress.left = CheckpointStore(folder / CHECKPOINTS).left
             try:
                 _train(inputs, folder, described, progress, stop)
             finally:
@@ -57,18 +63,18 @@ def run(config: RunConfig) -> Path:
 
 def _train(inputs: Inputs, folder: Path, described: dict[str, Any], progress: Progress, stop: StopRequest) -> None:
     config = inputs.config
+    progress.at("checking that all ranks share the folder")
+    check_shared(folder)
     progress.at("checking the checkpoints")
-    checkpoint = find_checkpoint(config.resume, folder / CHECKPOINTS)
-    if checkpoint is not None:
-        check_same_run(checkpoint, described, changed_data=config.resume_changed_data)
+    checkpoint = same_run(inputs, folder, described)
     trainer = build_trainer(inputs, folder, progress)
-    retire_newer(folder / CHECKPOINTS, checkpoint)
+    checkpointer = Checkpointer(trainer.policy, folder / CHECKPOINTS, config.checkpoints)
+    check_room(trainer, checkpointer, 0 if checkpoint is None else checkpoint.step)
+    retire_newer(folder, checkpoint)
     if checkpoint is None:
         write_config(described["config"], folder)
-    checkpointer = Checkpointer(trainer.policy, folder / CHECKPOINTS, config.checkpoints)
-    TrainingLoop(trainer, checkpointer, described, stop).run(checkpoint)
-    progress.at("saving the model")
-    save_final(trainer.policy, inputs.tokenizer, folder / "final")
+    save = partial(save_final, trainer.policy, inputs.tokenizer, folder / FINAL)
+    TrainingLoop(trainer, checkpointer, described, save, stop).run(checkpoint)
     progress.at("looking at single tokens")
     shown = (inputs.heldout or inputs.train)[:SHOWN_PAIRS]
     beta = config.objective.beta

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tqdm import tqdm
@@ -29,16 +29,19 @@ class TrainingLoop:
 
     Args:
         identity: what a checkpoint says of the run it belongs to, for whoever resumes from it.
+        save: writes the model that the run is for; a RunError where it cannot, on every rank.
         stop: hears signals, if someone has opened it.
     """
 
     trainer: Trainer
     checkpointer: Checkpointer
     identity: Mapping[str, Any]
+    save: Callable[[], None]
     stop: StopRequest = dataclasses.field(default_factory=StopRequest)
 
     def __post_init__(self) -> None:
         self._skipped = 0
+        self._updates = 0
 
     def run(self, checkpoint: Checkpoint | None = None) -> None:
         """Go on from a checkpoint, or start.
@@ -54,6 +57,7 @@ class TrainingLoop:
             state = self.checkpointer.load(checkpoint)
             trainer.restore(state["trainer"])
             first, written, self._skipped = state["step"], state["metrics_bytes"], state["skipped_steps"]
+            self._updates = state.get("updates", first - self._skipped)
         with (
             self.stop.finishing(),
             MetricsWriter(trainer.run / "metrics.jsonl", trainer.policy.engine.monitor, written) as writer,
@@ -71,10 +75,41 @@ class TrainingLoop:
                 bar.update()
                 if result.skipped:
                     self._count_skipped(step + 1, result)
+                else:
+                    self._updates += 1
                 best = self._due(step + 1) and self._evaluate(writer, step + 1)
                 self._between_steps(step + 1, writer, best=best)
             self.checkpointer.finish()
             self.checkpointer.require_finite(trainer.total_steps)
+            self._require_updates()
+            self._save(writer)
+
+    def _require_updates(self) -> None:
+        if not self._updates:
+            raise RunError(
+                f"all {self.trainer.total_steps} steps were skipped: the model is what it was, and is not saved. Mend "
+                "or drop the rows that were named, lower training.learning_rate, or see docs/troubleshooting.md"
+            )
+
+    def _save(self, writer: MetricsWriter) -> None:
+        """The model; where it cannot be saved a checkpoint of the last step, so that only saving is left to do.
+
+        Raises:
+            RunError: it cannot be saved.
+        """
+        trainer, checkpointer, step = self.trainer, self.checkpointer, self.trainer.total_steps
+        trainer.progress.at("saving the model")
+        try:
+            self.save()
+        except RunError as error:
+            trainer.progress.at("writing a checkpoint instead")
+            try:
+                if checkpointer.newest != step:
+                    checkpointer.save(step, self._state(writer))
+                    checkpointer.finish()
+            except RunError as another:
+                raise type(another)(f"{error}; {another}") from None
+            raise RunError(f"{error}. {checkpointer.store.left()}, which only saves the model") from None
 
     def _between_steps(self, step: int, writer: MetricsWriter, *, best: bool) -> None:
         checkpointer, progress = self.checkpointer, self.trainer.progress
@@ -110,7 +145,7 @@ class TrainingLoop:
             raise RunError(
                 f"{sentence}. That is one more than the {most} steps that training.max_skipped_steps allows. No "
                 "checkpoint holds any of it. Mend or drop those rows, lower training.learning_rate, or see "
-                "docs/troubleshooting.md; --resume auto goes on from the last checkpoint"
+                f"docs/troubleshooting.md. {self.checkpointer.store.left()}"
             )
         if rank() == 0:
             log.warning("%s (%d of at most %d skipped steps)", sentence, self._skipped, most)
@@ -122,6 +157,7 @@ class TrainingLoop:
             "total_steps": self.trainer.total_steps,
             "metrics_bytes": writer.synced_bytes(),
             "skipped_steps": self._skipped,
+            "updates": self._updates,
             "trainer": self.trainer.state(),
         }
 

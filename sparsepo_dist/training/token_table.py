@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.training.trainer import Trainer
 
+log = logging.getLogger(__name__)
+
 DECIMALS = 6
 
 
@@ -26,7 +30,7 @@ def write_token_table(
 ) -> None:  # fmt: skip
     """One row per response of `pairs`: tokens, reward (beta m_u rho), KL and log-ratio in nats, both masks.
 
-    All ranks call it; rank 0 writes.
+    All ranks call it; rank 0 writes. The model is saved by then: a disk without room for the table is only warned of.
     """
     trainer.policy.train(False)
     device = trainer.train_batches.device
@@ -47,7 +51,12 @@ def write_token_table(
                 }
             )
     if rank() == 0 and rows:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        try:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        except OSError as error:
+            log.warning("the report will show no tokens: %s cannot be written: %s", path, error.strerror)
+            with contextlib.suppress(OSError):  # half of it would spoil the report
+                path.unlink(missing_ok=True)
 
 
 def _columns(stats: TokenStats, masks: TokenMasks | None, members: Tensor, beta: float) -> dict[str, list[float]]:

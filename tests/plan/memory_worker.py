@@ -45,7 +45,8 @@ def main() -> None:
     folder, _ = open_run(inputs.config)
     before = resident("VmRSS")
     trainer = build_trainer(inputs, folder)
-    TrainingLoop(trainer, Checkpointer(trainer.policy, folder / "checkpoints", inputs.config.checkpoints), {}).run()
+    checkpointer = Checkpointer(trainer.policy, folder / "checkpoints", inputs.config.checkpoints)
+    TrainingLoop(trainer, checkpointer, {}, lambda: None).run()
     peak = resident("VmHWM") - before
     (folder / f"memory-{distributed.rank()}.json").write_text(json.dumps({"peak": peak}))
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from matplotlib.image import imread
 
+from sparsepo_dist.commands.report import main as report
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.report.build import build_report
+from sparsepo_dist.report.build import build_report, try_report
 from sparsepo_dist.report.heatmap import token_colour
 from sparsepo_dist.report.reading import read_run
 
@@ -73,6 +75,22 @@ def test_a_killed_runs_half_line_is_left_out_and_other_damage_is_named(run: Path
     metrics.write_text("{broken\n" + whole)
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 1"):
         build_report(run)
+
+
+def test_a_report_that_cannot_be_written_is_a_message_and_a_warning_after_a_run(
+    run: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert try_report(run) and not caplog.text
+    shutil.rmtree(run / "report")
+    (run / "report").write_text("")
+    assert report([str(run)]) == 1
+    assert f"error: the report of {run} cannot be drawn: " in capsys.readouterr().err
+    assert not try_report(run)
+    assert f"the run is finished, without a report: the report of {run} cannot be drawn" in caplog.text
+    (run / "tokens.jsonl").write_text("[]\n")
+    (run / "report").unlink()
+    assert not try_report(run), "whatever a damaged file makes of a page"
+    assert f"`sparsepo report {run}` draws it again" in caplog.text
 
 
 def test_skipped_steps_leave_a_gap(run: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,7 @@ def test_damaged_checkpoints_are_named_and_passed_over(data: dict[str, Any], und
     fields = {**data, "checkpoints.keep_last": 9}
     assert play(tmp_path, [scenario("run", tmp_path, {**fields, "training.seed": 0})], ranks=2).returncode == 0
     run = tmp_path / "run"
+    shutil.rmtree(run / "final")  # a run that is finished would not be gone on with
     flipped = next((run / "checkpoints" / "step-00000008" / "engine").glob("*optim_states.pt"))
     content = bytearray(flipped.read_bytes())
     content[len(content) // 2] ^= 1
@@ -236,4 +238,6 @@ def test_damaged_checkpoints_are_named_and_passed_over(data: dict[str, Any], und
     for words in ("has changed since it was written", "bytes instead of", "state.json is missing"):
         assert sum(words in line for line in done.stderr.splitlines()) == 1, words
     assert_equal_to(run, undisturbed)
+    retired = run / "checkpoints" / "retired-final-0"
+    assert retired.is_dir(), "a model of a way not taken makes no finished run"
     assert load_file(run / "checkpoints" / "step-00000002" / "rank-00000.safetensors")

@@ -7,17 +7,19 @@ import json
 import os
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.runs.folder import CHECKPOINTS, LOCK, claim
+from sparsepo_dist.runs.folder import CHECKPOINTS, LOCK, _appears, claim
 from sparsepo_dist.runs.inputs import Inputs, load_inputs
 from sparsepo_dist.runs.parsing import parse_train
-from sparsepo_dist.runs.resumption import check_newest, check_same_run, find_checkpoint, identity
+from sparsepo_dist.runs.resumption import VERSION, check_newest, check_same_run, find_checkpoint, identity, same_run
 from sparsepo_dist.runs.run import run
 from sparsepo_dist.training.checkpoints.store import Checkpoint, CheckpointStore
 from tests.support.runs import ZERO
@@ -75,6 +77,54 @@ def test_another_configuration_is_refused_before_ranks_wait_for_each_other(
     check_newest(inputs(data, resume="auto", output_dir=tmp_path))
     (checkpoint.folder / "state.json").write_text("[")
     check_newest(inputs(data, resume="auto", output_dir=tmp_path, objective__name="dpo"))
+
+
+def rewritten(checkpoint: Checkpoint, change: Callable[[dict[str, Any]], Any]) -> Checkpoint:
+    """The checkpoint as another version would have written it."""
+    state = checkpoint.state()
+    change(state)
+    (checkpoint.folder / "state.json").write_text(json.dumps(state))
+    return checkpoint
+
+
+def test_a_field_that_the_checkpoints_version_did_not_have_is_its_default(data: dict[str, Any], tmp_path: Path) -> None:
+    def older(state: dict[str, Any]) -> None:
+        del state["config"]["masks"]["dropout"], state["config"]["training"]["learning_rate"], state["config"]["lora"]
+        state["version"] = VERSION + ".dev1"
+
+    checkpoint = rewritten(checkpoint_of(inputs(data), tmp_path), older)
+    check_same_run(checkpoint, identity(inputs(data), tmp_path), changed_data=False)
+    told = refused(checkpoint, inputs(data, training__learning_rate=3e-5))
+    assert "training.learning_rate is 3e-05 now and 1e-06 there, the default of what that version did not" in told
+    assert f"It was written by sparsepo_dist {VERSION}.dev1" in told
+
+
+def test_a_field_that_this_version_does_not_have_is_refused(data: dict[str, Any], tmp_path: Path) -> None:
+    newer = rewritten(checkpoint_of(inputs(data), tmp_path), lambda state: state["config"]["masks"].update(sharp=True))
+    assert f"masks.sharp is True there, which sparsepo_dist {VERSION} does not know" in refused(newer, inputs(data))
+
+
+def test_versions_are_noted_and_another_major_one_is_refused(
+    data: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = checkpoint_of(inputs(data), tmp_path)
+    auto = inputs(data, resume="auto", output_dir=tmp_path)
+    now = identity(auto, tmp_path)
+    with patch.object(Checkpoint, "damage", lambda *_: None):
+        assert same_run(auto, tmp_path, now) == checkpoint and not caplog.text
+        for version, named in (
+            ("0.0.9", "sparsepo_dist 0.0.9"),
+            (None, "a sparsepo_dist that did not note its version"),
+        ):
+            rewritten(checkpoint, lambda state, version=version: state.update(version=version))
+            assert same_run(auto, tmp_path, now) == checkpoint
+            assert f"written by {named}; this is sparsepo_dist {VERSION}" in caplog.text
+    rewritten(checkpoint, lambda state: state.pop("version"))
+    assert check_newest(auto) == now
+    rewritten(checkpoint, lambda state: state.update(version="7.1"))
+    told = refused(checkpoint, inputs(data))
+    assert f"was written by sparsepo_dist 7.1, this is sparsepo_dist {VERSION}" in told
+    assert "install sparsepo_dist 7" in told
 
 
 def test_another_stage_is_refused(data: dict[str, Any], tmp_path: Path) -> None:
@@ -167,6 +217,17 @@ def test_a_look_at_the_lock_of_a_run_that_is_gone_does_not_stop_the_next_one(
     monkeypatch.setattr("sparsepo_dist.runs.folder.time.sleep", lambda _: look.close())
     assert claim(config)[0] == tmp_path / "run"
     assert str(os.getpid()) in file.read_text()
+
+
+def test_network_file_systems_are_given_time_to_show_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder, and then a file in it, that only come with the second and the third look."""
+    folder, late = tmp_path / "run", [lambda: (tmp_path / "run").mkdir(), lambda: (tmp_path / "run" / "token").touch()]
+    now = iter(range(100))
+    monkeypatch.setattr("sparsepo_dist.runs.folder.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("sparsepo_dist.runs.folder.time.sleep", lambda _: late.pop(0)() if late else None)
+    assert _appears(folder, "token") and not late
+    assert not _appears(folder, "another")
+    assert next(now) > 65
 
 
 def test_overwriting_removes_what_runs_write_and_nothing_else(tmp_path: Path) -> None:

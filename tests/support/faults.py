@@ -10,6 +10,7 @@ import math
 import os
 import re
 import resource
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -20,8 +21,10 @@ from unittest.mock import patch
 
 import torch
 
+from sparsepo_dist.engines import saving
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.engines.policy import PolicyEngine
+from sparsepo_dist.runs import folder as folder_module
 from sparsepo_dist.training.checkpoints import checkpointer
 from sparsepo_dist.training.checkpoints.store import CheckpointStore
 from sparsepo_dist.training.supervision.progress import Progress
@@ -38,7 +41,10 @@ def injected(fault: Fault | None) -> Iterator[None]:
     if fault is None:
         yield
         return
-    injectors = {"nan": _spoiled_rows, "inf": _spoiled_rows, "gradient": _spoiled_gradient}
+    injectors = {
+        "nan": _spoiled_rows, "inf": _spoiled_rows, "gradient": _spoiled_gradient, "small disk": _small_disk,
+        "no model": _no_model, "another folder": _another_folder,
+    }  # fmt: skip
     with injectors.get(fault["kind"], _at_a_place)(fault):
         yield
 
@@ -186,6 +192,60 @@ def _spoiled_rows(fault: Fault) -> Iterator[None]:
 
     with patch.object(Trainer, "_losses", spoiled):
         yield
+
+
+@contextmanager
+def _small_disk(fault: Fault) -> Iterator[None]:
+    """From a step on every disk has so many free `bytes`, by what rank 0 is told."""
+    usage = shutil.disk_usage
+    with _known_step() as now:
+
+        def told(path: Any) -> Any:
+            found = usage(path)
+            return found._replace(free=fault["bytes"]) if rank() == 0 and now.step >= fault["step"] else found
+
+        with patch.object(shutil, "disk_usage", told):
+            yield
+
+
+@contextmanager
+def _no_model(fault: Fault) -> Iterator[None]:
+    """The disk is full when the model is saved, half of it being written, and has room for everything else."""
+
+    def written(model: Any, tokenizer: Any, state: Any, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError(fault["errno"], os.strerror(fault["errno"]))
+
+    with patch.object(saving, "write_model", written):
+        yield
+
+
+@contextmanager
+def _another_folder(fault: Fault) -> Iterator[None]:
+    """Where output_dir is a disk of each machine's own, its name means another folder there. Nobody waits for it."""
+    import sparsepo_dist.runs.run as module
+
+    opened = module.open_run
+
+    def opened_elsewhere(config: Any) -> Any:
+        folder, lock = opened(config)
+        return (Path(fault["folder"]) if rank() == fault["rank"] else folder), lock
+
+    with patch.object(module, "open_run", opened_elsewhere), patch.object(folder_module, "SHARED_SECONDS", 0.0):
+        yield
+
+
+@contextmanager
+def _known_step() -> Iterator[Progress]:
+    now, mark = Progress(), Progress.at
+
+    def at(self: Progress, doing: str, *, step: int | None = None) -> None:
+        mark(self, doing, step=step)
+        now.step = self.step
+
+    with patch.object(Progress, "at", at):
+        yield now
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed.distributed import rank
-from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
+from sparsepo_dist.errors import FinishedError, RankError, RunError, StoppedError, UserError
 from sparsepo_dist.runs.parsing import parse_train
 from sparsepo_dist.training.batches import MicroBatches
 from sparsepo_dist.training.checkpoints.store import CheckpointStore
@@ -97,7 +97,7 @@ def _play(entry: Scenario, result: Path) -> None:
     with injected(fault), _recorded() as seen:
         try:
             run(config)
-        except (UserError, RunError, StoppedError) as error:
+        except (UserError, RunError, StoppedError, FinishedError) as error:
             if isinstance(error, RankError):  # the other ranks know nothing of it
                 raise
             found = {"error": type(error).__name__, "code": error.exit_code, "message": str(error)}

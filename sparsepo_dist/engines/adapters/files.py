@@ -75,12 +75,18 @@ def adapter_weights(folder: str, field: str) -> dict[str, Tensor]:
     """A saved adapter's tensors on the CPU, [rank, inputs] and [outputs, rank], under their names in the model.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or holds numbers that are not finite.
     """
     try:
         tensors = load_file(Path(folder) / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{field} {folder}: {WEIGHTS} cannot be read: {error}") from None
+    for key, value in tensors.items():
+        if not value.isfinite().all():
+            raise UserError(
+                f"{field} {folder}: {key} holds NaN or Inf; such an adapter cannot be computed with. Use an earlier "
+                "checkpoint of it, or fetch it again"
+            )
     return {key.removeprefix(KEY_PREFIX): value for key, value in tensors.items()}
 
 

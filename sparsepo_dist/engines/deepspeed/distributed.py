@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,6 +27,8 @@ _STALE_LOCK_SECONDS = 1800
 LEAST_TIMEOUT_MINUTES = 30
 _MOST_NAMED = 8
 _hosts: list[str] = []  # by rank, once they have joined
+
+T = TypeVar("T")
 
 
 def prepare_environment() -> None:
@@ -87,7 +89,7 @@ def initialise(*, hang_minutes: float = 0.0) -> torch.device:
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
             _join_anew(timeout)
         deepspeed.init_distributed(verbose=False, timeout=timeout)
-        _hosts[:] = gather(socket.gethostname())
+        _hosts[:] = of_all_ranks(socket.gethostname())
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
@@ -125,15 +127,6 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def gather(value: Any) -> list[Any]:
-    """What every rank gives, by rank. Every rank must call this."""
-    if world_size() == 1:
-        return [value]
-    values = [None] * world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
 def named(numbers: Sequence[int]) -> str:
     """Ranks as messages name them: `ranks 0, 1`, with their hosts where the run has several."""
     if len(set(_hosts)) < 2:
@@ -151,6 +144,23 @@ def barrier() -> None:
     """Wait for the other ranks, if there are any."""
     if world_size() > 1:
         dist.barrier()
+
+
+def of_all_ranks(own: T) -> list[T]:
+    """What each rank gives, in the order of ranks. Every rank must call this."""
+    if world_size() == 1 or not dist.is_initialized():
+        return [own]
+    found: list[T] = [own] * world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
+def of_rank_0(own: T) -> T:
+    """What rank 0 gives. Every rank must call this."""
+    told = [own]
+    if world_size() > 1 and dist.is_initialized():
+        dist.broadcast_object_list(told, src=0)
+    return told[0]
 
 
 def lost_peer(error: RuntimeError) -> bool:

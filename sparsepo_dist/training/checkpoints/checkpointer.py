@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sparsepo_dist.engines.deepspeed.distributed import barrier, lost_peer, rank, world_size
+from sparsepo_dist.engines.deepspeed.distributed import barrier, lost_peer, of_all_ranks, of_rank_0, rank, world_size
 from sparsepo_dist.engines.deepspeed.persistence import TAG, load_engine, save_engine
 from sparsepo_dist.engines.deepspeed.universal import Conversion
 from sparsepo_dist.engines.policy import PolicyEngine
+from sparsepo_dist.engines.saving import checkpoint_bytes
 from sparsepo_dist.errors import RankError, RunError, UserError
-from sparsepo_dist.files import remove
+from sparsepo_dist.files import free_bytes, in_gib, remove, unwritten
 from sparsepo_dist.training.checkpoints import random_state
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import STATE, Checkpoint, CheckpointStore
@@ -47,6 +47,8 @@ class Checkpointer:
         self._last_time = time.monotonic()
         self.best: tuple[int, float] | None = None
         """Step and value of the best evaluation so far, where one is kept."""
+        self.newest: int | None = None
+        """Step of the last checkpoint that this run wrote or went on from, once it is complete."""
 
     @property
     def at_the_end(self) -> bool:
@@ -83,13 +85,13 @@ class Checkpointer:
 
         Raises:
             RankError: it, or the one before, cannot be written here.
-            RunError: the weights are no longer finite (on every rank).
+            RunError: there is no room for it, or the weights are no longer finite (on every rank).
         """
         self.finish()
         self.require_finite(step)
-        with _explained(step, self.store.folder):
+        with self._explained(step):
             pending = self.store.begin(step) if rank() == 0 else self.store.pending(step)
-            barrier()
+            self._require_room(step)
             self._policy.settle()
             save_engine(self._policy.engine, pending)
             save_file(random_state.capture(), pending / _rank_file(rank()))
@@ -105,12 +107,24 @@ class Checkpointer:
         self._writing = (step, tasks)
         self._last_time = time.monotonic()
 
+    def _require_room(self, step: int) -> None:
+        """Raise RunError, on every rank, if the disk is too full for a checkpoint."""
+        needed = checkpoint_bytes(self._policy)
+        room = rank() != 0 or free_bytes(self.store.folder) >= needed
+        if not agree_all(self._policy.device, room):
+            if rank() == 0:
+                shutil.rmtree(self.store.pending(step))
+            raise RunError(
+                f"the checkpoint of step {step} takes about {in_gib(needed)}, {self.store.folder} has "
+                f"{in_gib(free_bytes(self.store.folder))} free: make room. {self.store.left()}"
+            )
+
     def require_finite(self, step: int) -> None:
         """Raise RunError, on every rank, if the weights are not finite."""
         if not agree_all(self._policy.device, self._policy.finite()):
             raise RunError(
-                f"the weights are not finite after step {step}: nothing is written from them. Checkpoints are from "
-                "before; start a new run with a lower training.learning_rate, or see docs/troubleshooting.md"
+                f"the weights are not finite after step {step}: nothing is written from them. Start a new run "
+                "with a lower training.learning_rate, or see docs/troubleshooting.md"
             )
 
     def _publish(self, step: int, best: int | None, own: Future[None]) -> None:
@@ -132,11 +146,12 @@ class Checkpointer:
             return
         step, tasks = self._writing
         self._writing = None
-        with _explained(step, self.store.folder):
+        with self._explained(step):
             tasks[0].result()
             barrier()  # fails where a rank is gone, whose part rank 0 would wait for
             tasks[-1].result()
             barrier()
+        self.newest = step
 
     def load(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """Put engine and random states back; what the trainer had written. The checkpoint must be sound.
@@ -153,6 +168,7 @@ class Checkpointer:
         else:
             self._load_resharded(checkpoint)
             torch.manual_seed(torch.initial_seed() + checkpoint.step)
+        self.newest = checkpoint.step
         self.best = None if state["best"] is None else (int(state["best"][0]), float(state["best"][1]))
         return state
 
@@ -169,30 +185,26 @@ class Checkpointer:
         # One short collective after the other: a single long one would time out, and would not see rank 0 die.
         while not agree_all(self._policy.device, conversion is None or conversion.done()):
             time.sleep(POLL_SECONDS)
-        failure = [None if conversion is None else conversion.failure()]
-        if world_size() > 1:
-            dist.broadcast_object_list(failure, src=0)
-        if failure[0] is not None:
-            raise UserError(failure[0])
+        failure = of_rank_0(None if conversion is None else conversion.failure())
+        if failure is not None:
+            raise UserError(failure)
         load_engine(self._policy.engine, whole, universal=True)
         barrier()
         if rank() == 0:
             shutil.rmtree(whole)
 
-
-@contextmanager
-def _explained(step: int, folder: Path) -> Iterator[None]:
-    """torch's writer says RuntimeError where the disk is full."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, RuntimeError) and lost_peer(error):
-            raise
-        raise RankError(
-            f"rank {rank()}: the checkpoint of step {step} could not be written to {folder}: "
-            f"{str(error).splitlines()[0] if str(error) else error!r} ({_free(folder)} free there). Those that were "
-            "complete before are intact; make room and go on with --resume auto"
-        ) from None
+    @contextmanager
+    def _explained(self, step: int) -> Iterator[None]:
+        """torch's writer says RuntimeError where the disk is full."""
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, RuntimeError) and lost_peer(error):
+                raise
+            raise RankError(
+                f"rank {rank()}: the checkpoint of step {step} could not be written to "
+                f"{unwritten(error, self.store.folder)}. {self.store.left()}"
+            ) from None
 
 
 def _files_of_all(folder: Path) -> list[str]:
@@ -200,15 +212,7 @@ def _files_of_all(folder: Path) -> list[str]:
     files = (path for path in folder.rglob("*") if path.is_file())
     # safetensors writes under a hidden name that it renames: another rank's may be gone a moment after it is seen here
     own = [path.relative_to(folder).as_posix() for path in files if not path.name.startswith(".")]
-    gathered = [own]
-    if world_size() > 1:
-        gathered = [[] for _ in range(world_size())]
-        dist.all_gather_object(gathered, own)
-    return sorted({name for part in gathered for name in part})
-
-
-def _free(folder: Path) -> str:
-    return f"{shutil.disk_usage(folder).free / 2**30:.1f} GiB" if folder.is_dir() else "an unknown amount"
+    return sorted({name for part in of_all_ranks(own) for name in part})
 
 
 def _rank_file(number: int) -> str:

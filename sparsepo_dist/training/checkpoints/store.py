@@ -118,19 +118,29 @@ class CheckpointStore:
         found = [Checkpoint(path, int(m[1])) for path, m in matches if m and (path / COMPLETE).is_file()]
         return sorted(found, key=lambda checkpoint: -checkpoint.step)
 
+    def left(self) -> str:
+        """A sentence on what a run that ended here can go on from."""
+        try:
+            newest = self.complete()[:1]
+        except OSError as error:
+            return f"Its checkpoints cannot be looked at: {error}"
+        if not newest:
+            return "There is no complete checkpoint: --resume auto starts from the beginning"
+        return f"The checkpoint of step {newest[0].step} is complete, go on with --resume auto"
+
     def retire_after(self, step: int) -> list[Path]:
         """Rename the checkpoints after a step, from which the run goes on: damaged, or of a way not taken.
 
         They would be newer for ever than what is written now. Nothing removes them but a person.
         """
-        retired = []
-        for checkpoint in self.complete():
-            if checkpoint.step > step:
-                number = 0
-                while (aside := self.folder / f"retired-{checkpoint.folder.name}-{number}").exists():
-                    number += 1
-                retired.append(checkpoint.folder.rename(aside))
-        return retired
+        return [self.retire(checkpoint.folder) for checkpoint in self.complete() if checkpoint.step > step]
+
+    def retire(self, folder: Path) -> Path:
+        """Take a folder out of the way, among the checkpoints; where it is now."""
+        number = 0
+        while (aside := self.folder / f"retired-{folder.name}-{number}").exists():
+            number += 1
+        return folder.rename(aside)
 
     def prune(self, keep_last: int, best: int | None) -> None:
         """Remove all but the newest `keep_last` checkpoints and the one of step `best`."""

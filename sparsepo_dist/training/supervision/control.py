@@ -75,7 +75,7 @@ class StopRequest:
     def _take(self, number: int) -> None:
         name = signal.Signals(number).name
         if not self._finishing:
-            _announce(f"stopped by {name}; checkpoints that were complete are intact, go on with --resume auto")
+            _announce(f"stopped by {name}; go on with --resume auto")
             os._exit(StoppedError("", by_hand=number == signal.SIGINT).exit_code)
         if self.signal is None:
             self.signal, self._since = number, time.monotonic()

@@ -12,15 +12,13 @@ from sparsepo_dist.engines.deepspeed.distributed import lost_peer, rank
 from sparsepo_dist.errors import RankError
 from sparsepo_dist.training.supervision.progress import Progress
 
-INTACT = "Complete checkpoints are intact, go on with --resume auto"
-
 
 @contextmanager
-def failures_explained(progress: Progress, left: str = INTACT) -> Iterator[None]:
-    """While open, the end of another rank, and files that cannot be read or written, become a message that says when.
+def failures_explained(progress: Progress) -> Iterator[None]:
+    """While open, the end of another rank, and files that cannot be read or written, become a message that says when,
+    and what there is to go on with.
 
-    When a rank dies, the others learn of it as an error of whatever collective they are in. `left` is a sentence on
-    what there is to go on with.
+    When a rank dies, the others learn of it as an error of whatever collective they are in.
 
     Raises:
         RankError: in place of the OSError, SafetensorError or RuntimeError; other errors pass.
@@ -28,13 +26,12 @@ def failures_explained(progress: Progress, left: str = INTACT) -> Iterator[None]
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise RankError(f"rank {rank()} on {gethostname()}: {error} (in {progress}). {left}") from None
+        raise RankError(f"rank {rank()} on {gethostname()}: {error} (in {progress}). {progress.left()}") from None
     except RuntimeError as error:
         if not lost_peer(error):
             raise
         reason = str(error).splitlines()[0].partition(". This is")[0]
         raise RankError(
             f"rank {rank()} on {gethostname()} lost another rank in {progress} ({reason}). What that rank or the "
-            "launcher says tells why. "
-            f"{left}"
+            f"launcher says tells why. {progress.left()}"
         ) from None

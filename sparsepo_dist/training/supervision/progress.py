@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 
 class Progress:
@@ -15,6 +16,8 @@ class Progress:
         self.marks = 0
         """How many times the work has moved on: of two ranks in lockstep, the one behind has fewer."""
         self.since = time.monotonic()
+        self.left: Callable[[], str] = lambda: "Nothing was written"
+        """A sentence on what there is to go on with, for whoever says why the work ended."""
 
     def at(self, doing: str, *, step: int | None = None) -> None:
         """The work has come to `doing`."""

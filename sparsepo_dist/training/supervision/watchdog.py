@@ -31,7 +31,6 @@ from sparsepo_dist.training.supervision.streams import tell
 LONGEST_PULSE = 5.0  # seconds between two signs of life
 _FRAMES_OF_A_WAIT = 8
 _WORK_BYTES = 1 << 20  # between two pulses
-_LEFT = "complete checkpoints are intact, go on with --resume auto."
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class Watchdog:
             elif self._first_to_speak():
                 report = describe_hang(self._signs(own), self._seconds, 3 * self._pulse)
                 where = "" if self.folder is None else f" Stacks of every rank that can write them: {self.folder}"
-                _say(report + where)
+                _say(f"{report} {self._progress.left()}.{where}")
         self._spoken = True
         time.sleep(self._pulse)  # for the one that speaks: launchers end all ranks when one is gone
         if self.folder is not None:
@@ -140,7 +139,7 @@ class Watchdog:
     def _last_words(self, own: Sign) -> None:
         """Where the store or the file system hangs as well."""
         if not self._spoken:
-            _say(describe_silence(rank(), own, self._seconds, os.environ))
+            _say(f"{describe_silence(rank(), own, self._seconds, os.environ)} {self._progress.left()}.")
         os._exit(RunError.exit_code)
 
     def _first_to_speak(self) -> bool:
@@ -179,7 +178,7 @@ def describe_hang(signs: Mapping[int, Sign], seconds: float, stale: float) -> st
         lines.append(f"{named([number])} hangs in {sign.work}, at {sign.place}{mute}")
     others = _by(lambda number: signs[number].work, [number for number in sorted(signs) if number not in culprits])
     waiting = "".join(f"; waiting for it in {work}: {named(numbers)}" for work, numbers in others.items())
-    return f"{_nothing_moved(seconds)}: {'; '.join(lines)}{waiting}. All ranks end; {_LEFT}"
+    return f"{_nothing_moved(seconds)}: {'; '.join(lines)}{waiting}. All ranks end."
 
 
 def describe_joining(own: Sign, seconds: float) -> str:
@@ -202,7 +201,7 @@ def describe_silence(number: int, own: Sign, seconds: float, environment: Mappin
     return (
         f"{_nothing_moved(seconds)}, and {holder} at {_meeting_point(environment)}, through which ranks speak, does "
         "not answer: it was stopped, or its machine, this one or the network between them is gone. Rank "
-        f"{number} on {socket.gethostname()} was in {own.work}, at {own.place}. This rank ends; {_LEFT}"
+        f"{number} on {socket.gethostname()} was in {own.work}, at {own.place}. This rank ends."
     )
 
 

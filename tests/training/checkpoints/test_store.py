@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
+import socket
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from sparsepo_dist.engines.deepspeed.persistence import only_tensors
 from sparsepo_dist.errors import RunError, UserError
-from sparsepo_dist.files import remove, sha256
+from sparsepo_dist.files import remove, sha256, unwritten
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer, _files_of_all
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import COMPLETE, MANIFEST, CheckpointStore, open_checkpoint
@@ -49,6 +52,33 @@ def test_only_published_checkpoints_are_seen(tmp_path: Path) -> None:
     assert not pending.exists()
     (tmp_path / "step-00000012" / COMPLETE).unlink()
     assert [checkpoint.step for checkpoint in store.complete()] == [3]
+
+
+def test_what_is_left_is_what_is_there(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    assert store.left() == "There is no complete checkpoint: --resume auto starts from the beginning"
+    write(store, 3)
+    write(store, 5, publish=False)
+    assert store.left() == "The checkpoint of step 3 is complete, go on with --resume auto"
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), True),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0"), True),
+        (OSError(errno.ENOENT, "No such file or directory"), False),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (SafetensorError("I/O error: Input/output error (os error 5)"), False),
+    ],
+)
+def test_only_a_full_disk_is_told_to_make_room(tmp_path: Path, error: Exception, full: bool) -> None:
+    told = unwritten(error, tmp_path)
+    assert ("make room" in told) == full and str(tmp_path) in told and str(error) in told
+    gone = unwritten(error, tmp_path / "gone")
+    assert "make room" not in gone and f"it is not there on {socket.gethostname()}" in gone
 
 
 def test_the_same_step_again_replaces(tmp_path: Path) -> None:
