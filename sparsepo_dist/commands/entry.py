@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch.distributed as dist
 
 from sparsepo_dist.engines.deepspeed.distributed import local_rank, rank
-from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError
+from sparsepo_dist.errors import RankError, RunError, StoppedError, UserError, printable
 
 # Launchers end all ranks as soon as one is gone: the one that has something to say must not be among the late.
 SPEAKER_FIRST_SECONDS = 3
@@ -25,20 +25,23 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     What every rank says is printed once per machine: 2 is a UserError, 1 a RunError, 75 a run that was asked to stop,
     130 one that was by hand. Any other error is raised again by a process that is alone, and is 1 among ranks.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     code = 0
     try:
         action(*arguments)
     except (UserError, RunError, StoppedError) as error:
-        if local_rank() == 0 or isinstance(error, RankError):
+        if isinstance(error, RankError) or _speaks_here():
             progress_bar_ends = "" if isinstance(error, UserError) else "\n"
             kind = "stopped" if isinstance(error, StoppedError) else "error"
-            print(f"{progress_bar_ends}{kind}: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            print(printable(f"{progress_bar_ends}{kind}: {error}"), file=sys.stderr, flush=True)  # noqa: T201
         elif _among_others():
             time.sleep(SPEAKER_FIRST_SECONDS)
         code = error.exit_code
     except dist.DistError as error:  # before the ranks have found each other; later it is a RankError
-        print(f"error: rank {rank()} cannot reach the other ranks: {_why_alone(error)}", file=sys.stderr)  # noqa: T201
+        told = f"error: rank {rank()} cannot reach the other ranks: {_why_alone(error)}"
+        print(printable(told), file=sys.stderr)  # noqa: T201
         code = RunError.exit_code
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
@@ -55,6 +58,18 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     if dist.is_initialized():
         dist.destroy_process_group()
     return code
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def _speaks_here() -> bool:
+    try:
+        return local_rank() == 0
+    except UserError:  # it is the very thing that is wrong
+        return True
 
 
 def _why_alone(error: dist.DistError) -> str:
@@ -74,4 +89,4 @@ def _among_others() -> bool:
 def say(message: str) -> None:
     """Print on rank 0."""
     if rank() == 0:
-        print(message, flush=True)  # noqa: T201
+        print(printable(message), flush=True)  # noqa: T201
