@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
+from sparsepo_dist.errors import UserError
 from sparsepo_dist.report.figures import draw_figures
 from sparsepo_dist.report.model_card import model_card
 from sparsepo_dist.report.page import index_page, tokens_page
@@ -16,19 +15,22 @@ def build_report(folder: Path) -> list[Path]:
     """Draw a run again from its files; the paths written.
 
     Raises:
-        UserError: the folder is no run's, or metrics.jsonl or tokens.jsonl is damaged.
+        UserError: the folder is no run's, one of its files is damaged, or the report cannot be written.
     """
     run = read_run(folder)
-    report = folder / "report"
-    report.mkdir(exist_ok=True)
-    written = draw_figures(run, report)
-    pages = {report / "index.html": index_page(run, written)}
-    if run.tokens:
-        pages[report / "tokens.html"] = tokens_page(run)
-    final = folder / "final"
-    if run.config and final.is_dir():
-        masks = (final / "masks.safetensors").is_file()
-        pages[final / "README.md"] = model_card(run, yaml.safe_load(run.config), has_masks=masks)
-    for path, text in pages.items():
-        path.write_text(text, encoding="utf-8")
+    report, final = folder / "report", folder / "final"
+    settings = run.settings() if run.config and final.is_dir() else None
+    try:
+        report.mkdir(exist_ok=True)
+        written = draw_figures(run, report)
+        pages = {report / "index.html": index_page(run, written)}
+        if run.tokens:
+            pages[report / "tokens.html"] = tokens_page(run)
+        if settings is not None:
+            masks = (final / "masks.safetensors").is_file()
+            pages[final / "README.md"] = model_card(run, settings, has_masks=masks)
+        for path, text in pages.items():
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{error.filename or report} cannot be written: {error.strerror}") from None
     return [*written, *pages]
