@@ -15,6 +15,7 @@ from sparsepo_dist.engines.adapters.files import save_adapter
 from sparsepo_dist.engines.adapters.lora import POLICY, has_adapters
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.engines.policy import PolicyEngine
+from sparsepo_dist.files import follow_umask
 
 MASKS = "masks.safetensors"
 
@@ -53,6 +54,7 @@ def write_model(
         save_adapter(model, POLICY, state, folder)
     else:
         model.save_pretrained(folder, state_dict=state)
+        follow_umask(folder.glob("*.safetensors"))
     tokenizer.save_pretrained(folder)
 
 
@@ -77,6 +79,7 @@ def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder:
         masks = gathered_state(module.masker.heads)
         if rank() == 0:
             save_file(masks, folder / MASKS, metadata={"format": "pt"})
+            follow_umask([folder / MASKS])
     if rank() == 0:
         shutil.rmtree(finished, ignore_errors=True)
         folder.rename(finished)

@@ -20,7 +20,7 @@ from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
 from sparsepo_dist.engines.deepspeed.distributed import lost_peer
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, unreadable
 
 TAG = "engine"
 # What DeepSpeed's files hold besides tensors, numbers and strings.
@@ -64,7 +64,7 @@ def load_engine(engine: DeepSpeedEngine, folder: Path, *, universal: bool = Fals
     except (RuntimeError, KeyError, AssertionError, pickle.UnpicklingError) as error:
         if isinstance(error, RuntimeError) and lost_peer(error):
             raise
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        reason = unreadable(error)
         raise UserError(f"resume: {folder} does not fit this model or these ranks: {reason}") from None
     if path is None:
         raise UserError(f"resume: {folder} holds nothing that DeepSpeed could load")

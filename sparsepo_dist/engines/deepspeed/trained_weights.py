@@ -14,7 +14,7 @@ from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoin
 from torch import Tensor
 
 from sparsepo_dist.engines.deepspeed.persistence import TAG, only_tensors
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, unreadable
 
 _POLICY = "model."  # of PolicyModel: beside it are masks and the reference's head
 
@@ -41,8 +41,7 @@ def trained_weights(checkpoint: Path, names: Iterable[str], dtype: torch.dtype) 
     except KeyError as error:
         raise UserError(f"the checkpoint {checkpoint} lacks {error}: it is of another model, or incomplete") from None
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise UserError(f"the weights in the checkpoint {checkpoint} cannot be read: {reason}") from None
+        raise UserError(f"the weights in the checkpoint {checkpoint} cannot be read: {unreadable(error)}") from None
 
 
 def _sharded(checkpoint: Path) -> dict[str, Any]:

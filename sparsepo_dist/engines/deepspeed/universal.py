@@ -10,12 +10,14 @@ import contextlib
 import ctypes
 import io
 import os
+import pickle
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 from sparsepo_dist.engines.deepspeed.persistence import TAG, only_tensors
+from sparsepo_dist.errors import unreadable
 
 _PR_SET_PDEATHSIG = 1  # of prctl.h
 _MOST_WORKERS = 8
@@ -59,8 +61,11 @@ def main() -> None:
         inject_missing_state=False, num_extract_workers=1,
         num_merge_workers=max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)) // 2)),
     )  # fmt: skip
-    with only_tensors(), contextlib.redirect_stdout(io.StringIO()):
-        ds_to_universal.main(settings)
+    try:
+        with only_tensors(), contextlib.redirect_stdout(io.StringIO()):
+            ds_to_universal.main(settings)
+    except pickle.UnpicklingError as error:
+        sys.exit(unreadable(error))
 
 
 if __name__ == "__main__":
