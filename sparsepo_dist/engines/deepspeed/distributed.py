@@ -77,10 +77,10 @@ def _check_launch() -> None:
         if ranks > 1 and not any(name in os.environ for name in _MPI_VARIABLES):
             raise UserError(f"WORLD_SIZE is {ranks}, but RANK is not set: start all ranks by a launcher, or unset it")
         return
-    absent = [name for name in _LAUNCHED if name not in os.environ]
+    own, absent = _number("RANK", 0), [name for name in _LAUNCHED if name not in os.environ]
     if absent:
-        raise UserError(f"RANK is set, but {', '.join(absent)} is not; a launcher sets all of {', '.join(_LAUNCHED)}")
-    if _number("RANK", 0) >= ranks:
+        raise UserError(f"RANK is set without {', '.join(absent)}; a launcher sets all of {', '.join(_LAUNCHED)}")
+    if own >= ranks:
         raise UserError(f"RANK is {os.environ['RANK']}, but WORLD_SIZE is {ranks}: ranks are counted from 0")
     for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "LOCAL_SIZE"):
         _number(name, 0)
