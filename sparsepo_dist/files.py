@@ -1,7 +1,8 @@
-"""Texts, JSON and YAML as people write them, where a key that stands twice is an error, and folders to write to."""
+"""Texts, JSON and YAML, where a key that stands twice is an error, and folders to write to."""
 
 from __future__ import annotations
 
+import argparse
 import errno
 import hashlib
 import json
@@ -9,7 +10,9 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+import stat
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +22,7 @@ from sparsepo_dist.errors import UserError, shortened
 
 _BLOCK = 1 << 22
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 def read_text(file: Path, name: str, remedy: str = "") -> str:
@@ -52,6 +56,16 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def read_json(file: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: as `parse_json`, or it is not UTF-8.
+    """
+    return parse_json(file.read_text(encoding="utf-8"))
+
+
 class Entry(NamedTuple):
     """A key of a YAML mapping and where it stands."""
 
@@ -82,13 +96,15 @@ def entries(mapping: yaml.MappingNode) -> Iterator[Entry]:
     """The entries of a YAML mapping.
 
     Raises:
-        ValueError: a key is no plain name, or stands twice.
+        ValueError: a key is no plain name, is YAML's merge key, or stands twice.
     """
     seen: dict[str, int] = {}
     for key, node in mapping.value:
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
             raise ValueError(f"line {line}: a name was expected before the colon")
+        if key.tag == _MERGE:
+            raise ValueError(f"line {line}: `<<`, YAML's merge key, is not followed; write its fields out")
         if key.value in seen:
             raise ValueError(f"line {line}: {shortened(key.value)} stands there twice (also in line {seen[key.value]})")
         seen[key.value] = line
@@ -165,6 +181,38 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {shortened(twice)!r} stands twice in one object")
     return found
+
+
+def argument(text: str) -> str:
+    """A value of a command line, for argparse. Raises ArgumentTypeError where it is empty: that names nothing."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; give it a value, or leave it out")
+    return text
+
+
+def path_argument(text: str) -> Path:
+    """As `argument`, of a path: an empty one would be the current folder."""
+    return Path(argument(text))
+
+
+def follow_umask(files: Iterable[Path]) -> None:
+    """Give files the mode of any other new file in their folder. safetensors writes through a temporary file, which is
+    made for its owner alone. Raises OSError where that cannot be."""
+    modes: dict[Path, int] = {}
+    for file in files:
+        if file.parent not in modes:
+            modes[file.parent] = _mode_of_new(file.parent)
+        file.chmod(modes[file.parent])
+
+
+def _mode_of_new(folder: Path) -> int:
+    # By trying: to ask for the umask is to set it, for other threads too; and folders may have rules of their own.
+    probe = folder / f".mode-{uuid.uuid4().hex}"
+    probe.touch(exist_ok=False)
+    try:
+        return stat.S_IMODE(probe.stat().st_mode)
+    finally:
+        probe.unlink()
 
 
 def sha256(file: Path) -> str:

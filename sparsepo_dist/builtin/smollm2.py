@@ -13,6 +13,7 @@ from transformers.integrations import deepspeed as hf_deepspeed
 
 from sparsepo_dist.builtin.cache import cache_folder, made_once
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import follow_umask
 
 _FOLDER = "smollm2-135m-instruct"
 
@@ -67,4 +68,5 @@ def _convert(folder: Path) -> None:
     model.load_state_dict(loaded.state_dict())
     model.generation_config = loaded.generation_config
     model.save_pretrained(folder)
+    follow_umask(folder.glob("*.safetensors"))
     AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)

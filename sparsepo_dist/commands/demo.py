@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+
+from sparsepo_dist.files import path_argument
 
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="sparsepo demo", description="Run the whole sentiment experiment.")
-    parser.add_argument("--output_dir", type=Path, help="folder of the run (default: runs/demo-DATE-TIME)")
+    parser.add_argument("--output_dir", type=path_argument, help="folder of the run (default: runs/demo-DATE-TIME)")
     given = parser.parse_args(arguments)
 
     from sparsepo_dist.commands.entry import guarded, say

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from sparsepo_dist.commands.speaking import speak
 from sparsepo_dist.engines.deepspeed.distributed import rank
-from sparsepo_dist.errors import FinishedError, RankError, RunError, StoppedError, UserError
+from sparsepo_dist.errors import FinishedError, RankError, RunError, StoppedError, UserError, printable
 from sparsepo_dist.training.supervision.streams import keep_streams
 
 
@@ -25,7 +25,9 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     and is 1 among ranks. Losing standard output or standard error ends nothing.
     """
     keep_streams()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     code = 0
     try:
         action(*arguments)
@@ -36,7 +38,7 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
         kind = "stopped" if isinstance(error, StoppedError) else "error"
 
         def write(message: str) -> None:
-            print(f"{progress_bar_ends}{kind}: {message}", file=sys.stderr, flush=True)  # noqa: T201
+            print(printable(f"{progress_bar_ends}{kind}: {message}"), file=sys.stderr, flush=True)  # noqa: T201
 
         if isinstance(error, RankError):
             write(str(error))
@@ -44,7 +46,8 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
             speak(str(error), write)
         code = error.exit_code
     except dist.DistError as error:  # before the ranks have found each other; later it is a RankError
-        print(f"error: rank {rank()} cannot reach the other ranks: {_why_alone(error)}", file=sys.stderr)  # noqa: T201
+        told = f"error: rank {rank()} cannot reach the other ranks: {_why_alone(error)}"
+        print(printable(told), file=sys.stderr)  # noqa: T201
         code = RunError.exit_code
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
@@ -61,6 +64,11 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     if dist.is_initialized():
         dist.destroy_process_group()
     return code
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _why_alone(error: dist.DistError) -> str:
@@ -80,4 +88,4 @@ def _among_others() -> bool:
 def say(message: str) -> None:
     """Print on rank 0."""
     if rank() == 0:
-        print(message, flush=True)  # noqa: T201
+        print(printable(message), flush=True)  # noqa: T201

@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, printable
 from sparsepo_dist.plan.machine import KNOWN, changed, find_machine
 from sparsepo_dist.plan.plan import Plan, make_plan
 from sparsepo_dist.plan.request import Request
@@ -90,7 +90,7 @@ def plan(config: RunConfig, parsed: Any) -> bool:
         ways = [] if fits else remedies(request, parsed.gpu_memory)
         text = as_text(found, parsed.gpu_memory, ways, seconds)
         values = as_json(found, parsed.gpu_memory, ways, seconds)
-    print(text)  # noqa: T201
+    print(printable(text))  # noqa: T201
     if parsed.json is not None:
         try:
             Path(parsed.json).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

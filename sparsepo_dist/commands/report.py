@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+
+from sparsepo_dist.files import path_argument
 
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(prog="sparsepo report", description="Draw the figures and pages of a run again.")
-    parser.add_argument("run", type=Path, help="folder of the run")
+    parser.add_argument("run", type=path_argument, help="folder of the run")
     given = parser.parse_args(arguments)
 
     from sparsepo_dist.commands.entry import guarded, say

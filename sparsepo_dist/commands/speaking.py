@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparsepo_dist.engines.deepspeed.distributed import local_rank, rank, world_size
+from sparsepo_dist.errors import UserError
 
 PATIENCE_SECONDS = 3
 """For the first rank of a machine, which speaks for the others where it has the same to say."""
@@ -26,12 +27,16 @@ def speak(message: str, write: Callable[[str], object]) -> None:
     Ranks learn of each other through a folder of empty files: they may not have joined yet, or no longer. Where none
     can be left, all speak.
     """
-    if world_size() == 1:
+    try:
+        alone, first = world_size() == 1, local_rank() == 0
+    except UserError:  # it is the very thing that is wrong
+        alone = True
+    if alone:
         write(message)
         return
     mark = _mark(message)
     named = message if rank() == 0 else f"rank {rank()} on {socket.gethostname()}: {message}"
-    if local_rank() == 0:
+    if first:
         write(named)
         _leave(mark)
         return

@@ -13,7 +13,8 @@ from sparsepo_dist.data.chat import Chat
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.pairs import Remarks, load_pairs, refuse_or_skip
 from sparsepo_dist.data.sources import RowError
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.files import read_text
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def load_tokenized(
     tokenized: list[TokenizedPair] = []
     dropped = seen = 0
     rows = load_pairs(source, config.on_bad_row, remarks)
-    for place, pair in tqdm(rows, desc=f"reading {Path(source).name}", unit="pair", disable=not progress):
+    for place, pair in tqdm(rows, desc=f"reading {shortened(Path(source).name)}", unit="pair", disable=not progress):
         seen += 1
         try:
             if scored:
@@ -69,10 +70,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: DataConfig) ->
         path = Path(config.chat_template)
         if not path.is_file():
             raise UserError(f"data.chat_template: no such file {path}")
-        try:
-            tokenizer.chat_template = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"data.chat_template: {path} cannot be read as UTF-8: {error}") from None
+        tokenizer.chat_template = read_text(path, f"data.chat_template: {path}")
 
 
 def tokenize_pair(pair: PreferencePair, chat: Chat, config: DataConfig, place: str) -> TokenizedPair:

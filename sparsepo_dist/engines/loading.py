@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -29,11 +30,11 @@ from sparsepo_dist.engines.attention.choice import CPU, AttentionSetting, attent
 from sparsepo_dist.engines.config import AttentionName
 from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks
 from sparsepo_dist.engines.finite import not_finite
-from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.errors import UserError, shortened, unreadable
 
 # What transformers raises over files that are damaged, or hold what it did not expect.
 _UNREADABLE = (
-    OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, StrictDataclassError,
+    OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RecursionError, StrictDataclassError,
 )  # fmt: skip
 
 
@@ -46,13 +47,9 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except _UNREADABLE as error:
-        if "custom code" in str(error) and not trust_remote_code:
-            raise UserError(
-                f"{field} {path}: it brings Python code of its own, which is not run unasked; read it, then say "
-                "--model.trust_remote_code true"
-            ) from None
+        _check_own_code(error, f"{field} {path}", trust_remote_code=trust_remote_code)
         here = "the folder holds no model" if Path(path).is_dir() else "neither a folder here nor found on a hub"
-        raise UserError(f"{field} {path}: {here} ({_told(error)})") from None
+        raise UserError(f"{field} {path}: {here} ({unreadable(error, 200)})") from None
     model_class = _model_class(config)
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         raise UserError(f"{field} {path}: a {config.model_type} model is an encoder, not a causal language model")
@@ -127,8 +124,11 @@ def load_model(
     return model
 
 
-def load_generator(path: str, *, dtype: torch.dtype, field: str = "model.path") -> PreTrainedModel:
-    """A causal language model as transformers has it, to sample from; `field` names it in messages.
+def load_generator(
+    path: str, *, dtype: torch.dtype | Literal["auto"], field: str = "model.path"
+) -> PreTrainedModel:  # fmt: skip
+    """A causal language model as transformers has it, to sample from; `field` names it in messages, and with the dtype
+    "auto" its weights stay as they are stored.
 
     Raises:
         UserError: it cannot be found, is no causal language model, or tensors are missing or not finite.
@@ -138,10 +138,10 @@ def load_generator(path: str, *, dtype: torch.dtype, field: str = "model.path") 
         model, found = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
-    except _UNREADABLE as error:
-        raise UserError(f"{field} {path}: no causal language model could be loaded: {_told(error)}") from None
+    except (*_UNREADABLE, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{field} {path}: no causal language model could be loaded: {unreadable(error, 200)}") from None
     check_complete(path, found)
-    check_finite(path, model, dtype)
+    check_finite(path, model, model.dtype)
     return model
 
 
@@ -185,12 +185,28 @@ def load_tokenizer(path: str, *, field: str = "model.path", trust_remote_code: b
     """The tokenizer beside a model.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, it needs code of its own, or its settings cannot be.
     """
+    tokenizer: PreTrainedTokenizerBase
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except _UNREADABLE as error:
-        raise UserError(f"{field} {path}: no tokenizer could be loaded: {_told(error)}") from None
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception as error:  # whatever the readers of the file formats raise
+        _check_own_code(error, f"{field} {path}", trust_remote_code=trust_remote_code)
+        raise UserError(f"{field} {path}: no tokenizer could be loaded: {unreadable(error, 200)}") from None
+    longest: Any = tokenizer.model_max_length
+    if not isinstance(longest, int | float) or isinstance(longest, bool):
+        raise UserError(
+            f"{field} {path}: tokenizer_config.json has model_max_length {shortened(repr(longest))}, which is no number"
+        )
+    return tokenizer
+
+
+def _check_own_code(error: Exception, name: str, *, trust_remote_code: bool) -> None:
+    if "custom code" in str(error) and not trust_remote_code:
+        raise UserError(
+            f"{name}: it brings Python code of its own, which is not run unasked; read it, then say "
+            "--model.trust_remote_code true"
+        ) from None
 
 
 @contextmanager
@@ -213,10 +229,6 @@ def _zero_dropout(model: nn.Module) -> None:
         for name, value in list(vars(module).items()):
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
-
-
-def _told(error: Exception) -> str:
-    return shortened(str(error), 200) or type(error).__name__
 
 
 def _decoder_class(config: PretrainedConfig) -> type:

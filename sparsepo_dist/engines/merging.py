@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from peft import PeftModel, get_peft_model_state_dict
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from sparsepo_dist.engines.adapters.files import KEY_PREFIX, adapter_settings, adapter_weights, tokenizer_source
-from sparsepo_dist.engines.loading import load_config, load_tokenizer
+from sparsepo_dist.engines.adapters.files import (
+    KEY_PREFIX,
+    adapter_settings,
+    adapter_weights,
+    other_base,
+    tokenizer_source,
+)
+from sparsepo_dist.engines.loading import load_config, load_generator, load_tokenizer
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import follow_umask
+
+log = logging.getLogger(__name__)
 
 
 def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> Path:
@@ -29,15 +39,19 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> Path:
         raise UserError(f"{adapter}: does not say which model it belongs on; name it with --base")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} is not empty; name another folder")
-    config = load_config(path, field="base")
+    load_config(path, field="base")
     tokenizer = load_tokenizer(tokenizer_source(path, adapter), field="base")
-    both = with_adapter(AutoModelForCausalLM.from_pretrained(path, config=config, dtype="auto"), adapter, path)
+    warning = other_base(str(adapter), path, "adapter")
+    if warning is not None:
+        log.warning("%s", warning)
+    both = with_adapter(load_generator(path, dtype="auto", field="base"), adapter, path)
     try:
         merged = both.merge_and_unload(safe_merge=True)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{adapter} cannot be merged into {path}: {_last_line(error)}") from None
     try:
         merged.save_pretrained(output)
+        follow_umask(output.glob("*.safetensors"))
         tokenizer.save_pretrained(output)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}") from None

@@ -16,7 +16,7 @@ from sparsepo_dist.engines.adapters.lora import POLICY, has_adapters
 from sparsepo_dist.engines.deepspeed.distributed import of_rank_0, rank
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.errors import RunError
-from sparsepo_dist.files import free_bytes, in_gib, put_in_place, remove, unwritten
+from sparsepo_dist.files import follow_umask, free_bytes, in_gib, put_in_place, remove, unwritten
 
 MASKS = "masks.safetensors"
 
@@ -55,6 +55,7 @@ def write_model(
         save_adapter(model, POLICY, state, folder)
     else:
         model.save_pretrained(folder, state_dict=state)
+        follow_umask(folder.glob("*.safetensors"))
     tokenizer.save_pretrained(folder)
 
 
@@ -95,6 +96,7 @@ def _write_final(
         write_model(policy.module.model, tokenizer, state, unfinished)
         if masks:
             save_file(masks, unfinished / MASKS, metadata={"format": "pt"})
+            follow_umask([unfinished / MASKS])
         put_in_place(unfinished, folder)
     except (OSError, SafetensorError) as error:
         remove(unfinished)

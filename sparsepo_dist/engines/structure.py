@@ -18,7 +18,7 @@ from sparsepo_dist.engines.adapters.lora import add_adapters
 from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.loading import attention_for, check_complete
-from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.errors import UserError, unreadable
 
 
 def empty_model(
@@ -76,9 +76,7 @@ def checked_structure(
                 ignore_mismatched_sizes=True,
             )
     except Exception as error:  # whatever the readers of the file formats raise
-        raise UserError(
-            f"{field} {path}: its weights cannot be read: {shortened(str(error), 300)}; fetch it again"
-        ) from None
+        raise UserError(f"{field} {path}: its weights cannot be read: {unreadable(error)}; fetch it again") from None
     if found["mismatched_keys"]:
         name, stored, wanted = min(found["mismatched_keys"], key=str)
         raise UserError(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, fields
-from pathlib import Path
 
 from sparsepo_dist.evaluation.sampling import Sampling
+from sparsepo_dist.files import argument, path_argument
 from sparsepo_dist.sampling.backends import TRANSFORMERS, VLLM, check_backend
 
 
 def add_sampling(parser: argparse.ArgumentParser, prompt_count: int, defaults: Sampling) -> None:
     """What concerns models, output and reproduction, with the driver's own defaults."""
-    parser.add_argument("--base", metavar="PATH", help="the model that adapters belong on, where it has moved")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of tables and results")
+    parser.add_argument(
+        "--base", type=argument, metavar="PATH", help="the model that adapters belong on, where it has moved"
+    )
+    parser.add_argument(
+        "--output", type=path_argument, required=True, metavar="DIR", help="folder of tables and results"
+    )
     parser.add_argument(
         "--prompt_count", type=positive, metavar="N", help="how many prompts, the first ones (%(default)s)"
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.files import unwritable
+from sparsepo_dist.files import read_json, unwritable
 
 _ALWAYS = ("torch", "transformers", "datasets", "sparsepo_dist")
 
@@ -54,12 +54,14 @@ class Results:
         if not path.is_file():
             return None
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = read_json(path)
             there, settings, result = record["model"], record["settings"], record["result"]
+            if not isinstance(there, dict) or not isinstance(settings, dict):
+                raise TypeError("model and settings must be objects")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} holds no result ({error}); remove it to measure again") from None
         if there != self._identity:
-            raise UserError(f"{path} is of another model ({there['model']}, other weights); name another --output")
+            raise UserError(f"{path} is of another model ({there.get('model')}, other weights); name another --output")
         if settings != self._settings:
             changed = sorted(k for k in settings.keys() | self._settings if settings.get(k) != self._settings.get(k))
             raise UserError(f"{path} was measured with another {', '.join(changed)}; name another --output")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import sha256
+from sparsepo_dist.files import read_json, sha256
 
 FINAL = "final"
 _ADAPTER = "adapter_config.json"
@@ -71,8 +70,10 @@ def target(path: str, *, base: str | None = None, name: str | None = None) -> Ta
 
 def _base_of(adapter: Path, given: str | None) -> str:
     try:
-        named = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
+        named = read_json(adapter / _ADAPTER).get("base_model_name_or_path")
+        if not isinstance(named, str | None):
+            raise TypeError(f"base_model_name_or_path is {named!r}")
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"--model: {adapter / _ADAPTER} cannot be read: {error}") from None
     base = given or named
     if not base:

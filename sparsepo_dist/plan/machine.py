@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import parse_json
+from sparsepo_dist.files import parse_json, read_text
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,11 @@ def find_machine(name: str) -> Machine:
             "writes one)"
         )
     try:
-        terms: Any = parse_json(file.read_text(encoding="utf-8"))["machine"]
+        terms: Any = parse_json(read_text(file, f"machine: {name}"))["machine"]
+        if not isinstance(terms["matrix_tflops"], dict):
+            raise TypeError("matrix_tflops must be an object, a rate for each dtype")
         return Machine(**terms, measured=True)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"machine: {name} does not hold a machine's terms: {error}; see docs/scaling.md") from None
 
 

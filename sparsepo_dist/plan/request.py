@@ -19,6 +19,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, resolve_kind
 from sparsepo_dist.objectives import Requirements, build_objective
 from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.runs.inputs import BUILTIN_MODEL, check_builtin_names
 
 Device = Literal["cuda", "cpu"]
 
@@ -128,6 +129,7 @@ def resolve(request: Request) -> Setting:
     config.models.check(
         objective=config.objective.name, needs_reference=needs.reference, needs_oracle=needs.masks == "oracle"
     )
+    check_builtin_names(config)
     ds_config = _with_batch_size(request.ds_config, request.gpus)
     agreed = agree(ds_config, config.training.shared(), config.training.DEFAULTS)
     dtype = _dtype(ds_config, config.training.precision, request.device)
@@ -159,7 +161,7 @@ def model_config(path: str, config: RunConfig) -> PretrainedConfig:
     Raises:
         UserError: it cannot be found, or is of no model that can be trained here.
     """
-    if path.startswith("builtin:"):
+    if path == BUILTIN_MODEL:
         from sparsepo_dist.builtin.smollm2 import gguf_file
 
         file = gguf_file()

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import yaml
-
-from sparsepo_dist.errors import RunError, shortened
+from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.report.figures import draw_figures
 from sparsepo_dist.report.model_card import model_card
 from sparsepo_dist.report.page import index_page, tokens_page
@@ -20,13 +18,25 @@ def build_report(folder: Path) -> list[Path]:
     """Draw a run again from its files; the paths written.
 
     Raises:
-        UserError: the folder is no run's, or metrics.jsonl or tokens.jsonl is damaged.
-        RunError: a file of it cannot be read, or the report not be written.
+        UserError: the folder is no run's, one of its files is damaged, or the report cannot be written.
     """
+    run = read_run(folder)
+    report, final = folder / "report", folder / "final"
+    settings = run.settings() if run.config and final.is_dir() else None
     try:
-        return _build(folder)
+        report.mkdir(exist_ok=True)
+        written = draw_figures(run, report)
+        pages = {report / "index.html": index_page(run, written)}
+        if run.tokens:
+            pages[report / "tokens.html"] = tokens_page(run)
+        if settings is not None:
+            masks = (final / "masks.safetensors").is_file()
+            pages[final / "README.md"] = model_card(run, settings, has_masks=masks)
+        for path, text in pages.items():
+            path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise RunError(f"the report of {folder} cannot be drawn: {error}") from None
+        raise UserError(f"{error.filename or report} cannot be written: {error.strerror}") from None
+    return [*written, *pages]
 
 
 def try_report(folder: Path) -> bool:
@@ -39,20 +49,3 @@ def try_report(folder: Path) -> bool:
         log.warning("the run is finished, without a report: %s; `sparsepo report %s` draws it again", reason, folder)
         return False
     return True
-
-
-def _build(folder: Path) -> list[Path]:
-    run = read_run(folder)
-    report = folder / "report"
-    report.mkdir(exist_ok=True)
-    written = draw_figures(run, report)
-    pages = {report / "index.html": index_page(run, written)}
-    if run.tokens:
-        pages[report / "tokens.html"] = tokens_page(run)
-    final = folder / "final"
-    if run.config and final.is_dir():
-        masks = (final / "masks.safetensors").is_file()
-        pages[final / "README.md"] = model_card(run, yaml.safe_load(run.config), has_masks=masks)
-    for path, text in pages.items():
-        path.write_text(text, encoding="utf-8")
-    return [*written, *pages]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from itertools import groupby
@@ -27,7 +28,8 @@ def heatmaps(rows: Sequence[dict[str, Any]]) -> str:
 
 def _pair(number: int, responses: list[dict[str, Any]]) -> str:
     scales = {
-        name: max((abs(v) for response in responses for v in response.get(name, ())), default=0.0) for name, *_ in ROWS
+        name: max((abs(v) for response in responses for v in response.get(name, ()) if math.isfinite(v)), default=0.0)
+        for name, *_ in ROWS
     }
     body = "\n".join(_response(response, scales) for response in responses)
     prompt = f'<p class="prompt"><b>Prompt</b> {_shown(responses[0]["prompt"])}</p>'
@@ -58,8 +60,11 @@ def _token(token: str, value: float, scale: float, signed: bool) -> str:
 
 
 def token_colour(value: float, scale: float, *, signed: bool) -> Colour:
-    """White at 0, blue for positive and orange for negative numbers; unsigned numbers run from white to green."""
-    strength = min(1.0, abs(value) / scale) if scale else 0.0
+    """White at 0, blue for positive and orange for negative numbers; unsigned numbers run from white to green.
+
+    NaN is white.
+    """
+    strength = min(1.0, abs(value) / scale) if scale and not math.isnan(value) else 0.0
     end = (BLUE if value > 0 else ORANGE) if signed else GREEN
     red, green, blue = (round(w + (e - w) * strength) for w, e in zip(WHITE, end, strict=True))
     return red, green, blue

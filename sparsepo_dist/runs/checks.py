@@ -14,10 +14,17 @@ from transformers import PretrainedConfig, PreTrainedModel
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.adapters.files import SETTINGS, adapter_settings, adapter_weights, is_adapter_folder
+from sparsepo_dist.engines.adapters.files import (
+    SETTINGS,
+    adapter_settings,
+    adapter_weights,
+    is_adapter_folder,
+    other_base,
+)
 from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.engines.loading import attention_for
 from sparsepo_dist.engines.structure import checked_structure, make_fake, quiet
 from sparsepo_dist.errors import UserError
@@ -144,3 +151,17 @@ def check_adapter_folders(config: RunConfig) -> None:
         if path is not None:
             adapter_settings(path, field)
             adapter_weights(path, field)
+
+
+def warn_of_other_bases(config: RunConfig) -> None:
+    """On rank 0, name adapters that say they were made for another model. Raises UserError as `adapter_settings`."""
+    if rank() != 0:
+        return
+    bases = {"model": config.model.path, "reference": config.reference.path or config.model.path}
+    told = set()
+    for part, base in bases.items():
+        path = getattr(config, part).adapter_path
+        sentence = None if path is None or (path, base) in told else other_base(path, base, f"{part}.adapter_path")
+        told.add((path, base))
+        if sentence is not None:
+            log.warning("%s", sentence)

@@ -23,7 +23,7 @@ from sparsepo_dist.engines.reference.cached import cache_key, check_key
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, resolve_kind, unused_options
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, build_objective, unused_fields
-from sparsepo_dist.runs.checks import check_adapter_folders, check_models, check_token_ids
+from sparsepo_dist.runs.checks import check_adapter_folders, check_models, check_token_ids, warn_of_other_bases
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.training.config import check_shared
 
@@ -77,7 +77,9 @@ def load_inputs(config: RunConfig) -> Inputs:
         objective=config.objective.name, needs_reference=needs.reference, needs_oracle=needs.masks == "oracle"
     )
     check_adapter_folders(config)
+    check_builtin_names(config)
     config = resolve_builtin(config)
+    warn_of_other_bases(config)
     device = torch.device("cuda", distributed.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     ds_config = load_ds_config(config.ds_config)
     agreed = agree(ds_config, config.training.shared(), config.training.DEFAULTS)
@@ -138,6 +140,19 @@ def _open_cache(
     return cache
 
 
+def check_builtin_names(config: RunConfig) -> None:
+    """Raise UserError for a `builtin:` name that nothing has."""
+    for field, value, name in (
+        ("model.path", config.model.path, BUILTIN_MODEL), ("data.train", config.data.train, BUILTIN_PAIRS),
+        *((f"{part}.path", getattr(config, part).path, None) for part in ("reference", "oracle")),
+    ):  # fmt: skip
+        if value is not None and value.startswith("builtin:") and value != name:
+            there = (
+                f"there is {name}" if name else f"a folder or hub id is wanted, and {BUILTIN_MODEL} is for model.path"
+            )
+            raise UserError(f"{field}: {value} is not built in; {there}")
+
+
 def resolve_builtin(config: RunConfig) -> RunConfig:
     """Replace `builtin:` names by files, making those that are missing; other ranks of the machine wait for them.
 
@@ -147,9 +162,6 @@ def resolve_builtin(config: RunConfig) -> RunConfig:
     model, data = config.model, config.data
     if not (model.path.startswith("builtin:") or data.train.startswith("builtin:")):
         return config
-    for field, value, name in (("model.path", model.path, BUILTIN_MODEL), ("data.train", data.train, BUILTIN_PAIRS)):
-        if value.startswith("builtin:") and value != name:
-            raise UserError(f"{field}: {value} is not built in; there is {name}")
     from sparsepo_dist.builtin.pairs import sentiment_files
     from sparsepo_dist.builtin.smollm2 import smollm2_folder
 

@@ -9,7 +9,7 @@ import sys
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
@@ -23,6 +23,10 @@ log = logging.getLogger(__name__)
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
+_TEXT = "tag:yaml.org,2002:str"
+_NO_TEXT = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool"))
+# Of YAML 1.1: base 60, and base 8 by a leading 0.
+_ODD_NUMBER = re.compile(r"[-+]?(?:0[0-9_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?)")
 _PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
 
 
@@ -56,6 +60,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[R
     """
     for recipe in _values(arguments, "recipe"):
         check_recipe(recipe)
+    _check_numbers(arguments, parser)
     try:
         parsed = parser.instantiate_classes(parser.parse_args(list(arguments)))
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
@@ -83,26 +88,87 @@ def check_recipe(path: str) -> None:
         root = parse_yaml(text)
         if not isinstance(root, yaml.MappingNode):
             raise ValueError("it must hold fields and their values, as launch/recipes/ shows")
-        _check_names(root, RunConfig, "")
+        _check_names(root, RunConfig, "", {})
     except ValueError as error:
         raise UserError(f"recipe: {shortened(path, 200)}: {error}") from None
 
 
-def _check_names(mapping: yaml.MappingNode, kind: type, prefix: str) -> None:
-    fields = get_type_hints(kind)
-    known = [field.name for field in dataclasses.fields(kind)]
+def _check_names(mapping: yaml.MappingNode, kind: type, prefix: str, seen: dict[str, int]) -> None:
+    """`seen`: where each field stands, filled here: `a: {b: 1}` and `a.b: 2` are one field."""
     for name, node, line in entries(mapping):
-        first = name.split(".")[0]
-        if first not in known:
-            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
-            raise ValueError(f"line {line}: there is no field {prefix}{shortened(name)}{hint}")
-        if dataclasses.is_dataclass(fields[first]) and name == first:
+        path, hint = f"{prefix}{name}", _known_hint(name, kind, prefix, line)
+        if dataclasses.is_dataclass(hint):
             if not isinstance(node, yaml.MappingNode):
-                inner = ", ".join(field.name for field in dataclasses.fields(fields[first]))
-                raise ValueError(f"line {line}: {name} is a section and must hold fields of its own ({inner})")
-            _check_names(node, fields[first], f"{name}.")
-        elif isinstance(node, yaml.MappingNode):
-            list(entries(node))
+                inner = ", ".join(field.name for field in dataclasses.fields(hint))
+                raise ValueError(f"line {line}: {path} is a section and must hold fields of its own ({inner})")
+            _check_names(node, cast("type", hint), f"{path}.", seen)
+            continue
+        if path in seen:
+            raise ValueError(f"line {line}: {path} stands there twice (also in line {seen[path]})")
+        seen[path] = line
+        try:
+            _check_scalars(node, hint)
+        except ValueError as error:
+            raise ValueError(f"line {line}: {path}: {error}") from None
+
+
+def _known_hint(name: str, kind: type, prefix: str, line: int) -> Any:
+    """The type of a field, whose name may be dotted. Raises ValueError where there is none."""
+    hint: Any = kind
+    for part in name.split("."):
+        known = [field.name for field in dataclasses.fields(hint)] if dataclasses.is_dataclass(hint) else []
+        if part not in known:
+            near = did_you_mean(part, known) or (f"; there are {', '.join(known)}" if known else "")
+            raise ValueError(f"line {line}: there is no field {prefix}{shortened(name)}{near}")
+        hint = get_type_hints(hint)[part]
+    return hint
+
+
+def _check_scalars(node: yaml.Node, hint: Any) -> None:
+    """Refuse what YAML 1.1 reads as something else than it looks like: 1:30 is 90 by base 60, 010 is 8, `on` is true.
+
+    Raises:
+        ValueError: which, and how it is meant is to be said.
+    """
+    if isinstance(node, yaml.MappingNode):
+        for name, inner, _ in entries(node):
+            _check_scalars(inner, str if get_origin(hint) is dict else hint)
+            key = next(key for key, _ in node.value if key.value == name)
+            if key.tag != _TEXT:
+                raise ValueError(f"the name {shortened(name)} would not be read as text; put it in quotes")
+    elif isinstance(node, yaml.SequenceNode):
+        for inner in node.value:
+            if isinstance(inner, yaml.ScalarNode):
+                _check_scalars(inner, hint)
+    elif isinstance(node, yaml.ScalarNode) and node.style is None:
+        _check_number(node.value, hint)
+        if set(_kinds(hint)) <= {str, type(None)} and node.tag in _NO_TEXT:
+            raise ValueError(f"{shortened(node.value)} would not be read as text; put it in quotes")
+
+
+def _check_number(value: str, hint: Any) -> None:
+    if _ODD_NUMBER.fullmatch(value) and str not in _kinds(hint):
+        raise ValueError(f"{_described(hint)} is wanted, found {shortened(value)}")
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _check_numbers(arguments: Sequence[str], parser: ArgumentParser) -> None:
+    """As `check_recipe` for numbers, of the command line."""
+    for position, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        action = parser._option_string_actions.get(option)
+        hint = getattr(action, "_typehint", None) or getattr(action, "type", None)
+        if hint is None or not (equals or position + 1 < len(arguments)):
+            continue
+        value = value if equals else arguments[position + 1]
+        for number in re.split(r"[\s,\[\]()]+", value):
+            try:
+                _check_number(number, hint)
+            except ValueError as error:
+                raise UserError(f"{option.removeprefix('--')}: {error}") from None
 
 
 def _check_values(part: Any, prefix: str = "") -> None:
@@ -116,6 +182,8 @@ def _check_values(part: Any, prefix: str = "") -> None:
             raise UserError(f"{name}: null was given, {_described(hints[field.name])} is wanted; leave it out")
         elif isinstance(value, str) and "\0" in value:
             raise UserError(f"{name}: {value!r} holds a NUL character; remove it")
+        elif isinstance(value, str) and not value.strip():
+            raise UserError(f"{name}: it is empty; give it a value, or leave it out")
 
 
 def _without_idle_adapter(config: RunConfig, arguments: Sequence[str]) -> RunConfig:

@@ -14,7 +14,7 @@ from sparsepo_dist.engines.adapters.files import tokenizer_source
 from sparsepo_dist.engines.deepspeed.ds_config import has_bf16
 from sparsepo_dist.engines.loading import load_generator, load_tokenizer
 from sparsepo_dist.engines.merging import with_adapter
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, printable
 from sparsepo_dist.sampling.nucleus import NucleusDraw
 from sparsepo_dist.sampling.responses import Nucleus, Sample
 from sparsepo_dist.sampling.sampler import Prompt, Sampler
@@ -49,7 +49,7 @@ class TransformersSampler(Sampler):
         wanted = [prompt for prompt in prompts for _ in range(count)]
         torch.manual_seed(seed)
         samples: list[Sample] = []
-        with tqdm(total=len(wanted), desc=description, unit="sample") as bar:
+        with tqdm(total=len(wanted), desc=printable(description), unit="sample") as bar:
             for start in range(0, len(wanted), batch_size):
                 samples += self._continue(wanted[start : start + batch_size], settings)
                 bar.update(len(samples) - bar.n)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from sparsepo_dist.engines.adapters.files import tokenizer_source
 from sparsepo_dist.engines.deepspeed.ds_config import has_bf16
 from sparsepo_dist.engines.loading import load_config, load_tokenizer
 from sparsepo_dist.errors import RunError, UserError, shortened
+from sparsepo_dist.files import read_json
 from sparsepo_dist.sampling.responses import Nucleus, Sample
 from sparsepo_dist.sampling.sampler import Prompt, Sampler
 
@@ -117,10 +117,19 @@ def max_lora_rank(adapter: str) -> int:
     """What vLLM must be told before it takes the adapter in a folder.
 
     Raises:
-        UserError: it takes none of such a rank.
+        UserError: it takes none of such a rank, or the folder holds no adapter that says its own.
     """
-    settings = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
-    rank = max(settings["r"], *(settings.get("rank_pattern") or {}).values(), 0)
+    file = Path(adapter) / "adapter_config.json"
+    try:
+        settings = read_json(file)
+        ranks = [settings["r"], *(settings.get("rank_pattern") or {}).values()]
+        if any(type(rank) is not int or rank < 1 for rank in ranks):
+            raise ValueError(f"it has the ranks {ranks}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"--backend vllm: {file} does not say the adapter's rank: {shortened(repr(error), 200)}"
+        ) from None
+    rank = max(ranks)
     for allowed in _RANKS:
         if rank <= allowed:
             return allowed

@@ -74,6 +74,8 @@ def test_what_does_not_fit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         (("--gpus", 2, "--machine", "abacus"), "machine: abacus is neither h100 nor a100 nor a file"),
         (("--gpus", 2, "--machine", "h100", "--matrix_share", 2), "matrix_share: 2.0 must be in (0, 1]"),
         (("--gpus", 2, "--ds_config", "nowhere.json"), "no such file nowhere.json"),
+        (("--gpus", 2, "--model.path", "builtin:gpt5"), "model.path: builtin:gpt5 is not built in; there is builtin:"),
+        (("--gpus", "1:30"), "gpus: a whole number is wanted, found 1:30"),
         (("--gpus", 2, "--data.max_lenght", 64), "did you mean --data.max_length?"),
         (("--gpus", "two"), "error: "),
         (("--gpus", 2, "--model.path", "/nowhere"), "/nowhere"),

@@ -108,6 +108,12 @@ def test_what_vllm_may_do_wrong_is_said(
     monkeypatch.setattr(fake_vllm.LLM, "__init__", fails)
     with pytest.raises(RunError, match=f"vLLM cannot load {model}: Engine core"):
         VllmSampler(model)
+    with pytest.raises(UserError, match="--backend vllm: .*adapter_config.json does not say the adapter's rank: File"):
+        max_lora_rank(str(tmp_path))
+    for text in ("[]", "{", '{"r": true}', '{"r": 8, "rank_pattern": [1]}', '{"r": ' + "[" * 100_000):
+        (tmp_path / "adapter_config.json").write_text(text)
+        with pytest.raises(UserError, match="does not say the adapter's rank"):
+            max_lora_rank(str(tmp_path))
     (tmp_path / "adapter_config.json").write_text('{"r": 8, "rank_pattern": {"q_proj": 24}}')
     assert max_lora_rank(str(tmp_path)) == 32
     (tmp_path / "adapter_config.json").write_text('{"r": 1024, "rank_pattern": {}}')

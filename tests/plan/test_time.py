@@ -113,13 +113,18 @@ def test_terms_come_from_a_file_and_are_changed_by_hand(tmp_path: Path) -> None:
     file.write_text(json.dumps({"machine": terms, "traffic": []}))
     found = find_machine(str(file))
     assert found == dataclasses.replace(ROUND, measured=True)
+    file.write_text("\ufeff" + json.dumps({"machine": terms}))
+    assert find_machine(str(file)) == found, "with a byte order mark"
+    file.write_text(json.dumps({"machine": {**terms, "matrix_tflops": 4.0}}))
+    with pytest.raises(UserError, match="matrix_tflops must be an object, a rate for each dtype"):
+        find_machine(str(file))
     faster = changed(found, torch.bfloat16, matrix_tflops=40.0, overlap=None)
     assert faster.rate(torch.bfloat16) == 40e12 and faster.rate(torch.float32) == 2e12
     with pytest.raises(UserError, match="float16"):
         found.rate(torch.float16)
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"machine": {"name": "x"}}', '{"machine": 3}'])
+@pytest.mark.parametrize("text", ["{}", "[]", "no JSON", '{"machine": {"name": "x"}}', '{"machine": 3}', "[" * 100_000])
 def test_a_file_without_terms_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "terms.json").write_text(text)
     with pytest.raises(UserError, match=r"machine: .*terms\.json"):

@@ -73,7 +73,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert guarded(lambda: run(parse_train(arguments))) == 2
     said = capsys.readouterr().err
     assert sorted(here.rglob("*")) == before
-    assert "Traceback" not in said and "usage:" not in said
+    assert "Traceback" not in said and "usage:" not in said and "\x1b" not in said
     messages = re.findall(r"^error: .*", said, re.MULTILINE | re.DOTALL)
     assert len(messages) == 1 and "\nerror: " not in messages[0]
     assert len(messages[0]) < LONGEST_MESSAGE

@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from sparsepo_dist.engines.adapters.files import save_adapter
+from sparsepo_dist.engines.adapters.lora import add_adapters
+from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.loading import load_config, load_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.runs.inputs import Inputs, load_inputs
@@ -107,6 +111,25 @@ def test_frozen_models_must_read_the_same_tokens(base: Path, tmp_path: Path) -> 
         load(base, **{"reference.path": other, "data.max_length": 60})
     with pytest.raises(UserError, match="^oracle.path .*: the folder holds no model"):
         load(base, **{"oracle.path": tmp_path, "objective.name": "sepo"})
+
+
+def test_an_adapter_of_another_base_is_named_once(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = AutoModelForCausalLM.from_pretrained(base / "model")
+    add_adapters(model, LoraSettings(rank=4), torch.float32, base="elsewhere/base", start=None, reference=None)
+    tmp_path.joinpath("sft").mkdir()
+    save_adapter(model, "policy", dict(model.named_parameters()), tmp_path / "sft")
+    starts = {f"{part}.adapter_path": tmp_path / "sft" for part in ("model", "reference")}
+    load(base, **{"objective.name": "dpo", "model.adapter": "lora", **starts})
+    [told] = [record.getMessage() for record in caplog.records if "was made for" in record.getMessage()]
+    assert told.startswith(
+        f"model.adapter_path {tmp_path / 'sft'}: it was made for the model elsewhere/base, and is put"
+    )
+
+
+def test_a_chat_template_may_begin_with_a_byte_order_mark(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "chat.jinja").write_bytes(b"\xef\xbb\xbf{{ messages[0].content }}")
+    loaded = load(base, **{"data.chat_template": tmp_path / "chat.jinja"})
+    assert loaded.tokenizer.chat_template == "{{ messages[0].content }}"
 
 
 def test_penalties_on_masks_that_do_not_learn_are_ignored_aloud(base: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,13 @@ def test_run_folder_can_be_understood_and_repeated(runs: dict[str, Path]) -> Non
     assert all(len(row["tokens"]) == len(row["reward_mask"]) == len(row["kl"]) for row in rows)
     written = {path.name for path in build_report(run)}
     assert {"loss.png", "rewards.png", "token_kl.png", "sparsity.png", "tokens.html", "index.html"} <= written
+
+
+def test_everything_may_be_read_by_whom_the_umask_lets(runs: dict[str, Path]) -> None:
+    run = runs["sparsepo"]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in run.rglob("*") if path.is_file()}
+    assert {path for path, mode in modes.items() if mode != modes[run / "config.yaml"]} == set()
+    assert {"model.safetensors", "masks.safetensors"} <= {path.name for path in modes}
 
 
 def test_sft_has_no_reference_and_no_rewards(runs: dict[str, Path]) -> None:

@@ -45,7 +45,7 @@ def checkpoint_of(loaded: Inputs, run: Path, step: int = 3) -> Checkpoint:
     """A complete checkpoint that says it belongs to a run; nothing else is in it."""
     store = CheckpointStore(run / CHECKPOINTS)
     state = store.begin(step) / "state.json"
-    state.write_text(json.dumps(identity(loaded, run)))
+    state.write_text(json.dumps({**identity(loaded, run), "step": step, "world_size": 1, "trainer": {}}))
     store.digest(step, [state], 0)
     return store.publish(step, 1)
 
@@ -75,8 +75,10 @@ def test_another_configuration_is_refused_before_ranks_wait_for_each_other(
         with pytest.raises(UserError, match="objective.name is 'dpo' now and 'sparsepo' there"):
             run(configured(**fields))
     check_newest(inputs(data, resume="auto", output_dir=tmp_path))
-    (checkpoint.folder / "state.json").write_text("[")
-    check_newest(inputs(data, resume="auto", output_dir=tmp_path, objective__name="dpo"))
+    sound = json.loads((checkpoint.folder / "state.json").read_text())
+    for damaged in ("[", "[]", "{}", '{"config": ' + "[" * 100_000, json.dumps({**sound, "config": {}, "data": []})):
+        (checkpoint.folder / "state.json").write_text(damaged)
+        check_newest(inputs(data, resume="auto", output_dir=tmp_path, objective__name="dpo"))
 
 
 def rewritten(checkpoint: Checkpoint, change: Callable[[dict[str, Any]], Any]) -> Checkpoint:

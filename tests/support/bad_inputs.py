@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow
 import pyarrow.parquet
+import torch
 
 
 @dataclass
@@ -80,6 +81,18 @@ def index_without_files(model: Path) -> None:
 def as_pickle_garbage(model: Path) -> None:
     (model / "model.safetensors").unlink()
     (model / "pytorch_model.bin").write_bytes(b"\x80\x04garbage")
+
+
+class _Shout:
+    """What is unpickled of it is a call."""
+
+    def __reduce__(self) -> Any:
+        return (print, ("code was run",))
+
+
+def as_pickled_code(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+    torch.save({"lm_head.weight": _Shout()}, model / "pytorch_model.bin")
 
 
 def with_adapter_files(model: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import follow_umask, read_json
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -51,15 +51,16 @@ def adapter_settings(folder: str, field: str) -> LoraConfig:
     if not (path / WEIGHTS).is_file():
         raise UserError(f"{field} {folder}: no {WEIGHTS} is there (pickled weights are not read; save as safetensors)")
     try:
-        kind = json.loads((path / SETTINGS).read_text(encoding="utf-8")).get("peft_type")
+        kind = read_json(path / SETTINGS).get("peft_type")
         config = LoraConfig.from_pretrained(folder) if kind == "LORA" else None
     except (OSError, ValueError, TypeError, AttributeError, KeyError, ImportError) as error:
         raise UserError(f"{field} {folder}: {SETTINGS} cannot be read: {error}") from None
     if config is None:
         raise UserError(f"{field} {folder}: it is a {kind} adapter; only LoRA is supported")
     for name, kinds in (("r", int), ("lora_alpha", int | float), ("target_modules", str | list | set)):
-        if not isinstance(getattr(config, name), kinds) or not getattr(config, name):
-            raise UserError(f"{field} {folder}: {SETTINGS} has {name} {getattr(config, name)!r}, which cannot be")
+        value = getattr(config, name)
+        if not isinstance(value, kinds) or isinstance(value, bool) or not value:
+            raise UserError(f"{field} {folder}: {SETTINGS} has {name} {value!r}, which cannot be")
     odd = [name for name in _CHANGES_THE_MODEL if getattr(config, name, None)]
     odd += ["bias"] if config.bias != "none" else []
     odd += ["init_lora_weights"] if config.init_lora_weights not in _PLAIN_STARTS else []
@@ -69,6 +70,21 @@ def adapter_settings(folder: str, field: str) -> LoraConfig:
             "into its model with peft and start from the result, or use a plain LoRA adapter"
         )
     return config
+
+
+def other_base(adapter: str, model: str, field: str) -> str | None:
+    """A sentence if an adapter says that it was made for another model than the one it is put on; else None.
+
+    Raises:
+        UserError: as `adapter_settings`.
+    """
+    named = adapter_settings(adapter, field).base_model_name_or_path
+    if not named or str(named) == model or Path(named).resolve() == Path(model).resolve():
+        return None
+    return (
+        f"{field} {adapter}: it was made for the model {named}, and is put on {model}; unless the two have the same "
+        "weights, that is another model than the one that was tuned"
+    )
 
 
 def adapter_weights(folder: str, field: str) -> dict[str, Tensor]:
@@ -100,5 +116,6 @@ def save_adapter(model: PreTrainedModel, name: str, state: dict[str, Tensor], fo
         folder / WEIGHTS,
         metadata={"format": "pt"},
     )
+    follow_umask([folder / WEIGHTS])
     peft_config: Any = model.peft_config
     dataclasses.replace(peft_config[name], inference_mode=True).save_pretrained(folder)

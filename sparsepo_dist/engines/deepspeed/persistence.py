@@ -20,7 +20,7 @@ from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
 from sparsepo_dist.engines.deepspeed.distributed import lost_peer
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, unreadable
 
 TAG = "engine"
 # What DeepSpeed's files hold besides tensors, numbers and strings.
@@ -64,7 +64,7 @@ def load_engine(engine: DeepSpeedEngine, folder: Path, *, universal: bool = Fals
     except (RuntimeError, KeyError, AssertionError, pickle.UnpicklingError) as error:
         if isinstance(error, RuntimeError) and lost_peer(error):
             raise
-        raise UserError(f"resume: {folder} does not fit this model or these ranks: {why_unread(error)}") from None
+        raise UserError(f"resume: {folder} does not fit this model or these ranks: {unreadable(error)}") from None
     if path is None:
         raise UserError(f"resume: {folder} holds nothing that DeepSpeed could load")
     for group, kept in zip(_groups(engine), settings, strict=True):
@@ -87,13 +87,6 @@ def only_tensors() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-def why_unread(error: Exception) -> str:
-    """In one line, why torch did not load a file. What torch says of code in one is how to run it all the same."""
-    if isinstance(error, pickle.UnpicklingError):
-        return "a file in it is damaged, or holds more than tensors and numbers, which may be code and is not run"
-    return str(error).splitlines()[0] if str(error) else repr(error)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from torch import Tensor
 
-from sparsepo_dist.engines.deepspeed.persistence import TAG, only_tensors, why_unread
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.engines.deepspeed.persistence import TAG, only_tensors
+from sparsepo_dist.errors import UserError, unreadable
 
 _POLICY = "model."  # of PolicyModel: beside it are masks and the reference's head
 
@@ -41,7 +41,7 @@ def trained_weights(checkpoint: Path, names: Iterable[str], dtype: torch.dtype) 
     except KeyError as error:
         raise UserError(f"the checkpoint {checkpoint} lacks {error}: it is of another model, or incomplete") from None
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"the weights in the checkpoint {checkpoint} cannot be read: {why_unread(error)}") from None
+        raise UserError(f"the weights in the checkpoint {checkpoint} cannot be read: {unreadable(error)}") from None
 
 
 def _sharded(checkpoint: Path) -> dict[str, Any]:

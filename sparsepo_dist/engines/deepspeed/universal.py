@@ -16,7 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sparsepo_dist.engines.deepspeed.persistence import TAG, only_tensors, why_unread
+from sparsepo_dist.engines.deepspeed.persistence import TAG, only_tensors
+from sparsepo_dist.errors import unreadable
 
 _PR_SET_PDEATHSIG = 1  # of prctl.h
 _MOST_WORKERS = 8
@@ -64,7 +65,7 @@ def main() -> None:
         with only_tensors(), contextlib.redirect_stdout(io.StringIO()):
             ds_to_universal.main(settings)
     except pickle.UnpicklingError as error:
-        sys.exit(why_unread(error))
+        sys.exit(unreadable(error))
 
 
 if __name__ == "__main__":

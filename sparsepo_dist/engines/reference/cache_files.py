@@ -22,7 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sparsepo_dist.errors import RankError, UserError
+from sparsepo_dist.errors import RankError, UserError, shortened
+from sparsepo_dist.files import follow_umask, read_json
 from sparsepo_dist.ops import Head
 
 MANIFEST, PAIRS, HEAD = "cache.json", "pairs.safetensors", "head.safetensors"
@@ -103,6 +104,7 @@ def finish_cache(folder: Path, parts: int, key: Mapping[str, Any], readings: Cac
         (folder / _part_name(part)).unlink()
     files = {path.name: path.stat().st_size for path in sorted(folder.glob("*.safetensors"))}
     manifest = {"format": FORMAT, "key": dict(key), "readings": readings._asdict(), "files": files}
+    follow_umask(folder / name for name in files)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
@@ -118,9 +120,18 @@ class ReferenceCache:
         if not (folder / MANIFEST).is_file():
             raise UserError(f"reference.cache: {folder} holds no finished cache (no {MANIFEST} is there). {MAKE_ANEW}")
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = read_json(folder / MANIFEST)
+            known = manifest["format"]
+            if known != FORMAT:
+                raise UserError(
+                    f"reference.cache: {folder} has format {shortened(str(known))}, this version reads {FORMAT}. "
+                    f"{MAKE_ANEW}"
+                )
             self.key: dict[str, Any] = manifest["key"]
             self.readings = CachedReadings(**manifest["readings"])
+            for name, kind in (("files", dict), ("fields", list), ("masks", dict)):
+                if not isinstance(self.key[name], kind):
+                    raise TypeError(f"{MANIFEST} has no {name}")
             self.fields: list[str] = self.key["fields"]
             self._check_files(manifest["files"])
             self._forms = _forms(self.key["dtype"], self.readings)
@@ -128,11 +139,8 @@ class ReferenceCache:
             _check_index(index["pairs"], index["checksums"], [self._forms[name] for name in self.fields])
             self._keys, self._places = index["pairs"][:, 0].contiguous(), index["pairs"][:, 1:].tolist()
             self._checksums = index["checksums"].tolist()
-            known = manifest["format"]
-        except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, SafetensorError) as error:
             raise UserError(f"reference.cache: {folder} is damaged ({error}). {MAKE_ANEW}") from None
-        if known != FORMAT:
-            raise UserError(f"reference.cache: {folder} has format {known}, this version reads {FORMAT}. {MAKE_ANEW}")
         self._open: dict[str, Any] = {}
 
     def __len__(self) -> int:

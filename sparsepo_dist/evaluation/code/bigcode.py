@@ -22,6 +22,7 @@ from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, Problem
 from sparsepo_dist.evaluation.hub_mirror import check_dataset, mirror_environment
 from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.target import Target
+from sparsepo_dist.files import read_json
 
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _MAX_LENGTH = 512
@@ -81,9 +82,11 @@ class Harness(NamedTuple):
                 f"BigCode's harness ended with code {code} on {task}; its messages are above. The problems it has "
                 f"finished are in {folder}: the same command goes on from there"
             )
-        programs = json.loads((folder / f"generations_{task}.json").read_text(encoding="utf-8"))
-        tests = json.loads((folder / f"references_{task}.json").read_text(encoding="utf-8"))
-        sizes = {len(samples) for samples in programs}
+        try:
+            programs, tests = (read_json(folder / f"{part}_{task}.json") for part in ("generations", "references"))
+            sizes = {len(samples) for samples in programs}
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"BigCode's harness left nothing readable of {task} in {folder}: {error}") from None
         if len(programs) != len(tests) or sizes != {self.generation.n_samples}:
             raise RunError(
                 f"BigCode's harness wrote {len(programs)} problems and {len(tests)} tests for {task} in {folder}, with "
@@ -142,7 +145,7 @@ class Harness(NamedTuple):
     def _resumed(self, task: str, folder: Path) -> Path | None:
         """A file of the problems that an earlier start has finished."""
         try:
-            earlier = json.loads((folder / f"generations_{task}_intermediate.json").read_text(encoding="utf-8"))
+            earlier = read_json(folder / f"generations_{task}_intermediate.json")
         except (OSError, ValueError):  # none, or killed while it was written
             return None
         whole = [samples for samples in earlier if len(samples) >= self.generation.n_samples]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.errors import UserError
@@ -20,6 +19,7 @@ from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.sandbox.limits import Limits
 from sparsepo_dist.evaluation.sandbox.self_test import check_machine
 from sparsepo_dist.evaluation.target import Target, target
+from sparsepo_dist.files import argument, path_argument
 from sparsepo_dist.sampling.vllm import check_vllm
 
 Say = Callable[[str], None]
@@ -35,13 +35,17 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("step", nargs="?", choices=["generate", "execute"], help="one step only (default: both); execute takes "
         "the same options as generate did")  # fmt: skip
-    add("--model", required=True, help="a run's folder, a model's, an adapter's, or a hub id")
-    add("--base", help="the model that an adapter belongs on, where it is no longer where the adapter says")
-    add("--output", type=Path, required=True, help="folder of generations, results and the table")
+    add("--model", type=argument, required=True, help="a run's folder, a model's, an adapter's, or a hub id")
+    add(
+        "--base",
+        type=argument,
+        help="the model that an adapter belongs on, where it is no longer where the adapter says",
+    )
+    add("--output", type=path_argument, required=True, help="folder of generations, results and the table")
     add("--tasks", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS), help="default: both")
     add("--backend", choices=["harness", "lm-eval", "vllm"], default="harness", help="BigCode's harness (the "
         "paper's), or lm-eval's tasks, whose prompts are others, on transformers or on vLLM")  # fmt: skip
-    add("--harness", type=Path, help="a checkout of bigcode-evaluation-harness (default: the installed one); "
+    add("--harness", type=path_argument, help="a checkout of bigcode-evaluation-harness (default: the installed one); "
         "its code is run with your rights, outside the sandbox")  # fmt: skip
     add("--n_samples", type=int, default=100, help="programs a problem (100)")
     add("--temperature", type=float, default=0.6, help="0.6; 0 takes the likeliest token, for one sample")
@@ -52,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     add("--limit", type=int, help="the first problems only, for a smoke run")
     add("--seed", type=int, default=0)
     add("--dtype", choices=list(PRECISIONS), default="bfloat16", help="of the model (bfloat16)")
-    add("--hub-mirror", type=Path, help="folder of mirrored datasets: works without a network")
+    add("--hub-mirror", type=path_argument, help="folder of mirrored datasets: works without a network")
     add("--allow_code_execution", action="store_true", help="run what the model wrote, in the sandbox")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="programs run at once (one a core)")
     return made

@@ -15,6 +15,7 @@ from sparsepo_dist.evaluation.frontier.runs import shared_reference, trained_mod
 from sparsepo_dist.evaluation.frontier.scorers import VADER, scorer
 from sparsepo_dist.evaluation.prompts import read_texts
 from sparsepo_dist.evaluation.sampling import Sampling
+from sparsepo_dist.files import argument
 from sparsepo_dist.sampling.responses import Nucleus
 
 _DESCRIPTION = """Reward against response-level KL of many models: a table (JSON, CSV, Markdown) with the Pareto
@@ -62,16 +63,16 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(prog="frontier.py", description=_DESCRIPTION)
     parser.add_argument(
-        "--model", action="append", required=True, metavar="[METHOD=]PATH",
+        "--model", type=argument, action="append", required=True, metavar="[METHOD=]PATH",
         help="a run's folder or a model's or adapter's in it, whose method its config.yaml names; or any other, "
         "with METHOD=; may be given several times, also for one method",
     )  # fmt: skip
     parser.add_argument(
-        "--reference", metavar="PATH",
+        "--reference", type=argument, metavar="PATH",
         help="the model that KL is measured from (default: the one that all the runs were trained from)",
     )  # fmt: skip
     parser.add_argument(
-        "--scorer", default=VADER, metavar="vader|PATH",
+        "--scorer", type=argument, default=VADER, metavar="vader|PATH",
         help="the reward: vader (VADER's compound of the response), or a transformers text-classification model, "
         "folder or hub id, which reads prompt and response (%(default)s)",
     )  # fmt: skip
@@ -81,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "likeliest, else 1 - p of the likeliest (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--prompts", metavar="FILE",
+        "--prompts", type=argument, metavar="FILE",
         help='.jsonl or .json rows {"prompt": text}; also .parquet, a datasets folder or a hub id (default: the '
         "sentiment experiment's prompts about unseen subjects)",
     )  # fmt: skip

@@ -89,7 +89,7 @@ def run_config(path: str) -> dict[str, Any] | None:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(config["objective"]["name"], str) or not isinstance(config["model"]["path"], str):
             raise TypeError("objective.name and model.path must be text")
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: not a run's configuration ({error})") from None
     return dict(config)
 

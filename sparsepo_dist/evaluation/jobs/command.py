@@ -9,6 +9,7 @@ from pathlib import Path
 from sparsepo_dist.evaluation.jobs.spec import Plan, read_plan
 from sparsepo_dist.evaluation.jobs.submission import submit
 from sparsepo_dist.evaluation.jobs.table import collect, status
+from sparsepo_dist.files import path_argument
 
 _FILE = "YAML file of models, suites and resources (docs/evaluation.md)"
 
@@ -44,14 +45,14 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     submit_parser = commands.add_parser("submit", help="run what is missing of a file's jobs, here or on Slurm")
     watch_parser = commands.add_parser("watch", help="evaluate every checkpoint of a training run as it appears")
-    watch_parser.add_argument("run", type=Path, help="folder of the run")
+    watch_parser.add_argument("run", type=path_argument, help="folder of the run")
     status_parser = commands.add_parser("status", help="show how a file's jobs stand")
     collect_parser = commands.add_parser("collect", help="gather all numbers in one table: JSON, CSV, Markdown")
     for command in (submit_parser, watch_parser, status_parser, collect_parser):
-        command.add_argument("file", type=Path, help=_FILE)
+        command.add_argument("file", type=path_argument, help=_FILE)
     export = commands.add_parser("export", help="write a checkpoint's model (or adapter) as a folder to load")
-    export.add_argument("checkpoint", type=Path, help="RUN/checkpoints/step-N")
-    export.add_argument("output", type=Path, help="folder to write")
+    export.add_argument("checkpoint", type=path_argument, help="RUN/checkpoints/step-N")
+    export.add_argument("output", type=path_argument, help="folder to write")
     export.add_argument(
         "--fp32", action="store_true", help="keep ZeRO's float32 masters; by default the dtype that the run computes in"
     )

@@ -13,6 +13,7 @@ from sparsepo_dist.evaluation.jobs import keeper
 from sparsepo_dist.evaluation.jobs.spec import Slurm
 from sparsepo_dist.evaluation.jobs.store import FAILED, Job, State
 from sparsepo_dist.evaluation.results import write_whole
+from sparsepo_dist.files import read_json
 
 _SUBMITTED = "slurm.json"
 
@@ -82,7 +83,10 @@ class SlurmQueue:
             file = job.folder / _SUBMITTED
             if not file.is_file():
                 return False
-            number = json.loads(file.read_text(encoding="utf-8"))["id"]
+            try:
+                number = read_json(file)["id"]
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{file} cannot be read ({error}); remove it to submit {job.name} again") from None
             self._jobs[job.name] = self._job_class(self._executor.folder, number)
         return not self._jobs[job.name].done()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -207,7 +208,7 @@ def _arguments(option: Entry, field: str) -> list[str]:
 def _text(node: yaml.Node, line: int, field: str) -> str:
     if not isinstance(node, yaml.ScalarNode) or _is(node, "null"):
         raise ValueError(f"line {line}: {field}: text, a number, true, false or a list of texts or numbers is wanted")
-    return str(node.value)
+    return _plain(str(node.value), line, field)
 
 
 _Section = TypeVar("_Section", Resources, Slurm)
@@ -243,12 +244,20 @@ def _scalar(entry: Entry, field: str, kind: str) -> Any:
     node = entry.node
     # a name or path may look like a number
     if kind == "str" and isinstance(node, yaml.ScalarNode) and node.value and not _is(node, "null"):
-        return str(node.value)
+        return _plain(str(node.value), entry.line, field)
     value = _constructed(node) if isinstance(node, yaml.ScalarNode) and _is(node, kind) else None
     if value is None or (kind == "int" and value < 0):
         found = shortened(str(getattr(node, "value", ""))) if isinstance(node, yaml.ScalarNode) else "a section or list"
         raise ValueError(f"line {entry.line}: {field}: {_KINDS[kind]} is wanted, found {found or 'nothing'}")
     return value
+
+
+def _plain(text: str, line: int, field: str) -> str:
+    """Values become lines of Slurm's scripts and arguments of programs. Raises ValueError for control characters."""
+    odd = next((character for character in text if unicodedata.category(character) == "Cc"), None)
+    if odd is not None:
+        raise ValueError(f"line {line}: {field}: holds the control character {odd!r}; remove it")
+    return text
 
 
 def _is(node: yaml.Node, kind: str) -> bool:

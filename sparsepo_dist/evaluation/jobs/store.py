@@ -14,6 +14,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.jobs.locks import held, lock
 from sparsepo_dist.evaluation.jobs.spec import Suite
 from sparsepo_dist.evaluation.results import write_whole
+from sparsepo_dist.files import read_json
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 _JOB, _STATE, _LOCK = "job.json", "state.json", "lock"
@@ -69,7 +70,7 @@ class Job:
     def read(self) -> State:
         """What was last written; it may have been interrupted since. Raises UserError where that cannot be read."""
         try:
-            return State(**json.loads((self.folder / _STATE).read_text(encoding="utf-8")))
+            return State(**read_json(self.folder / _STATE))
         except FileNotFoundError:
             return State()
         except (OSError, ValueError, TypeError) as error:
@@ -95,8 +96,10 @@ class Job:
         return state if state.final else State(QUEUED, state.attempts, reason=state.reason)
 
     def command(self) -> list[str]:
-        """The driver's command line, without the interpreter."""
-        command: list[str] = json.loads((self.folder / _JOB).read_text(encoding="utf-8"))["command"]
+        """The driver's command line, without the interpreter. Raises UserError where it cannot be read."""
+        command = _record(self.folder / _JOB).get("command")
+        if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+            raise UserError(f"{self.folder / _JOB} holds no command; remove {self.folder} to submit the job again")
         return command
 
     def claim(self) -> IO[bytes] | None:
@@ -127,12 +130,13 @@ class JobStore:
         """The job of a suite on the model at a path (absolute, or a hub id); made if it is not there.
 
         Raises:
-            UserError: there is one of that name that was done with another model or other options.
+            UserError: there is one of that name that was done with another model or other options, or its file cannot
+                be read.
         """
         job = self.job(model, suite.name)
         identity = {"model": path, "driver": suite.driver.name, "options": list(suite.options)}
         file = job.folder / _JOB
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known = _record(file) if file.is_file() else {}
         changed = [name for name in identity if known and known.get(name) != identity[name]]
         if changed and (job.read().state == DONE or job.held()):
             name = changed[0]
@@ -165,6 +169,16 @@ class JobStore:
             with claim:
                 if not job.read().done_since(written):
                     job.write(State())
+
+
+def _record(file: Path) -> dict[str, Any]:
+    try:
+        found = read_json(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}); remove {file.parent} to submit the job again") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{file} holds no job; remove {file.parent} to submit it again")
+    return found
 
 
 def here() -> dict[str, Any]:

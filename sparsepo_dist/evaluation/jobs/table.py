@@ -16,6 +16,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.jobs.spec import Plan
 from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, RUNNING, Job, JobStore, State
 from sparsepo_dist.evaluation.results import write_whole
+from sparsepo_dist.files import read_json
 
 
 def status(plan: Plan) -> str:
@@ -111,7 +112,7 @@ def _results(job: Job) -> Iterator[tuple[str, float]]:
     """Every number of the results that `evaluation.results` wrote; other files are the driver's own."""
     for file in sorted(job.results.rglob("*.json")):
         try:
-            record = json.loads(file.read_text(encoding="utf-8"))
+            record = read_json(file)
         except (OSError, ValueError) as error:
             raise UserError(f"the result {file} cannot be read: {error}") from None
         if isinstance(record, dict) and "task" in record and "result" in record:

@@ -12,6 +12,7 @@ from typing import Literal
 from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.evaluation.hub_mirror import OFFLINE
 from sparsepo_dist.evaluation.leaderboard.normalisation import GROUPS
+from sparsepo_dist.files import argument, path_argument
 
 _EXAMPLES = """
 examples:
@@ -69,10 +70,14 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", required=True, help="a run's folder, a model's, an adapter's, or a hub id")
-    parser.add_argument("--base", help="the model an adapter belongs on (default: the one that the adapter names)")
     parser.add_argument(
-        "--output", required=True, type=Path, help="folder of results; finished tasks are not run again"
+        "--model", type=argument, required=True, help="a run's folder, a model's, an adapter's, or a hub id"
+    )
+    parser.add_argument(
+        "--base", type=argument, help="the model an adapter belongs on (default: the one that the adapter names)"
+    )
+    parser.add_argument(
+        "--output", required=True, type=path_argument, help="folder of results; finished tasks are not run again"
     )
     parser.add_argument(
         "--tasks", nargs="+", default=tuple(GROUPS), metavar="TASK",
@@ -100,7 +105,10 @@ def parser() -> argparse.ArgumentParser:
         help="of what is drawn, which is the order of GPQA's choices (default: 0, the leaderboard's)",
     )  # fmt: skip
     parser.add_argument(
-        "--hub-mirror", type=Path, metavar="DIR", help="read datasets from DIR/DATASET_ID and go without a network"
+        "--hub-mirror",
+        type=path_argument,
+        metavar="DIR",
+        help="read datasets from DIR/DATASET_ID and go without a network",
     )
     parser.add_argument("--trust_remote_code", action="store_true", help="run Python code that the model brings along")
     return parser

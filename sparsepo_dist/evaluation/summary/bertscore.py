@@ -16,7 +16,8 @@ from tqdm import tqdm
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from sparsepo_dist.engines.loading import check_complete
-from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.engines.structure import quiet
+from sparsepo_dist.errors import UserError, unreadable
 from sparsepo_dist.evaluation.encoders import longest_input
 from sparsepo_dist.evaluation.summary.metrics import Metric, Samples, Task
 from sparsepo_dist.evaluation.target import Target
@@ -34,7 +35,7 @@ def bertscore(path: str, layers: int | None) -> Metric:
             name (roberta-large: 17).
 
     Raises:
-        UserError: bert_score is not installed, the model cannot be read, or has no such layer.
+        UserError: bert_score is not installed, the model or its weights cannot be read, or it has no such layer.
     """
     try:
         from bert_score.utils import model2layers
@@ -43,8 +44,8 @@ def bertscore(path: str, layers: int | None) -> Metric:
     model = Path(path).resolve() if Path(path).is_dir() else path
     try:
         config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--bertscore_model {path}: no model could be read: {shortened(str(error), 200)}") from None
+    except Exception as error:  # whatever the readers of the file formats raise
+        raise UserError(f"--bertscore_model {path}: no model could be read: {unreadable(error)}") from None
     known = model2layers.get(path) or model2layers.get(Path(path).name)
     chosen = known if layers is None else layers
     if chosen is None:
@@ -59,11 +60,13 @@ def bertscore(path: str, layers: int | None) -> Metric:
     identity = Target(Path(path).name, str(model)).sha256
     measurement = "-".join(["bertscore", Path(path).name, str(chosen), *([identity[:8]] if identity else [])])
     encoder = _Encoder(str(model), chosen, config)
+    if Path(model).is_dir():  # a hub's would be fetched
+        encoder.check()
     return Metric("bertscore", measurement, encoder.scores, ("bert-score",))
 
 
 class _Encoder:
-    """Loaded when the first score is wanted."""
+    """Its files are tried at once, and loaded when the first score is wanted."""
 
     def __init__(self, path: str, layers: int, config: Any) -> None:
         self._path, self._layers, self._config = path, layers, config
@@ -90,16 +93,28 @@ class _Encoder:
             np.add.at(sums, list(prompts), found[:, 2].double().cpu().numpy())
         return [100 * float(total) / len(texts) for total, texts in zip(sums, samples, strict=True)]
 
+    def check(self) -> None:
+        """Read what costs nothing, before samples are drawn. Raises UserError where the weights cannot be loaded."""
+        with quiet():
+            self._read(device_map="meta")
+
     def _load(self) -> tuple[Any, Any]:
         if self._loaded is None:
-            spaced = {"add_prefix_space": True} if self._config.model_type in _SPACED else {}
+            model, tokenizer = self._read()
+            self._loaded = model.to(self._device).eval(), tokenizer
+        return self._loaded
+
+    def _read(self, **where: Any) -> tuple[Any, Any]:
+        spaced = {"add_prefix_space": True} if self._config.model_type in _SPACED else {}
+        try:
             tokenizer = AutoTokenizer.from_pretrained(self._path, **spaced)
             tokenizer.model_max_length = longest_input(tokenizer, self._config)
             # Of a model that knows itself as shorter only so many layers are read.
             model, found = AutoModel.from_pretrained(
-                self._path, num_hidden_layers=self._layers, dtype=torch.float32, output_loading_info=True
+                self._path, num_hidden_layers=self._layers, dtype=torch.float32, output_loading_info=True, **where
             )
-            missing = [key for key in found["missing_keys"] if not key.startswith("pooler.")]
-            check_complete(self._path, {"missing_keys": missing})
-            self._loaded = model.to(self._device).eval(), tokenizer
-        return self._loaded
+        except Exception as error:  # whatever the readers of the file formats raise
+            raise UserError(f"--bertscore_model {self._path}: it cannot be loaded: {unreadable(error)}") from None
+        missing = [key for key in found["missing_keys"] if not key.startswith("pooler.")]
+        check_complete(self._path, {"missing_keys": missing})
+        return model, tokenizer

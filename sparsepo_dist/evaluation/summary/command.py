@@ -14,6 +14,7 @@ from sparsepo_dist.evaluation.summary.bertscore import bertscore
 from sparsepo_dist.evaluation.summary.edna import edna
 from sparsepo_dist.evaluation.summary.metrics import Metric, Task, rouge_l, self_bleu
 from sparsepo_dist.evaluation.summary.run import summarise
+from sparsepo_dist.files import argument
 
 _DESCRIPTION = """Sample summaries of Reddit TL;DR posts and measure them: ROUGE-L F1 (stemmed), BERTScore F1 (IDF),
 self-BLEU, and EDNA where the package summac is installed. One table for all models, as JSON, CSV and Markdown. Samples
@@ -56,11 +57,11 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(prog="summary.py", description=_DESCRIPTION)
     parser.add_argument(
-        "--model", action="append", required=True, metavar="[NAME=]PATH",
+        "--model", type=argument, action="append", required=True, metavar="[NAME=]PATH",
         help="a run's folder, a model's or adapter's, or a hub id; may be given several times",
     )  # fmt: skip
     parser.add_argument(
-        "--prompts", required=True, metavar="FILE",
+        "--prompts", type=argument, required=True, metavar="FILE",
         help='.jsonl or .json rows {"prompt": the post as the model reads it, "summary": a person\'s summary}; also '
         ".parquet, a datasets folder or a hub id",
     )  # fmt: skip
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         help="the paper's: 0.25 0.5 0.75 1.0 (the default)",
     )  # fmt: skip
     parser.add_argument(
-        "--bertscore_model", metavar="PATH",
+        "--bertscore_model", type=argument, metavar="PATH",
         help="encoder for BERTScore, a folder or hub id (the paper: roberta-large); without it there is no BERTScore",
     )  # fmt: skip
     parser.add_argument(

@@ -15,7 +15,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.arguments import positive, share
 from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.summary.metrics import COLUMNS
-from sparsepo_dist.files import parse_json
+from sparsepo_dist.files import argument, path_argument, read_json
 
 RESAMPLES = 9999
 _DESCRIPTION = """Which differences between models are more than chance? For every two models of the tables that
@@ -102,10 +102,10 @@ def _read(files: Sequence[Path]) -> dict[Group, Scores]:
     first: Any = None
     for file in files:
         try:
-            table = parse_json(file.read_text(encoding="utf-8"))
+            table = read_json(file)
             prompts = (table["settings"]["prompts"], table["settings"]["references"])
             rows = [(row["model"], row["temperature"], dict(row["per_prompt"])) for row in table["rows"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{file}: not a summary.json of evaluation/summary.py ({error!r})") from None
         first = first or prompts
         if prompts != first:
@@ -166,13 +166,17 @@ def parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(prog="significance.py", description=_DESCRIPTION)
     parser.add_argument(
-        "summary", nargs="+", metavar="SUMMARY", help="a summary.json, or the folder it is in; several are put together"
+        "summary",
+        type=argument,
+        nargs="+",
+        metavar="SUMMARY",
+        help="a summary.json, or the folder it is in; several are put together",
     )
     parser.add_argument("--metric", choices=list(COLUMNS), help="this one only (default: all that are there)")
     parser.add_argument("--level", type=share, default=0.95, metavar="P", help="of the intervals (%(default)s)")
     parser.add_argument("--resamples", type=positive, default=RESAMPLES, metavar="N", help="drawn (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (%(default)s)")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="also write significance.md and significance.json here"
+        "--output", type=path_argument, metavar="DIR", help="also write significance.md and significance.json here"
     )
     return parser

@@ -26,7 +26,7 @@ from sparsepo_dist.engines.deepspeed.universal import Conversion
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.saving import checkpoint_bytes
 from sparsepo_dist.errors import RankError, RunError, UserError
-from sparsepo_dist.files import free_bytes, in_gib, remove, unwritten
+from sparsepo_dist.files import follow_umask, free_bytes, in_gib, remove, unwritten
 from sparsepo_dist.training.checkpoints import random_state
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import STATE, Checkpoint, CheckpointStore
@@ -94,7 +94,9 @@ class Checkpointer:
             self._require_room(step)
             self._policy.settle()
             save_engine(self._policy.engine, pending)
-            save_file(random_state.capture(), pending / _rank_file(rank()))
+            own = pending / _rank_file(rank())
+            save_file(random_state.capture(), own)
+            follow_umask([own])
             if rank() == 0:
                 (pending / STATE).write_text(json.dumps({"step": step, "best": self.best, **state}), encoding="utf-8")
             files = _files_of_all(pending)

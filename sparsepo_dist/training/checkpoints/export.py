@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from sparsepo_dist.engines.deepspeed.trained_weights import trained_weights
 from sparsepo_dist.engines.loading import load_config, load_tokenizer
 from sparsepo_dist.engines.saving import saved_names, write_model
 from sparsepo_dist.engines.structure import empty_model, quiet
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, unreadable
 from sparsepo_dist.files import remove, unwritable
 from sparsepo_dist.training.checkpoints.store import Checkpoint, open_checkpoint
 
@@ -90,8 +89,12 @@ def _skeleton(
     """The policy without weights: what is saved beside them follows from it."""
     path = config["model"]["path"]
     model = empty_model(model_config, dtype, config["data"]["layout"], trust_remote_code=trust_remote_code)
-    with contextlib.suppress(OSError):  # as when it is loaded: without one it generates by its configuration
+    try:
         model.generation_config = GenerationConfig.from_pretrained(path)
+    except OSError:
+        pass  # as when it is loaded: without one it generates by its configuration
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"export: the run's model {path}: its generation_config.json: {unreadable(error)}") from None
     if config["model"]["adapter"] != "none":
         settings = LoraSettings(**config["lora"])
         with torch.device("meta"):

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import remove, sha256
+from sparsepo_dist.files import read_json, remove, sha256
 
 COMPLETE, MANIFEST, STATE = "COMPLETE", "manifest.json", "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
+_STATE_SHAPE = {"step": int, "config": dict, "data": dict, "zero_stage": int, "world_size": int, "trainer": dict}
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,20 @@ class Checkpoint:
     """Optimizer steps done."""
 
     def state(self) -> dict[str, Any]:
-        """What the trainer wrote about it. Raises OSError or ValueError where that cannot be read."""
-        state: dict[str, Any] = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+        """What the trainer wrote about it.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it is not what was written, or of another shape.
+        """
+        if sha256(self.folder / STATE) != self._entry(self._manifest(), STATE)["sha256"]:
+            raise ValueError(f"{STATE} has changed since it was written")
+        state = read_json(self.folder / STATE)
+        if not isinstance(state, dict):
+            raise ValueError(f"{STATE} holds {_kind(state)}, no object")
+        for name, kind in _STATE_SHAPE.items():
+            if type(state.get(name)) is not kind:
+                raise ValueError(f"{STATE} has {_kind(state.get(name))} for {name}")
         return state
 
     def damage(self, part: int = 0, parts: int = 1) -> str | None:
@@ -40,9 +53,10 @@ class Checkpoint:
         Looks at every `parts`-th file from `part` on, so that ranks can share the reading.
         """
         try:
-            manifest = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-            for name, entry in list(manifest.items())[part::parts]:
-                file = self.folder / name
+            manifest = self._manifest()
+            names = list(manifest)[part::parts]
+            for name in names:
+                entry, file = self._entry(manifest, name), self.folder / name
                 if not file.resolve().is_relative_to(self.folder.resolve()):
                     return f"{name} lies outside the checkpoint"
                 if not file.is_file():
@@ -52,9 +66,30 @@ class Checkpoint:
                 if sha256(file) != entry["sha256"]:
                     return f"{name} has changed since it was written"
             marker = (self.folder / COMPLETE).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if marker != sha256(self.folder / MANIFEST):
+                return f"{MANIFEST} has changed since it was written"
+        except (OSError, ValueError) as error:
             return f"{MANIFEST} cannot be read ({error})"
-        return None if marker == sha256(self.folder / MANIFEST) else f"{MANIFEST} has changed since it was written"
+        if STATE not in names and (part or STATE in manifest):
+            return None  # it is another part's
+        try:
+            self.state()
+        except (OSError, ValueError) as error:
+            return f"{STATE} cannot be read ({error})"
+        return None
+
+    def _manifest(self) -> dict[str, Any]:
+        manifest = read_json(self.folder / MANIFEST)
+        if not isinstance(manifest, dict):
+            raise ValueError(f"{MANIFEST} holds {_kind(manifest)}, no object")
+        return manifest
+
+    @staticmethod
+    def _entry(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        entry = manifest.get(name)
+        if not isinstance(entry, dict) or not entry.keys() >= {"bytes", "sha256"}:
+            raise ValueError(f"{MANIFEST} has no size and checksum of {name}")
+        return entry
 
 
 class CheckpointStore:
@@ -99,7 +134,7 @@ class CheckpointStore:
         pending, final = self.pending(step), self.folder / _name(step)
         digests: dict[str, Any] = {}
         for part in range(parts):
-            digests |= json.loads((pending / _part(part)).read_text(encoding="utf-8"))
+            digests |= read_json(pending / _part(part))
             (pending / _part(part)).unlink()
         _write_synced(pending / MANIFEST, json.dumps(dict(sorted(digests.items())), indent=1))
         _write_synced(pending / COMPLETE, sha256(pending / MANIFEST))
@@ -185,6 +220,10 @@ def _write_synced(path: Path, text: str) -> None:
         handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
+
+
+def _kind(value: Any) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"
 
 
 def _part(number: int) -> str:

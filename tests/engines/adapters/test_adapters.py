@@ -282,9 +282,13 @@ def test_adapters_that_do_not_fit(llama: Path, tmp_path: Path) -> None:
     (good / "adapter_model.bin").rename(good / "adapter_model.safetensors")
     with pytest.raises(UserError, match="it is a IA3 adapter; only LoRA"):
         adapted(llama, start=str(good))
-    for name, wrong in (("r", None), ("r", "4"), ("lora_alpha", "x"), ("target_modules", 3)):
+    for name, wrong in (("r", None), ("r", "4"), ("r", True), ("lora_alpha", "x"), ("target_modules", 3)):
         (good / "adapter_config.json").write_text(json.dumps({**settings, name: wrong}))
         with pytest.raises(UserError, match=f"adapter_config.json (has {name} .* cannot be|cannot be read)"):
+            adapted(llama, start=str(good))
+    for damaged in ("{", "[]", '{"r": ' + "[" * 100_000):
+        (good / "adapter_config.json").write_text(damaged)
+        with pytest.raises(UserError, match="adapter_config.json cannot be read"):
             adapted(llama, start=str(good))
     (good / "adapter_config.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):

@@ -13,7 +13,8 @@ from sparsepo_dist.engines.deepspeed.distributed import prepare_environment
 @pytest.fixture
 def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    monkeypatch.setenv("RANK", "0")
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")):
+        monkeypatch.setenv(name, value)
     folder = tmp_path / "operator"
     folder.mkdir()
     (folder / "operator.so").touch()

@@ -87,6 +87,10 @@ def test_damage_that_shows_at_once(folder: Path) -> None:
     [
         (lambda text: text[:40], "is damaged"),
         (lambda text: text.replace('"format": 1', '"format": 2'), "has format 2"),
+        (lambda text: text.replace('"format": 1', '"format": 2').replace("readings", "read"), "has format 2"),
+        (lambda text: '{"format": 1, "key": ' + "[" * 100_000, "is damaged .nested too deeply"),
+        (lambda text: "[]", "is damaged"),
+        (lambda text: text.replace('"files": {}', '"files": []'), "is damaged .cache.json has no files"),
         (lambda text: text.replace("shard-00001", "../shard-1"), "is missing"),
     ],
 )

@@ -27,6 +27,7 @@ from sparsepo_dist.evaluation.summary.command import summary
 from sparsepo_dist.evaluation.summary.edna import edna
 from sparsepo_dist.evaluation.summary.metrics import Metric, Task, rouge_l, self_bleu
 from sparsepo_dist.evaluation.summary.significance import significance
+from tests.support.bad_inputs import rewritten
 from tests.support.tiny import save_tiny_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -139,6 +140,11 @@ def test_a_bertscore_model_whose_layer_nobody_knows(encoder: Path, tmp_path: Pat
         bertscore(str(encoder), 4)
     with pytest.raises(UserError, match="--bertscore_model .*nowhere: no model could be read"):
         bertscore(str(tmp_path / "nowhere"), 3)
+    for name, content in (("model.safetensors", None), ("model.safetensors", 500), ("tokenizer.json", 20)):
+        damaged = shutil.copytree(encoder, tmp_path / f"{name}-{content}")
+        rewritten(name, content)(damaged)
+        with pytest.raises(UserError, match="--bertscore_model .*: it cannot be loaded: ."):
+            bertscore(str(damaged), 2)
     known = tmp_path / "roberta-large"
     shutil.copytree(encoder, known)
     with pytest.raises(UserError, match="--bertscore_layers 17: .* has 3 layers"):

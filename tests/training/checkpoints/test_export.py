@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -205,8 +206,11 @@ def test_a_checkpoint_without_what_is_wanted(runs: dict[str, Path], tmp_path: Pa
     resigned(copy, STATE, state)
     with pytest.raises(UserError, match="lacks .*: it is of another model, or incomplete"):
         export_checkpoint(copy, tmp_path / "model")
-    resigned(copy, STATE, "{}")
+    resigned(copy, STATE, json.dumps({**json.loads(state), "config": {}}))
     with pytest.raises(UserError, match="does not say what it was trained from"):
+        export_checkpoint(copy, tmp_path / "model")
+    resigned(copy, STATE, "{}")
+    with pytest.raises(UserError, match="is damaged: state.json cannot be read .state.json has nothing for step"):
         export_checkpoint(copy, tmp_path / "model")
 
 

@@ -15,12 +15,15 @@ import torch
 from safetensors import SafetensorError
 
 from sparsepo_dist.engines.deepspeed.persistence import only_tensors
-from sparsepo_dist.errors import RunError, UserError
+from sparsepo_dist.errors import RunError, UserError, unreadable
 from sparsepo_dist.files import remove, sha256, unwritten
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer, _files_of_all
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import COMPLETE, MANIFEST, CheckpointStore, open_checkpoint
 from tests.support.tampering import Trap
+
+STATE = {"config": {}, "data": {}, "zero_stage": 2, "world_size": 2, "trainer": {}}
+DEEP = '{"a":' + "[" * 100_000
 
 
 def write(store: CheckpointStore, step: int, *, publish: bool = True) -> Path:
@@ -28,7 +31,7 @@ def write(store: CheckpointStore, step: int, *, publish: bool = True) -> Path:
     pending = store.begin(step)
     (pending / "engine").mkdir()
     files = [pending / "state.json", pending / "engine" / "weights"]
-    files[0].write_text(json.dumps({"step": step}))
+    files[0].write_text(json.dumps({"step": step, **STATE}))
     files[1].write_bytes(bytes(range(256)) * 50)
     store.digest(step, files[:1], 0)
     assert not store.digested(step, 2)
@@ -97,12 +100,40 @@ def test_the_same_step_again_replaces(tmp_path: Path) -> None:
         (lambda folder: (folder / MANIFEST).write_text("{}"), f"{MANIFEST} has changed"),
         (lambda folder: (folder / MANIFEST).write_text("{"), f"{MANIFEST} cannot be read"),
         (lambda folder: (folder / MANIFEST).unlink(), f"{MANIFEST} cannot be read"),
+        (lambda folder: (folder / MANIFEST).write_text(DEEP), f"{MANIFEST} cannot be read (nested too deeply)"),
+        (lambda folder: (folder / MANIFEST).write_text("[]"), f"{MANIFEST} holds a list"),
+        (lambda folder: (folder / MANIFEST).write_text('{"state.json": 3}'), f"{MANIFEST} has no size and checksum of"),
+        (lambda folder: (folder / MANIFEST).write_text('{"state.json": {"bytes": 3}}'), f"{MANIFEST} has no size and"),
+        (lambda folder: sealed(folder, "{}", listed=False), f"{MANIFEST} has no size and checksum of state.json"),
+        (lambda folder: sealed(folder, "[]"), "state.json holds a list, no object"),
+        (lambda folder: sealed(folder, DEEP), "state.json cannot be read (nested too deeply)"),
+        (lambda folder: sealed(folder, "{}"), "state.json has nothing for step"),
+        (lambda folder: sealed(folder, json.dumps({"step": 3, **STATE, "data": []})), "state.json has a list for data"),
     ],
 )
 def test_damage_is_found(tmp_path: Path, damage: Any, words: str) -> None:
     folder = write(CheckpointStore(tmp_path), 3)
     damage(folder)
     assert words in str(open_checkpoint(folder).damage())
+
+
+def sealed(folder: Path, state: str, *, listed: bool = True) -> None:
+    """Another state.json, to which manifest and marker fit."""
+    (folder / "state.json").write_text(state)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    entry = manifest.pop("state.json")
+    if listed:
+        manifest["state.json"] = {**entry, "bytes": len(state), "sha256": sha256(folder / "state.json")}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    (folder / COMPLETE).write_text(sha256(folder / MANIFEST))
+
+
+def test_a_state_is_not_believed_that_is_not_what_was_written(tmp_path: Path) -> None:
+    folder = write(CheckpointStore(tmp_path), 3)
+    assert open_checkpoint(folder).state()["step"] == 3
+    (folder / "state.json").write_text(json.dumps({"step": 4, **STATE}))
+    with pytest.raises(ValueError, match="state.json has changed since it was written"):
+        open_checkpoint(folder).state()
 
 
 def test_ranks_share_the_reading(tmp_path: Path) -> None:
@@ -200,8 +231,10 @@ def test_a_folder_that_is_no_checkpoint(tmp_path: Path) -> None:
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     file, sprung = tmp_path / "states.pt", tmp_path / "sprung"
     torch.save({"weights": torch.ones(2), "more": Trap(sprung)}, file)
-    with only_tensors(), pytest.raises(pickle.UnpicklingError):
+    with only_tensors(), pytest.raises(pickle.UnpicklingError) as refused:
         torch.load(file, weights_only=False)
+    told = unreadable(refused.value)
+    assert "may be code: it was not unpickled" in told and "weights_only" not in told
     assert not sprung.exists()
     torch.load(file, weights_only=False)
     assert sprung.exists()  # the trap works

@@ -1,0 +1,66 @@
+"""A metric over the steps, in bounded memory: all of a short run, of a long one what its figure shows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MOST_BUCKETS = 2000
+"""Even. A figure is some 500 dots wide, so that two points in each of so many buckets lose nothing of it."""
+
+
+class Point(NamedTuple):
+    """One value."""
+
+    number: int
+    """How many came before it."""
+    step: int
+    value: float
+
+
+class Curve:
+    """Points in the order of the file.
+
+    Up to MOST_BUCKETS of them are all kept. Of more, which lie in buckets of equally many points, each bucket keeps its
+    lowest and its highest; the first and the last point are always kept.
+    """
+
+    def __init__(self) -> None:
+        self._count, self._width = 0, 1
+        self._first: Point | None = None
+        self._last: Point | None = None
+        self._lowest: list[Point] = []
+        self._highest: list[Point] = []
+
+    def add(self, step: int, value: float) -> None:
+        """The next point."""
+        point = self._last = Point(self._count, step, value)
+        self._first = self._first or point
+        if self._count % self._width == 0:
+            if len(self._lowest) == MOST_BUCKETS:
+                self._widen()
+            self._lowest.append(point)
+            self._highest.append(point)
+        elif value < self._lowest[-1].value:
+            self._lowest[-1] = point
+        elif value > self._highest[-1].value:
+            self._highest[-1] = point
+        self._count += 1
+
+    def series(self) -> tuple[list[int], list[float]]:
+        """Steps and values of what was kept."""
+        ends = [point for point in (self._first, self._last) if point is not None]
+        kept = sorted({*self._lowest, *self._highest, *ends})
+        return [point.step for point in kept], [point.value for point in kept]
+
+    def _widen(self) -> None:
+        self._width *= 2
+        self._lowest = list(map(_lower, self._lowest[::2], self._lowest[1::2]))
+        self._highest = list(map(_higher, self._highest[::2], self._highest[1::2]))
+
+
+def _lower(one: Point, other: Point) -> Point:
+    return other if other.value < one.value else one
+
+
+def _higher(one: Point, other: Point) -> Point:
+    return other if other.value > one.value else one
