@@ -17,6 +17,7 @@ from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks, of_rank_0, rank, world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.files import leaves
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.folder import CHECKPOINTS, FINAL, run_folder
 from sparsepo_dist.runs.inputs import Inputs
@@ -198,7 +199,7 @@ def check_same_run(checkpoint: Checkpoint, now: Mapping[str, Any], *, changed_da
 def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
     defaults = dataclasses.asdict(RunConfig())
     defaults["training"] |= {name.removeprefix("training."): value for name, value in TrainingConfig.DEFAULTS.items()}
-    for name in _leaves(now):
+    for name, _ in leaves(now):
         value, before = _at(now, name), _at(there, name)
         remark = ""
         if before is _MISSING:
@@ -209,7 +210,7 @@ def _differences(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[s
 
 def _unknown(now: Mapping[str, Any], there: Mapping[str, Any]) -> Iterator[str]:
     """Fields of another version may have changed what was computed."""
-    for name in _leaves(there):
+    for name, _ in leaves(there):
         if _at(now, name) is _MISSING and not _may_differ(name):
             yield f"{name} is {_at(there, name)!r} there, which {_named(VERSION)} does not know"
 
@@ -224,14 +225,6 @@ def _major(version: object) -> str:
 
 def _may_differ(name: str) -> bool:
     return any(name.startswith(part) if part.endswith(".") else name == part for part in MAY_DIFFER)
-
-
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name, value in config.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
 
 
 _MISSING = object()
