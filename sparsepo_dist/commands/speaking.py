@@ -28,14 +28,14 @@ def speak(message: str, write: Callable[[str], object]) -> None:
     can be left, all speak.
     """
     try:
-        alone, first = world_size() == 1, local_rank() == 0
+        alone, first, number = world_size() == 1, local_rank() == 0, rank()
     except UserError:  # it is the very thing that is wrong
         alone = True
     if alone:
         write(message)
         return
     mark = _mark(message)
-    named = message if rank() == 0 else f"rank {rank()} on {socket.gethostname()}: {message}"
+    named = message if number == 0 else f"rank {number} on {socket.gethostname()}: {message}"
     if first:
         write(named)
         _leave(mark)

@@ -44,13 +44,15 @@ def joined(inputs: Inputs, described: Mapping[str, Any], progress: Progress) -> 
         RankError: another rank is lost, or a file cannot be read or written, while this is open.
     """
     minutes = inputs.config.training.hang_minutes
-    with failures_explained(progress), Watchdog(progress, 60 * minutes) as watchdog:
+    with Watchdog(progress, 60 * minutes) as watchdog:
         progress.at("joining the other ranks")
         distributed.initialise(hang_minutes=minutes)
         watchdog.joined()
-        progress.at("comparing what ranks must agree on")
-        check_agreement(inputs, described)
-        yield watchdog
+        with failures_explained(progress):
+            progress.at("comparing what ranks must agree on")
+            distributed.learn_hosts()
+            check_agreement(inputs, described)
+            yield watchdog
 
 
 def check_agreement(inputs: Inputs, described: Mapping[str, Any]) -> None:

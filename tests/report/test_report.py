@@ -83,10 +83,10 @@ def test_a_report_that_cannot_be_written_is_a_message_and_a_warning_after_a_run(
     assert try_report(run) and not caplog.text
     shutil.rmtree(run / "report")
     (run / "report").write_text("")
-    assert report([str(run)]) == 1
-    assert f"error: the report of {run} cannot be drawn: " in capsys.readouterr().err
+    assert report([str(run)]) == 2
+    assert f"error: {run / 'report'} cannot be written: File exists" in capsys.readouterr().err
     assert not try_report(run)
-    assert f"the run is finished, without a report: the report of {run} cannot be drawn" in caplog.text
+    assert f"the run is finished, without a report: {run / 'report'} cannot be written" in caplog.text
     (run / "tokens.jsonl").write_text("[]\n")
     (run / "report").unlink()
     assert not try_report(run), "whatever a damaged file makes of a page"

@@ -23,6 +23,7 @@ from sparsepo_dist.runs.resumption import VERSION, check_newest, check_same_run,
 from sparsepo_dist.runs.run import run
 from sparsepo_dist.training.checkpoints.store import Checkpoint, CheckpointStore
 from tests.support.runs import ZERO
+from tests.support.tampering import resigned
 from tests.support.tiny import save_tiny_model, write_pairs
 
 
@@ -85,7 +86,7 @@ def rewritten(checkpoint: Checkpoint, change: Callable[[dict[str, Any]], Any]) -
     """The checkpoint as another version would have written it."""
     state = checkpoint.state()
     change(state)
-    (checkpoint.folder / "state.json").write_text(json.dumps(state))
+    resigned(checkpoint.folder, "state.json", json.dumps(state))
     return checkpoint
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -75,10 +76,20 @@ def environment() -> dict[str, str]:
 
 
 def started(command: list[str], **streams: Any) -> subprocess.Popen[bytes]:
-    """A launch in a session of its own."""
+    """A launch in a session of its own, which hears SIGHUP even where these tests do not (nohup)."""
+
+    def prepare() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        if "terminal" in streams:
+            fcntl.ioctl(1, termios.TIOCSCTTY, 0)
+
+    given = {name: value for name, value in streams.items() if name != "terminal"}
+    if "terminal" in streams:
+        given = {"stdout": streams["terminal"], "stderr": streams["terminal"]}
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, start_new_session=True, **streams
-    )
+        command, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=prepare,
+        **given,
+    )  # fmt: skip
 
 
 def read_until(number: int, words: bytes) -> None:
@@ -166,10 +177,7 @@ def test_a_closed_terminal(arguments: list[str], tmp_path: Path, launcher: list[
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))  # a progress bar fills its width
     command = [*launcher, "tests.support.warm", "launch/train.py", *arguments]
     command += ["--training.epochs=300", f"--output_dir={run}"]
-    with started(
-        command, stdout=terminal, stderr=terminal,
-        preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),
-    ) as launched:  # fmt: skip
+    with started(command, terminal=terminal) as launched:
         os.close(terminal)
         read_until(master, b"loss ")
         os.close(master)

@@ -169,7 +169,6 @@ def initialise(*, hang_minutes: float = 0.0) -> torch.device:
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
             _join_anew(timeout)
         deepspeed.init_distributed(verbose=False, timeout=timeout)
-        _hosts[:] = of_all_ranks(socket.gethostname())
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())
@@ -205,6 +204,11 @@ def local_rank() -> int:
 def world_size() -> int:
     """Number of ranks. Raises UserError for one that is no number."""
     return dist.get_world_size() if dist.is_initialized() else _number("WORLD_SIZE", 1, least=1)
+
+
+def learn_hosts() -> None:
+    """Ask all ranks for the names of their machines, for messages. Every rank must call this, once they have joined."""
+    _hosts[:] = of_all_ranks(socket.gethostname())
 
 
 def named(numbers: Sequence[int]) -> str:
