@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-import torch.distributed as dist
 import yaml
 from transformers.utils.logging import disable_progress_bar
 
@@ -87,18 +86,16 @@ def open_run(config: RunConfig) -> tuple[Path, IO[str] | None]:
     Raises:
         UserError: the folder cannot be used (on every rank).
     """
-    told: list[Any] = [None, None]
-    lock = None
+    folder, lock, refusal = run_folder(config), None, None
     if distributed.rank() == 0:
         try:
-            told[0], lock = claim(config)
+            folder, lock = claim(config)
         except UserError as error:
-            told[1] = str(error)
-    if distributed.world_size() > 1:
-        dist.broadcast_object_list(told, src=0)
-    if told[1] is not None:
-        raise UserError(told[1])
-    return told[0], lock
+            refusal = str(error)
+    folder, refusal = distributed.of_rank_0((folder, refusal))
+    if refusal is not None:
+        raise UserError(refusal)
+    return folder, lock
 
 
 def write_config(resolved: dict[str, Any], folder: Path) -> None:
