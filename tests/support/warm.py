@@ -74,10 +74,16 @@ def _ask(address: str, command: list[str]) -> int:
 
         def pass_on(number: int, _: FrameType | None) -> None:
             os.kill(child, number)
+            if number == signal.SIGTERM and _is_stopped(child):  # launchers would wait half a minute for it
+                os.kill(child, signal.SIGKILL)
 
         for number in set(PASSED_ON) - set(ignored):
             signal.signal(number, pass_on)
         return int(connection.recv(16) or signal.SIGKILL)  # the hearth itself was killed
+
+
+def _is_stopped(number: int) -> bool:
+    return Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
 
 
 def _connect(connection: socket.socket, address: str) -> None:
