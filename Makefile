@@ -27,8 +27,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfil
 test: setup
 	$(PYTEST) -m "not gpu and not network and not long"
 
-# With the long proofs: the whole demo, kills at random moments. On two cores about twice as long as make test.
+# With the long proofs: the whole demo, kills at random moments.
 test-all: setup
+	@echo "The long proofs take about half as long again as make test."
 	$(PYTEST) -m "not gpu and not network"
 
 test-fast: setup
