@@ -11,6 +11,7 @@ This half imports nothing that takes time; the process that forks is tests/suppo
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import runpy
@@ -73,9 +74,10 @@ def _ask(address: str, command: list[str]) -> int:
         child = int(connection.recv(16))
 
         def pass_on(number: int, _: FrameType | None) -> None:
-            os.kill(child, number)
-            if number == signal.SIGTERM and _is_stopped(child):  # launchers would wait half a minute for it
-                os.kill(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it has just ended
+                os.kill(child, number)
+                if number == signal.SIGTERM and _is_stopped(child):  # launchers would wait half a minute for it
+                    os.kill(child, signal.SIGKILL)
 
         for number in set(PASSED_ON) - set(ignored):
             signal.signal(number, pass_on)
