@@ -109,12 +109,11 @@ def check_shared(folder: Path) -> None:
         (folder / name).unlink()
     blind = [(number, f"{host} ({path})") for number, (seen, host, path) in enumerate(found) if not seen]
     if blind:
-        ranks = ", ".join(str(number) for number, _ in blind[:8]) + (", ..." if len(blind) > 8 else "")
         raise UserError(
             f"output_dir: {folder} is not one folder for all ranks: what rank 0 wrote to it on {found[0][1]} "
             f"({found[0][2]}) is not seen on {', '.join(dict.fromkeys(where for _, where in blind))}, where "
-            f"rank{'s' if len(blind) > 1 else ''} {ranks} should write too. Name a folder, by its whole path, on a "
-            "file system that all machines share"
+            f"{distributed.listed([number for number, _ in blind])} should write too. Name a folder, by its whole "
+            "path, on a file system that all machines share"
         )
 
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
-from sparsepo_dist.engines.deepspeed.distributed import world_size
+from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks, world_size
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.reference.cached import Reference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
@@ -119,11 +118,8 @@ class Trainer:
     def _rows_without_loss(self, seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[str, ...]:
         """Rows of (pair_index [P], losses [P]) whose loss is not finite, on any rank; every rank must call this."""
         own = [int(i) for index, losses in seen for i in index[~losses.isfinite().cpu()]]
-        gathered = [own]
-        if world_size() > 1:
-            gathered = [[] for _ in range(world_size())]
-            dist.all_gather_object(gathered, own)
-        return tuple(self.train_batches.pairs[i].place for i in sorted({i for part in gathered for i in part}))
+        everywhere = sorted({i for part in of_all_ranks(own) for i in part})
+        return tuple(self.train_batches.pairs[i].place for i in everywhere)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

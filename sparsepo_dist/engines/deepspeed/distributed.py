@@ -214,12 +214,13 @@ def learn_hosts() -> None:
 def named(numbers: Sequence[int]) -> str:
     """Ranks as messages name them: `ranks 0, 1`, with their hosts where the run has several."""
     if len(set(_hosts)) < 2:
-        return _ranks(numbers)
+        return listed(numbers)
     hosts = dict.fromkeys(_hosts[number] for number in numbers)
-    return ", ".join(f"{_ranks([n for n in numbers if _hosts[n] == host])} on {host}" for host in hosts)
+    return ", ".join(f"{listed([n for n in numbers if _hosts[n] == host])} on {host}" for host in hosts)
 
 
-def _ranks(numbers: Sequence[int]) -> str:
+def listed(numbers: Sequence[int]) -> str:
+    """`rank 1`, or `ranks 0, 1, ...`: the first few of them."""
     shown = ", ".join(map(str, numbers[:_MOST_NAMED]))
     return f"rank{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > _MOST_NAMED else ''}"
 

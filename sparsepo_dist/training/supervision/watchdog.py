@@ -122,11 +122,11 @@ class Watchdog:
         with suppress(RuntimeError):
             if not self._joined.is_set():
                 _say(describe_joining(own, self._seconds))
-            elif self._others_move(own):
+            elif self._others_move(own, signs := self._signs(own)):
                 alone.cancel()
                 return
             elif self._first_to_speak():
-                report = describe_hang(self._signs(own), self._seconds, 3 * self._pulse)
+                report = describe_hang(signs, self._seconds, 3 * self._pulse)
                 where = "" if self.folder is None else f" Stacks of every rank that can write them: {self.folder}"
                 _say(f"{report} {self._progress.left()}.{where}")
         self._spoken = True
@@ -145,9 +145,8 @@ class Watchdog:
     def _first_to_speak(self) -> bool:
         return self._store is None or int(self._store.add("sparsepo/watchdog/spoke", 1)) == 1
 
-    def _others_move(self, own: Sign) -> bool:
+    def _others_move(self, own: Sign, signs: Mapping[int, Sign]) -> bool:
         """Whether this rank waits, however long, for one that is at work."""
-        signs = self._signs(own)
         newest = max(sign.sent for sign in signs.values())
         return own.waits and any(sign.still + newest - sign.sent <= self._seconds for sign in signs.values())
 
