@@ -27,7 +27,7 @@ from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.order import SampleOrder
 from sparsepo_dist.data.tokenize import load_tokenized
-from sparsepo_dist.engines.loading import load_tokenizer
+from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.masks import MaskPair
 
 if TYPE_CHECKING:

@@ -15,7 +15,9 @@ from sparsepo_dist.engines.adapters.files import (
     other_base,
     tokenizer_source,
 )
-from sparsepo_dist.engines.loading import load_config, load_generator, load_tokenizer
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_generator
+from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import follow_umask
 

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
 from sparsepo_dist.engines.adapters.lora import as_reference
-from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.finite import not_finite
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
-from sparsepo_dist.engines.finite import not_finite
 from sparsepo_dist.engines.head import HeadStats
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
 from sparsepo_dist.objectives import Requirements

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.merging import with_adapter
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.ops import Head, token_stats

@@ -25,9 +25,9 @@ from sparsepo_dist.engines.activation_checkpointing import checkpoint_activation
 from sparsepo_dist.engines.attention import flex
 from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.attention.varlen import VARLEN
-from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.config import AttentionName, Checkpointing, LoraSettings
-from sparsepo_dist.engines.structure import adapt, empty_model, make_fake
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.structure import adapt, empty_model, make_fake
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.plan.shapes import BatchShape, batch_like
 from sparsepo_dist.plan.tracker import LiveBytes

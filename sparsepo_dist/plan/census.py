@@ -13,9 +13,9 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from sparsepo_dist.engines.backbone import backbone
+from sparsepo_dist.engines.decoder.backbone import backbone
+from sparsepo_dist.engines.decoder.structure import adapt, empty_model
 from sparsepo_dist.engines.reference.engine import lends_head
-from sparsepo_dist.engines.structure import adapt, empty_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import ReferenceReadings
 from sparsepo_dist.masks.decoder import decoder_blocks

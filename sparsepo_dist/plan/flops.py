@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from sparsepo_dist.engines.attention.blockwise import BLOCKWISE
 from sparsepo_dist.engines.attention.flex import FLEX
-from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.structure import make_fake
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.structure import make_fake
 from sparsepo_dist.ops.tiles import plan_tiles
 from sparsepo_dist.plan.activations import FEWER, MORE, Decoder, linears, short_model
 from sparsepo_dist.plan.census import Census

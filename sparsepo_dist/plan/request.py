@@ -13,8 +13,8 @@ from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from transformers import AutoConfig, PretrainedConfig
 
 from sparsepo_dist.engines.config import LoraSettings, Placement
+from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.deepspeed.ds_config import agree, engine_config, precision, reference_config
-from sparsepo_dist.engines.loading import check_window, load_config
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, resolve_kind
 from sparsepo_dist.objectives import Requirements, build_objective

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sparsepo_dist.engines.decoder.identity import model_fingerprint, tokenizer_fingerprint
 from sparsepo_dist.engines.deepspeed import distributed
-from sparsepo_dist.engines.identity import model_fingerprint, tokenizer_fingerprint
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import leaves
 from sparsepo_dist.runs.inputs import Inputs

@@ -11,7 +11,8 @@ from transformers import PreTrainedModel
 
 from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
 from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
-from sparsepo_dist.engines.backbone import backbone
+from sparsepo_dist.engines.decoder.backbone import backbone
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import (
     engine_config,
@@ -19,7 +20,6 @@ from sparsepo_dist.engines.deepspeed.ds_config import (
     reference_config,
     zero_stage,
 )
-from sparsepo_dist.engines.loading import load_model
 from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel, parameter_groups
 from sparsepo_dist.engines.reference.cached import CachedReference, Reference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine, lends_head

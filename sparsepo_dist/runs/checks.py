@@ -23,10 +23,10 @@ from sparsepo_dist.engines.adapters.files import (
 )
 from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.attention.choice import AttentionSetting
-from sparsepo_dist.engines.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.loading import attention_for
+from sparsepo_dist.engines.decoder.structure import checked_structure, make_fake, quiet
 from sparsepo_dist.engines.deepspeed.distributed import rank
-from sparsepo_dist.engines.loading import attention_for
-from sparsepo_dist.engines.structure import checked_structure, make_fake, quiet
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, ReferenceReadings
 from sparsepo_dist.objectives import Requirements

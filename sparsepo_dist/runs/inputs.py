@@ -15,9 +15,10 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.pack import pair_key
 from sparsepo_dist.data.tokenize import load_tokenized
+from sparsepo_dist.engines.decoder.configuration import check_window, load_config
+from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import agree, check_filled, engine_config, load_ds_config, precision
-from sparsepo_dist.engines.loading import check_window, load_config, load_tokenizer
 from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, ReferenceCache
 from sparsepo_dist.engines.reference.cached import cache_key, check_key
 from sparsepo_dist.errors import UserError

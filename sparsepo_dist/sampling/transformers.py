@@ -11,8 +11,9 @@ from tqdm import tqdm
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
 from sparsepo_dist.engines.adapters.files import tokenizer_source
+from sparsepo_dist.engines.decoder.loading import load_generator
+from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed.ds_config import has_bf16
-from sparsepo_dist.engines.loading import load_generator, load_tokenizer
 from sparsepo_dist.engines.merging import with_adapter
 from sparsepo_dist.errors import UserError, printable
 from sparsepo_dist.sampling.nucleus import NucleusDraw

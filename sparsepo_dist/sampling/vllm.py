@@ -13,8 +13,9 @@ import torch
 from transformers import GenerationConfig
 
 from sparsepo_dist.engines.adapters.files import tokenizer_source
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed.ds_config import has_bf16
-from sparsepo_dist.engines.loading import load_config, load_tokenizer
 from sparsepo_dist.errors import RunError, UserError, shortened
 from sparsepo_dist.files import read_json
 from sparsepo_dist.sampling.responses import Nucleus, Sample

@@ -12,8 +12,9 @@ from transformers import PreTrainedModel
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
-from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings
 from tests.support.tiny import save_tiny_model
 

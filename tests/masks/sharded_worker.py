@@ -11,9 +11,10 @@ import torch
 
 from sparsepo_dist.contracts import ReferenceOutputs
 from sparsepo_dist.data.pack import pack
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import engine_config, reference_config
-from sparsepo_dist.engines.loading import load_config, load_model
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.ops import OpsConfig
 from tests.masks.reading import PAIRS, RELEASED

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.adapters.lora import add_adapters, as_reference
-from sparsepo_dist.engines.backbone import backbone
 from sparsepo_dist.engines.config import LoraSettings
-from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.engines.decoder.backbone import backbone
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings
 from sparsepo_dist.masks.hooks import _attention_recorders

@@ -10,9 +10,9 @@ from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
 from sparsepo_dist.engines.attention import choice
-from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.config import Checkpointing
-from sparsepo_dist.engines.loading import attention_for
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.loading import attention_for
 from sparsepo_dist.plan.activations import SMALL_VOCABULARY, Activations, Decoder, activations, scoring_peak
 from sparsepo_dist.plan.request import Device
 from sparsepo_dist.plan.shapes import PairShape, batch_of

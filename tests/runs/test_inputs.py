@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from sparsepo_dist.engines.adapters.files import save_adapter
 from sparsepo_dist.engines.adapters.lora import add_adapters
 from sparsepo_dist.engines.config import LoraSettings
-from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.runs.inputs import Inputs, load_inputs
 from sparsepo_dist.runs.parsing import parse_train

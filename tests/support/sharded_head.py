@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.pack import pack
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import engine_config, reference_config
-from sparsepo_dist.engines.loading import load_config, load_model
 from sparsepo_dist.engines.policy import PolicyEngine, PolicyModel, parameter_groups
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.masks import MaskConfig, TokenMasker

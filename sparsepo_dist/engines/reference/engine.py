@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
-from sparsepo_dist.engines.backbone import backbone, hidden_at
 from sparsepo_dist.engines.config import Placement
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.head import HeadStats
 from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings

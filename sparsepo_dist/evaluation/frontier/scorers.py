@@ -11,7 +11,8 @@ from tqdm import tqdm
 from transformers import AutoModelForSequenceClassification
 
 from sparsepo_dist.builtin.rewards import SCORER, rewards
-from sparsepo_dist.engines.loading import check_complete, load_tokenizer
+from sparsepo_dist.engines.decoder.loading import check_complete
+from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.evaluation.encoders import longest_input
 from sparsepo_dist.evaluation.target import Target

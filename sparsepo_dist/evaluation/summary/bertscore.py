@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from sparsepo_dist.engines.loading import check_complete
-from sparsepo_dist.engines.structure import quiet
+from sparsepo_dist.engines.decoder.loading import check_complete
+from sparsepo_dist.engines.decoder.structure import quiet
 from sparsepo_dist.errors import UserError, unreadable
 from sparsepo_dist.evaluation.encoders import longest_input
 from sparsepo_dist.evaluation.summary.metrics import Metric, Samples, Task

@@ -12,10 +12,11 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.engines.adapters.lora import add_adapters
 from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.structure import empty_model, quiet
+from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed.trained_weights import trained_weights
-from sparsepo_dist.engines.loading import load_config, load_tokenizer
 from sparsepo_dist.engines.saving import saved_names, write_model
-from sparsepo_dist.engines.structure import empty_model, quiet
 from sparsepo_dist.errors import UserError, unreadable
 from sparsepo_dist.files import remove, unwritable
 from sparsepo_dist.training.checkpoints.store import Checkpoint, open_checkpoint

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from sparsepo_dist.engines.adapters.files import save_adapter
 from sparsepo_dist.engines.adapters.lora import POLICY, add_adapters, as_reference
 from sparsepo_dist.engines.config import LoraSettings, ModelConfig, Models, OracleConfig, ReferenceConfig
-from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.merging import merge_adapter
 from sparsepo_dist.engines.policy import OwnReference, PolicyModel, parameter_groups
 from sparsepo_dist.errors import UserError

@@ -13,8 +13,10 @@ from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.data.tokenize import load_tokenized
 from sparsepo_dist.engines.attention.segments import SEGMENTS, segment_inputs
-from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.loading import check_window, load_config, load_model, load_tokenizer
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.configuration import check_window, load_config
+from sparsepo_dist.engines.decoder.loading import load_model
+from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.ops import Head, token_stats
 from tests.support.tiny import CONFIGS, save_tiny_model, tiny_tokenizer, write_pairs

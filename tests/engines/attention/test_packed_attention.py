@@ -21,8 +21,9 @@ from sparsepo_dist.engines.attention.inputs import ATTENTION_INPUTS, dense_mask
 from sparsepo_dist.engines.attention.segments import SEGMENTS, segment_inputs
 from sparsepo_dist.engines.attention.spans import block_starts, token_spans
 from sparsepo_dist.engines.attention.varlen import VARLEN
-from sparsepo_dist.engines.backbone import backbone, hidden_at
-from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import hooks
 from tests.engines.attention import plain_flash

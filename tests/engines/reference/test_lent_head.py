@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsepo_dist.engines.loading import load_config, load_model
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.masks import MaskConfig
 from sparsepo_dist.ops import OpsConfig

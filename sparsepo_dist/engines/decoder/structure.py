@@ -17,7 +17,7 @@ from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters.lora import add_adapters
 from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.config import LoraSettings
-from sparsepo_dist.engines.loading import attention_for, check_complete
+from sparsepo_dist.engines.decoder.loading import attention_for, check_complete
 from sparsepo_dist.errors import UserError, unreadable
 
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    MODEL_FOR_MASKED_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -28,57 +21,10 @@ from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters.lora import keep_packed, quantisation
 from sparsepo_dist.engines.attention.choice import CPU, AttentionSetting, attention_implementation, tried_attention
 from sparsepo_dist.engines.config import AttentionName
+from sparsepo_dist.engines.decoder.configuration import UNREADABLE, decoder_class
+from sparsepo_dist.engines.decoder.finite import not_finite
 from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks
-from sparsepo_dist.engines.finite import not_finite
-from sparsepo_dist.errors import UserError, shortened, unreadable
-
-# What transformers raises over files that are damaged, or hold what it did not expect.
-_UNREADABLE = (
-    OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RecursionError, StrictDataclassError,
-)  # fmt: skip
-
-
-def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool = False) -> PretrainedConfig:
-    """A model's configuration, checked for what the fused head and the layouts rely on; `field` names it in messages.
-
-    Raises:
-        UserError: it cannot be found, is no decoder, or changes logits after the head.
-    """
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except _UNREADABLE as error:
-        _check_own_code(error, f"{field} {path}", trust_remote_code=trust_remote_code)
-        here = "the folder holds no model" if Path(path).is_dir() else "neither a folder here nor found on a hub"
-        raise UserError(f"{field} {path}: {here} ({unreadable(error, 200)})") from None
-    model_class = _model_class(config)
-    if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
-        raise UserError(f"{field} {path}: a {config.model_type} model is an encoder, not a causal language model")
-    if model_class is None and not (trust_remote_code and getattr(config, "auto_map", None)):
-        raise UserError(f"{field} {path}: a {config.model_type} model is not a causal language model")
-    if getattr(config, "quantization_config", None) is not None:
-        raise UserError(
-            f"{field} {path}: the model is stored quantised, which cannot be trained or compared with here; name its "
-            "original (--model.adapter qlora puts that into 4 bits by itself)"
-        )
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(config, name, None) not in (None, 1, 1.0):
-            raise UserError(f"{field} {path}: {name} changes the logits after the head, which is not supported yet")
-    if model_class is not None and "position_ids" not in inspect.signature(model_class.forward).parameters:
-        raise UserError(f"{field} {path}: {config.model_type} takes no position_ids, which packing needs")
-    return config
-
-
-def check_window(config: PretrainedConfig, max_length: int, field: str = "model.path") -> None:
-    """Refuse lengths that a model's own window or position table could not hold.
-
-    Raises:
-        UserError: max_length exceeds them.
-    """
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    table = getattr(config, "max_position_embeddings", None)
-    for name, limit in (("attention window", window), ("position range", table)):
-        if limit and max_length > limit:
-            raise UserError(f"data.max_length {max_length} exceeds the model's {name} of {limit} ({field}); lower it")
+from sparsepo_dist.errors import UserError, unreadable
 
 
 def load_model(
@@ -105,7 +51,7 @@ def load_model(
     """
     extra: dict[str, Any] = {"quantization_config": quantisation(dtype)} if quantised else {}
     setting = AttentionSetting(attention, device or CPU, dropout=not disable_dropout)
-    implementation = tried_attention(config, _decoder_class(config), layout, dtype, setting)
+    implementation = tried_attention(config, decoder_class(config), layout, dtype, setting)
     with _sharded(None if quantised else zero3):
         model, found = AutoModelForCausalLM.from_pretrained(
             path,
@@ -138,7 +84,7 @@ def load_generator(
         model, found = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
-    except (*_UNREADABLE, SafetensorError, RuntimeError) as error:
+    except (*UNREADABLE, SafetensorError, RuntimeError) as error:
         raise UserError(f"{field} {path}: no causal language model could be loaded: {unreadable(error, 200)}") from None
     check_complete(path, found)
     check_finite(path, model, model.dtype)
@@ -178,35 +124,7 @@ def attention_for(
     Raises:
         UserError: what was asked for by name cannot be.
     """
-    return attention_implementation(config, _decoder_class(config), layout, dtype, setting or AttentionSetting())
-
-
-def load_tokenizer(path: str, *, field: str = "model.path", trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model.
-
-    Raises:
-        UserError: there is none, it needs code of its own, or its settings cannot be.
-    """
-    tokenizer: PreTrainedTokenizerBase
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except Exception as error:  # whatever the readers of the file formats raise
-        _check_own_code(error, f"{field} {path}", trust_remote_code=trust_remote_code)
-        raise UserError(f"{field} {path}: no tokenizer could be loaded: {unreadable(error, 200)}") from None
-    longest: Any = tokenizer.model_max_length
-    if not isinstance(longest, int | float) or isinstance(longest, bool):
-        raise UserError(
-            f"{field} {path}: tokenizer_config.json has model_max_length {shortened(repr(longest))}, which is no number"
-        )
-    return tokenizer
-
-
-def _check_own_code(error: Exception, name: str, *, trust_remote_code: bool) -> None:
-    if "custom code" in str(error) and not trust_remote_code:
-        raise UserError(
-            f"{name}: it brings Python code of its own, which is not run unasked; read it, then say "
-            "--model.trust_remote_code true"
-        ) from None
+    return attention_implementation(config, decoder_class(config), layout, dtype, setting or AttentionSetting())
 
 
 @contextmanager
@@ -229,12 +147,3 @@ def _zero_dropout(model: nn.Module) -> None:
         for name, value in list(vars(module).items()):
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
-
-
-def _decoder_class(config: PretrainedConfig) -> type:
-    """What a configuration's model is made by; a hub's own class is not known before its code has run."""
-    return _model_class(config) or AutoModelForCausalLM
-
-
-def _model_class(config: PretrainedConfig) -> Any:
-    return AutoModelForCausalLM._model_mapping.get(type(config), None)

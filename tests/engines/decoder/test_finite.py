@@ -10,8 +10,8 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from sparsepo_dist.engines import finite
-from sparsepo_dist.engines.finite import not_finite, own_part
+from sparsepo_dist.engines.decoder import finite
+from sparsepo_dist.engines.decoder.finite import not_finite, own_part
 
 
 def shard(values: list[float], whole: int) -> Any:
