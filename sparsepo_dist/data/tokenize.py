@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from sparsepo_dist.contracts import PreferencePair, TokenizedPair
 from sparsepo_dist.data.chat import Chat
 from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.encode import Encoder, prompt_ids
 from sparsepo_dist.data.pairs import Remarks, load_pairs, refuse_or_skip
 from sparsepo_dist.data.sources import RowError
 from sparsepo_dist.errors import UserError, shortened
@@ -36,7 +37,7 @@ def load_tokenized(
         UserError: a bad row under `on_bad_row` "stop", no usable row at all, or a tokenizer without EOS.
     """
     prepare_tokenizer(tokenizer, config)
-    chat, remarks = Chat(tokenizer), Remarks()
+    chat, encoder, remarks = Chat(tokenizer), Encoder(tokenizer), Remarks()
     tokenized: list[TokenizedPair] = []
     dropped = seen = 0
     rows = load_pairs(source, config.on_bad_row, remarks)
@@ -45,7 +46,7 @@ def load_tokenized(
         try:
             if scored:
                 _check_scores(pair, place)
-            tokenized.append(tokenize_pair(pair, chat, config, place))
+            tokenized.append(tokenize_pair(pair, chat, encoder, config, place))
         except RowError as bad:
             refuse_or_skip(bad, config.on_bad_row)
             dropped += 1
@@ -53,7 +54,7 @@ def load_tokenized(
         raise UserError(f"{source}: no usable pair is left ({seen} read, {dropped} dropped after tokenisation)")
     if config.on_bad_row == "skip":
         log.warning("%s: %d pairs kept", source, len(tokenized))
-    for remark in (*remarks.lines(), *chat.remarks()) if progress else ():
+    for remark in (*remarks.lines(), *chat.remarks(), *encoder.remarks()) if progress else ():
         log.warning("%s: %s", source, remark)
     return tokenized
 
@@ -73,7 +74,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: DataConfig) ->
         tokenizer.chat_template = read_text(path, f"data.chat_template: {path}")
 
 
-def tokenize_pair(pair: PreferencePair, chat: Chat, config: DataConfig, place: str) -> TokenizedPair:
+def tokenize_pair(pair: PreferencePair, chat: Chat, encoder: Encoder, config: DataConfig, place: str) -> TokenizedPair:
     """Token ids of a pair, cut to the configured lengths.
 
     Raises:
@@ -81,15 +82,14 @@ def tokenize_pair(pair: PreferencePair, chat: Chat, config: DataConfig, place: s
             chat template does not render the row.
         UserError: messages, and no chat template.
     """
-    texts, tokenizer = chat.texts(pair, place), chat.tokenizer
-    prompt = prompt_ids(texts.prompt, tokenizer)[-config.max_prompt_length :]
+    texts = chat.texts(pair, place)
+    prompt = prompt_ids(texts.prompt, encoder.tokenizer)[-config.max_prompt_length :]
     room = config.max_length - len(prompt)
     if not prompt:
         raise RowError(place, "the prompt is empty")
     if room < 1:
         raise RowError(place, f"the prompt's {len(prompt)} tokens fill data.max_length {config.max_length}")
-    chosen = _response_ids(texts.chosen, tokenizer)[:room]
-    rejected = _response_ids(texts.rejected, tokenizer)[:room]
+    chosen, rejected = (ids[:room] for ids in encoder.responses(texts.prompt, (texts.chosen, texts.rejected)))
     if chosen == rejected:
         raise RowError(place, f"chosen and rejected are the same {len(chosen)} tokens after truncation")
     scores = None
@@ -104,20 +104,3 @@ def _check_scores(pair: PreferencePair, place: str) -> None:
             raise RowError(place, f"field {name!r} is missing or null, which this objective needs")
     if not pair.chosen_score > pair.rejected_score:  # type: ignore[operator]
         raise RowError(place, f"chosen_score {pair.chosen_score} is not above rejected_score {pair.rejected_score}")
-
-
-def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a prompt, whole: BOS once where the tokenizer has it, no EOS."""
-    has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
-    ids: list[int] = tokenizer(text, add_special_tokens=not has_bos, verbose=False)["input_ids"]
-    if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):
-        ids = ids[:-1]  # some tokenizers end every text with EOS, which a prompt must not have
-    return ids
-
-
-def _response_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    eos = tokenizer.eos_token_id
-    if eos in ids and not tokenizer.decode(ids[len(ids) - ids[::-1].index(eos) :]).strip():
-        return ids[: len(ids) - ids[::-1].index(eos)]  # chat templates put a newline after the turn's end
-    return [*ids, eos]

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import PreferencePair
+from sparsepo_dist.contracts import PreferencePair, TokenizedPair
 from sparsepo_dist.data.chat import Chat
 from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.encode import Encoder
 from sparsepo_dist.data.sources import RowError
 from sparsepo_dist.data.tokenize import load_tokenized, tokenize_pair
 from sparsepo_dist.errors import UserError
@@ -22,12 +24,16 @@ TEMPLATE = (
 )
 
 
+def tokenized(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> TokenizedPair:
+    return tokenize_pair(pair, Chat(tokenizer), Encoder(tokenizer), config, "row 1")
+
+
 def text(ids: tuple[int, ...]) -> str:
     return tiny_tokenizer().decode(ids)
 
 
 def test_responses_end_with_one_eos_and_the_prompt_with_none() -> None:
-    pair = tokenize_pair(PreferencePair("ab", " c", " d</s>"), Chat(tiny_tokenizer()), DataConfig(), "row 1")
+    pair = tokenized(PreferencePair("ab", " c", " d</s>"), tiny_tokenizer(), DataConfig())
     assert text(pair.prompt_ids) == "ab"
     assert pair.chosen_ids[-1] == EOS and text(pair.chosen_ids[:-1]) == " c"
     assert pair.rejected_ids.count(EOS) == 1 and pair.rejected_ids[-1] == EOS
@@ -39,14 +45,14 @@ def test_bos_comes_once_and_only_before_the_prompt() -> None:
         single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)]
     )
     for prompt in ("ab", "<s>ab"):
-        pair = tokenize_pair(PreferencePair(prompt, " c", " d"), Chat(tokenizer), DataConfig(), "row 1")
+        pair = tokenized(PreferencePair(prompt, " c", " d"), tokenizer, DataConfig())
         assert pair.prompt_ids.count(BOS) == 1 and pair.prompt_ids[0] == BOS and EOS not in pair.prompt_ids
         assert BOS not in pair.chosen_ids
 
 
 def test_prompt_loses_its_beginning_and_responses_their_end() -> None:
     config = DataConfig(max_prompt_length=3, max_length=7)
-    pair = tokenize_pair(PreferencePair("abcdef", "123456", "12"), Chat(tiny_tokenizer()), config, "row 1")
+    pair = tokenized(PreferencePair("abcdef", "123456", "12"), tiny_tokenizer(), config)
     assert (text(pair.prompt_ids), text(pair.chosen_ids)) == ("def", "1234")
     assert pair.rejected_ids[-1] == EOS
 
@@ -61,7 +67,7 @@ def test_prompt_loses_its_beginning_and_responses_their_end() -> None:
 )
 def test_pair_without_anything_left_is_a_bad_row(pair: PreferencePair, config: DataConfig, reason: str) -> None:
     with pytest.raises(RowError, match=reason):
-        tokenize_pair(pair, Chat(tiny_tokenizer()), config, "row 1")
+        tokenized(pair, tiny_tokenizer(), config)
 
 
 def messages(*turns: tuple[str, str]) -> tuple[dict[str, str], ...]:
@@ -72,7 +78,7 @@ def test_chat_template_gives_one_prompt_and_two_endings() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = TEMPLATE
     pair = PreferencePair(messages(("user", "hi")), messages(("assistant", "yes")), messages(("assistant", "no")))
-    tokens = tokenize_pair(pair, Chat(tokenizer), DataConfig(), "row 1")
+    tokens = tokenized(pair, tokenizer, DataConfig())
     assert text(tokens.prompt_ids) == "[user]hi[assistant]"
     assert text(tokens.chosen_ids[:-1]) == "yes" and tokens.chosen_ids[-1] == EOS
 
@@ -80,7 +86,7 @@ def test_chat_template_gives_one_prompt_and_two_endings() -> None:
 def test_messages_without_a_template_name_the_remedy(tmp_path: Path) -> None:
     pair = PreferencePair(messages(("user", "hi")), messages(("assistant", "y")), messages(("assistant", "n")))
     with pytest.raises(UserError, match="--data.chat_template FILE"):
-        tokenize_pair(pair, Chat(tiny_tokenizer()), DataConfig(), "row 1")
+        tokenized(pair, tiny_tokenizer(), DataConfig())
     template = tmp_path / "template.jinja"
     template.write_text(TEMPLATE)
     rows = tmp_path / "rows.jsonl"

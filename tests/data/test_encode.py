@@ -1,0 +1,128 @@
+"""A response has the ids that it has behind its prompt, whatever kind of tokenizer cuts the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from sparsepo_dist.data.encode import TAIL, Encoder, prompt_ids
+
+CORPUS = [
+    "Human: name a river. Assistant: the river is the Elbe, a long river.",
+    "### Response: the rivers of the north are slow and the other ones are not",
+    "answer, another answer, the third answer, naïve and short",
+] * 4
+SPECIAL = ["<unk>", "</s>", "<|user|>"]
+
+
+def metaspace(scheme: str, *, split: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split)
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    return tokenizer
+
+
+def byte_level() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def prepended() -> Tokenizer:
+    """As Llama 2's conversion has it: the space is put on by the normaliser, and nothing cuts the text."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return tokenizer
+
+
+def word_piece() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def unigram() -> Tokenizer:
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    return tokenizer
+
+
+KINDS: dict[str, tuple[Callable[[], Tokenizer], type]] = {
+    "byte_level": (byte_level, trainers.BpeTrainer),
+    "metaspace_first": (lambda: metaspace("first", split=False), trainers.BpeTrainer),
+    "metaspace_always": (lambda: metaspace("always", split=True), trainers.BpeTrainer),
+    "prepended": (prepended, trainers.BpeTrainer),
+    "word_piece": (word_piece, trainers.WordPieceTrainer),
+    "unigram": (unigram, trainers.UnigramTrainer),
+}
+
+
+@cache
+def trained(kind: str) -> PreTrainedTokenizerFast:
+    make, trainer = KINDS[kind]
+    tokenizer, more = make(), {"unk_token": "<unk>"} if trainer is trainers.UnigramTrainer else {}
+    tokenizer.train_from_iterator(CORPUS, trainer(vocab_size=240, special_tokens=SPECIAL, show_progress=False, **more))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
+
+
+WORDS = st.lists(st.sampled_from(["the", "river", "Elbe", "a", "answer", ",", ":", "\n", " ", "  ", "naïve", "'s"]))
+TEXTS = WORDS.map("".join)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None)
+@given(prompt=TEXTS, response=TEXTS)
+def test_prompt_and_response_are_the_whole_text(kind: str, prompt: str, response: str) -> None:
+    """But for the tokens at the border, which a token across it would have to be cut in two."""
+    tokenizer = trained(kind)
+    before, whole = prompt_ids(prompt, tokenizer), prompt_ids(prompt + response, tokenizer)
+    encoder = Encoder(tokenizer)
+    (found,) = encoder.responses(prompt, [response])
+    assert found[-1] == tokenizer.eos_token_id
+    got = [*before, *found[:-1]]
+    if whole[: len(before)] == before:
+        assert got == whole and not encoder.remarks()
+        return
+    assert encoder.remarks()
+    agreed = next((n for n, (a, b) in enumerate(zip(got, whole, strict=False)) if a != b), min(len(got), len(whole)))
+    assert agreed >= len(before) - 3
+    rest = len(response) - 12  # characters; by then a tokenizer that joined the border has come back to itself
+    if rest > 0:
+        tail = prompt_ids("\n" + response[-rest:], tokenizer)[-3:]
+        assert not tail or got[-1] == whole[-1]
+
+
+@pytest.mark.parametrize("kind", ["metaspace_first", "metaspace_always", "prepended", "unigram"])
+def test_no_response_begins_with_a_space_that_its_text_has_not(kind: str) -> None:
+    """What a model is trained to answer behind `### Response:` and a line break, it can answer there."""
+    tokenizer = trained(kind)
+    prompt = "### Response:\n"
+    (found,) = Encoder(tokenizer).responses(prompt, ["the river"])
+    alone = tokenizer("the river", add_special_tokens=False)["input_ids"]
+    assert [*prompt_ids(prompt, tokenizer), *found[:-1]] == prompt_ids(prompt + "the river", tokenizer)
+    assert found[:-1] != alone
+
+
+def test_a_token_across_the_border_is_kept_apart_and_counted() -> None:
+    tokenizer = trained("byte_level")
+    encoder = Encoder(tokenizer)
+    chosen, rejected = encoder.responses("Assistant: ", ["the river", "the other"])
+    assert tokenizer.decode(chosen[:-1]) == "the river" and tokenizer.decode(rejected[:-1]) == "the other"
+    assert encoder.remarks()[0].startswith("in 2 of 2 responses")
+    encoder.responses("Assistant:", [" the river"])
+    assert encoder.remarks()[0].startswith("in 2 of 3 responses")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_stands_far_in_front_of_a_response_does_not_change_it(kind: str) -> None:
+    encoder = Encoder(trained(kind))
+    near = "the river is slow. " * (TAIL // 10) + "Assistant:"
+    assert encoder.responses(near, [" the Elbe"]) == encoder.responses("Human: " + near, [" the Elbe"])
