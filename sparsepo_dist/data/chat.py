@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import chat_template_utils
 
 from sparsepo_dist.contracts import Message, PreferencePair
 from sparsepo_dist.data.messages import text_of
@@ -39,8 +43,10 @@ class Chat:
       be left out: `remarks` names and counts those that the template used in no row.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, now: datetime | None = None) -> None:
+        """`now` is the moment that templates are told which print a date; this one where it is not given."""
         self.tokenizer = tokenizer
+        self._now = now
         self._used: set[str] = set()
         self._left_out: Counter[str] = Counter()
         self._of_shape: dict[str, tuple[int, ...] | None] = {}
@@ -87,14 +93,15 @@ class Chat:
         return Rendered(prompt, *(whole[len(prompt) :] for whole in wholes))
 
     def _apply(self, pair: PreferencePair, messages: tuple[Message, ...], *, generation: bool = False) -> str:
-        return str(
-            self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
-                tools=[dict(tool) for tool in pair.tools] or None,
-                tokenize=False,
-                add_generation_prompt=generation,
+        with _told(self._now):
+            return str(
+                self.tokenizer.apply_chat_template(
+                    [dict(message) for message in messages],
+                    tools=[dict(tool) for tool in pair.tools] or None,
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                )
             )
-        )
 
     def _form(self, pair: PreferencePair, place: str) -> Form:
         """The first form of content of which the template renders everything."""
@@ -153,6 +160,18 @@ class Chat:
             return self._render(pair, "") == rendered
         except RowError:
             return False
+
+
+@contextmanager
+def _told(now: datetime | None) -> Iterator[None]:
+    """While open, templates that ask for the date get this one: transformers hands them a clock, and takes no other."""
+    clock: Any = chat_template_utils
+    own = clock.datetime
+    clock.datetime = own if now is None else SimpleNamespace(now=lambda: now)
+    try:
+        yield
+    finally:
+        clock.datetime = own
 
 
 def _nothing_of(where: str, otherwise: str = "or remove the field from the rows") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from sparsepo_dist.errors import UserError
@@ -24,19 +25,33 @@ class DataConfig:
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`stop` ends the run with file, row and reason; `skip` drops bad rows and counts them."""
     max_length: int = 2048
-    """Most tokens of prompt + response; longer responses lose their end."""
+    """Most tokens of prompt + response."""
     max_prompt_length: int = 1024
-    """Most prompt tokens; longer prompts lose their beginning."""
+    """Most prompt tokens."""
+    on_long: Literal["cut", "drop", "stop"] = "cut"
+    """Pairs that are longer: `cut` takes the beginning off a prompt, behind its BOS, and the end off a response, and
+    counts both; `drop` leaves the pair out and counts it; `stop` ends the run with file and row."""
     chat_template: str | None = None
     """Jinja file for rows of messages, where the tokenizer has no chat template of its own."""
+    date: str | None = None
+    """The moment that chat templates which print a date are told, as 2026-11-30T09:00:00; the run's start where not
+    given. A run that is gone on with keeps its own."""
     layout: Layout = "prefix_shared"
     """`prefix_shared` computes each prompt once; `packed` gives every response its own copy; `padded` is the
     plain rectangular batch, kept as a check."""
     tokens_per_micro_batch: int = 4096
     """Packed tokens that one rank computes at once; lower it when memory is short. Results do not depend on it."""
 
+    def moment(self) -> datetime | None:
+        """`date`, read."""
+        return None if self.date is None else datetime.fromisoformat(self.date)
+
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
+        try:
+            self.moment()
+        except ValueError:
+            raise UserError(f"data.date: {self.date} is no moment; write it as 2026-11-30T09:00:00") from None
         for name, least in (("max_length", 2), ("max_prompt_length", 1), ("tokens_per_micro_batch", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"data.{name}: {getattr(self, name)} must be at least {least}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,8 +13,6 @@ from sparsepo_dist.data.messages import MEDIA, check_text, parse_messages, parse
 from sparsepo_dist.data.sources import Row, RowError, read_rows
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
-log = logging.getLogger(__name__)
-
 HIGHEST_SCORE = 1e38
 """Differences of two such scores are finite in float32, which objectives count in."""
 HH_RESPONSE_MARKER = "\n\nAssistant:"
@@ -21,14 +20,19 @@ HH_MARKERS = ("\n\nHuman:", HH_RESPONSE_MARKER)
 COLUMNS = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score", *MEDIA)
 """Read, or refused where they are not empty; `tools` besides, where rows are messages."""
 _MOST_COLUMNS = 100
+_MOST_REASONS = 3
 Placed = tuple[str, PreferencePair]
 Side = str | tuple[Message, ...]
 
 
 @dataclass
 class Remarks:
-    """What a user must know of the good rows of a source."""
+    """What a user must know of the rows of a source besides the pairs that they become."""
 
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Bad rows by reason; rows whose reasons differ in numbers alone count as one."""
+    first: dict[str, RowError] = field(default_factory=dict)
+    """The first row of each reason."""
     repeating: int = 0
     """Rows whose responses both began with the prompt."""
     unused: dict[str, None] = field(default_factory=dict)
@@ -36,7 +40,7 @@ class Remarks:
 
     def lines(self) -> list[str]:
         """One line for each thing that happened."""
-        lines = []
+        lines = [self._dropped()] if self.dropped else []
         if self.repeating:
             lines.append(
                 f"the responses of {self.repeating} rows repeat the prompt at their beginning, which was taken off"
@@ -44,6 +48,18 @@ class Remarks:
         if self.unused:
             lines.append(f"columns that are not used: {shortened(', '.join(self.unused), 400)}")
         return lines
+
+    def drop(self, bad: RowError) -> None:
+        """Count a row that is left out."""
+        reason = re.sub(r"\d+", "N", bad.reason)
+        self.dropped[reason] += 1
+        self.first.setdefault(reason, bad)
+
+    def _dropped(self) -> str:
+        named = [f"{count} like {self.first[reason]}" for reason, count in self.dropped.most_common(_MOST_REASONS)]
+        others = len(self.dropped) - len(named)
+        more = f"; and for {others} more reasons" if others else ""
+        return f"{self.dropped.total()} bad rows were dropped: {'; '.join(named)}{more}"
 
 
 def load_pairs(source: str, on_bad_row: Literal["stop", "skip"], remarks: Remarks | None = None) -> Iterator[Placed]:
@@ -59,18 +75,18 @@ def load_pairs(source: str, on_bad_row: Literal["stop", "skip"], remarks: Remark
                 raise row
             yield row.place, parse_pair(row, remarks)
         except RowError as bad:
-            refuse_or_skip(bad, on_bad_row)
+            refuse_or_skip(bad, on_bad_row, remarks)
 
 
-def refuse_or_skip(bad: RowError, on_bad_row: Literal["stop", "skip"]) -> None:
-    """Stop with the row's place and reason, or log it.
+def refuse_or_skip(bad: RowError, on_bad_row: Literal["stop", "skip"], remarks: Remarks) -> None:
+    """Stop with the row's place and reason, or count it.
 
     Raises:
         UserError: `on_bad_row` is "stop".
     """
     if on_bad_row == "stop":
         raise UserError(f"{bad}. Mend the row, or drop such rows with --data.on_bad_row skip") from None
-    log.debug("dropped %s", bad)
+    remarks.drop(bad)
 
 
 def parse_pair(row: Row, remarks: Remarks) -> PreferencePair:

@@ -24,7 +24,8 @@ class RowError(Exception):
     """A row that cannot be used; the message is `place: reason`."""
 
     def __init__(self, place: str, reason: str) -> None:
-        super().__init__(f"{place}: {shortened(reason, 400)}")
+        self.reason = shortened(reason, 400)
+        super().__init__(f"{place}: {self.reason}")
 
 
 def read_rows(source: str) -> Iterator[Row | RowError]:

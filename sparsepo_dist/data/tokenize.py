@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from sparsepo_dist.contracts import PreferencePair, TokenizedPair
 from sparsepo_dist.data.chat import Chat
 from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.cuts import Cuts
 from sparsepo_dist.data.encode import Encoder, prompt_ids
 from sparsepo_dist.data.pairs import Remarks, load_pairs, refuse_or_skip
 from sparsepo_dist.data.sources import RowError
@@ -37,24 +38,25 @@ def load_tokenized(
         UserError: a bad row under `on_bad_row` "stop", no usable row at all, or a tokenizer without EOS.
     """
     prepare_tokenizer(tokenizer, config)
-    chat, encoder, remarks = Chat(tokenizer), Encoder(tokenizer), Remarks()
+    chat, encoder, remarks = Chat(tokenizer, config.moment()), Encoder(tokenizer), Remarks()
+    cuts = Cuts(config)
     tokenized: list[TokenizedPair] = []
-    dropped = seen = 0
     rows = load_pairs(source, config.on_bad_row, remarks)
     for place, pair in tqdm(rows, desc=f"reading {shortened(Path(source).name)}", unit="pair", disable=not progress):
-        seen += 1
         try:
             if scored:
                 _check_scores(pair, place)
-            tokenized.append(tokenize_pair(pair, chat, encoder, config, place))
+            found = tokenize_pair(pair, chat, encoder, cuts, place)
+            if found is not None:
+                tokenized.append(found)
         except RowError as bad:
-            refuse_or_skip(bad, config.on_bad_row)
-            dropped += 1
+            refuse_or_skip(bad, config.on_bad_row, remarks)
+    said = [*remarks.lines(), *chat.remarks(), *encoder.remarks(), *cuts.remarks()]
     if not tokenized:
-        raise UserError(f"{source}: no usable pair is left ({seen} read, {dropped} dropped after tokenisation)")
-    if config.on_bad_row == "skip":
+        raise UserError("; ".join([f"{source}: no usable pair is left", *said]))
+    if config.on_bad_row == "skip" or config.on_long == "drop":
         log.warning("%s: %d pairs kept", source, len(tokenized))
-    for remark in (*remarks.lines(), *chat.remarks(), *encoder.remarks()) if progress else ():
+    for remark in said if progress else ():
         log.warning("%s: %s", source, remark)
     return tokenized
 
@@ -74,22 +76,25 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: DataConfig) ->
         tokenizer.chat_template = read_text(path, f"data.chat_template: {path}")
 
 
-def tokenize_pair(pair: PreferencePair, chat: Chat, encoder: Encoder, config: DataConfig, place: str) -> TokenizedPair:
-    """Token ids of a pair, cut to the configured lengths.
+def tokenize_pair(
+    pair: PreferencePair, chat: Chat, encoder: Encoder, cuts: Cuts, place: str
+) -> TokenizedPair | None:  # fmt: skip
+    """Token ids of a pair, cut to the configured lengths; None where pairs that are too long are left out.
 
     Raises:
         RowError: nothing is left of the prompt or of a response, both responses are cut to the same tokens, or the
             chat template does not render the row.
-        UserError: messages, and no chat template.
+        UserError: messages, and no chat template; or a pair that is too long, where that ends the run.
     """
     texts = chat.texts(pair, place)
-    prompt = prompt_ids(texts.prompt, encoder.tokenizer)[-config.max_prompt_length :]
-    room = config.max_length - len(prompt)
-    if not prompt:
+    whole = prompt_ids(texts.prompt, encoder.tokenizer)
+    if not whole:
         raise RowError(place, "the prompt is empty")
-    if room < 1:
-        raise RowError(place, f"the prompt's {len(prompt)} tokens fill data.max_length {config.max_length}")
-    chosen, rejected = (ids[:room] for ids in encoder.responses(texts.prompt, (texts.chosen, texts.rejected)))
+    responses = encoder.responses(texts.prompt, (texts.chosen, texts.rejected))
+    cut = cuts.cut(whole, responses, encoder.tokenizer.bos_token_id, place)
+    if cut is None:
+        return None
+    prompt, (chosen, rejected) = cut
     if chosen == rejected:
         raise RowError(place, f"chosen and rejected are the same {len(chosen)} tokens after truncation")
     scores = None

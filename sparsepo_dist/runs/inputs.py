@@ -26,6 +26,7 @@ from sparsepo_dist.masks import MaskKind, resolve_kind, unused_options
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, build_objective, unused_fields
 from sparsepo_dist.runs.checks import check_adapter_folders, check_models, check_token_ids, warn_of_other_bases
 from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.runs.date import dated
 from sparsepo_dist.training.config import check_shared
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     )
     check_adapter_folders(config)
     check_builtin_names(config)
-    config = resolve_builtin(config)
+    config = dated(resolve_builtin(config))
     warn_of_other_bases(config)
     device = torch.device("cuda", distributed.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     ds_config = load_ds_config(config.ds_config)

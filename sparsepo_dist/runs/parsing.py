@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import types
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, get_type_hints
@@ -58,6 +59,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[R
     Raises:
         UserError: what cannot be read.
     """
+    _check_once(arguments, parser)
     for recipe in _values(arguments, "recipe"):
         check_recipe(recipe)
     _check_numbers(arguments, parser)
@@ -153,6 +155,13 @@ def _check_number(value: str, hint: Any) -> None:
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _check_once(arguments: Sequence[str], parser: ArgumentParser) -> None:
+    options = [argument.partition("=")[0] for argument in arguments]
+    for option, times in Counter(option for option in options if option in parser._option_string_actions).items():
+        if times > 1:
+            raise UserError(f"{option.removeprefix('--')} is given {times} times; the last would win: keep one")
 
 
 def _check_numbers(arguments: Sequence[str], parser: ArgumentParser) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers.processors import TemplateProcessing
@@ -11,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from sparsepo_dist.contracts import PreferencePair, TokenizedPair
 from sparsepo_dist.data.chat import Chat
 from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.cuts import Cuts
 from sparsepo_dist.data.encode import Encoder
 from sparsepo_dist.data.sources import RowError
 from sparsepo_dist.data.tokenize import load_tokenized, tokenize_pair
@@ -25,7 +28,9 @@ TEMPLATE = (
 
 
 def tokenized(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> TokenizedPair:
-    return tokenize_pair(pair, Chat(tokenizer), Encoder(tokenizer), config, "row 1")
+    found = tokenize_pair(pair, Chat(tokenizer), Encoder(tokenizer), Cuts(config), "row 1")
+    assert found is not None
+    return found
 
 
 def text(ids: tuple[int, ...]) -> str:
@@ -101,3 +106,67 @@ def test_skipping_everything_is_an_error(tmp_path: Path) -> None:
     source = write_pairs(tmp_path / "pairs.jsonl", 3)
     with pytest.raises(UserError, match="no usable pair is left"):
         load_tokenized(str(source), tiny_tokenizer(), DataConfig(max_length=2, on_bad_row="skip"))
+
+
+def test_a_cut_prompt_keeps_its_bos() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    pair = tokenized(PreferencePair("abcdef", " c", " d"), tokenizer, DataConfig(max_prompt_length=4))
+    assert pair.prompt_ids[0] == BOS and text(pair.prompt_ids[1:]) == "def"
+
+
+LONG = [("abcdefgh", "12", "34"), ("ab", "1234567890", "34"), ("ab", "12", "34")]
+
+
+def write_texts(path: Path, rows: list[tuple[str, str, str]]) -> Path:
+    path.write_text(
+        "".join(json.dumps(dict(zip(("prompt", "chosen", "rejected"), r, strict=True))) + "\n" for r in rows)
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("on_long", "kept", "said"),
+    [
+        ("cut", 3, "1 of 3 prompts lost their beginning and 1 of 6 responses their end"),
+        ("drop", 1, "2 of 3 pairs were longer than data.max_prompt_length 4, data.max_length 8 and left out"),
+    ],
+)
+def test_what_is_too_long_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, on_long: Any, kept: int, said: str
+) -> None:
+    source = str(write_texts(tmp_path / "long.jsonl", LONG))
+    config = DataConfig(max_prompt_length=4, max_length=8, on_long=on_long)
+    assert len(load_tokenized(source, tiny_tokenizer(), config, progress=True)) == kept
+    assert said in caplog.text
+
+
+def test_what_is_too_long_may_end_the_run(tmp_path: Path) -> None:
+    source = str(write_texts(tmp_path / "long.jsonl", LONG[1:]))
+    with pytest.raises(UserError, match=r"long.jsonl, row 1: the pair has 2 tokens of prompt and up to 11 of response"):
+        load_tokenized(source, tiny_tokenizer(), DataConfig(max_length=8, on_long="stop"))
+
+
+def test_skipped_rows_are_counted_by_reason_with_the_first_of_each(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [("a", "same", "same"), ("a", "x", "y"), ("a", "", "y"), ("b", "same", "same")]
+    source = str(write_texts(tmp_path / "bad.jsonl", rows))
+    load_tokenized(source, tiny_tokenizer(), DataConfig(on_bad_row="skip"), progress=True)
+    assert "3 bad rows were dropped: 2 like" in caplog.text and "1 like" in caplog.text
+    assert "bad.jsonl, row 1: " in caplog.text and "bad.jsonl, row 3: chosen is empty" in caplog.text
+    write_texts(tmp_path / "bad.jsonl", rows[2:3])
+    with pytest.raises(UserError, match=r"no usable pair is left; 1 bad rows were dropped: 1 like .*chosen is empty"):
+        load_tokenized(source, tiny_tokenizer(), DataConfig(on_bad_row="skip"))
+
+
+def test_a_template_that_prints_a_date_prints_the_one_it_is_told(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%d %B %Y') }} " + TEMPLATE
+    source = tmp_path / "rows.jsonl"
+    fields = {"prompt": messages(("user", "hi")), "chosen": messages(("assistant", "y"))}
+    source.write_text(json.dumps({**fields, "rejected": messages(("assistant", "n"))}) + "\n")
+    (pair,) = load_tokenized(str(source), tokenizer, DataConfig(date="2001-02-03T00:00:00"))
+    assert text(pair.prompt_ids).startswith("03 February 2001 ")
+    with pytest.raises(UserError, match=r"data.date: tomorrow is no moment"):
+        DataConfig(date="tomorrow").validate()

@@ -65,6 +65,27 @@ def test_another_configuration_is_refused(data: dict[str, Any], tmp_path: Path) 
     assert str(checkpoint.folder) in told and "start a new run" in told
 
 
+DATED = (
+    "{{ strftime_now('%d %B %Y %H:%M:%S') }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+def test_a_template_that_prints_the_date_goes_on_with_the_day_the_run_began(
+    data: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "dated.jinja").write_text(DATED)
+    row = {"prompt": [{"role": "user", "content": "hi"}]}
+    row |= {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    fields = {**data, "data.train": tmp_path / "rows.jsonl", "data.chat_template": tmp_path / "dated.jinja"}
+    began = inputs(fields, data__date="2001-02-03T04:05:06")
+    checkpoint = checkpoint_of(began, tmp_path / "run")
+    later = inputs(fields, resume="auto", output_dir=tmp_path / "run")
+    check_same_run(checkpoint, identity(later, tmp_path / "run"), changed_data=False)
+    assert later.train == began.train != inputs(fields).train
+
+
 def test_another_configuration_is_refused_before_ranks_wait_for_each_other(
     data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,61 @@
+"""Pairs that are longer than a run takes: cut, left out or refused, and counted."""
+
+from __future__ import annotations
+
+from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.sources import RowError
+from sparsepo_dist.errors import UserError
+
+Ids = list[int]
+
+
+class Cuts:
+    """The configured lengths over the pairs of a source."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+        self._pairs = self._prompts = self._responses = self._dropped = 0
+
+    def remarks(self) -> list[str]:
+        """For the user: how much was cut or left out."""
+        limits = f"data.max_prompt_length {self.config.max_prompt_length}, data.max_length {self.config.max_length}"
+        if self._dropped:
+            return [f"{self._dropped} of {self._pairs} pairs were longer than {limits} and left out"]
+        if self._prompts or self._responses:
+            return [
+                f"{self._prompts} of {self._pairs} prompts lost their beginning and {self._responses} of "
+                f"{2 * self._pairs} responses their end ({limits}; data.on_long)"
+            ]
+        return []
+
+    def cut(self, prompt: Ids, responses: list[Ids], bos: int | None, place: str) -> tuple[Ids, list[Ids]] | None:
+        """Prompt and responses within the limits; None where such pairs are left out.
+
+        A prompt keeps its BOS: what a model was trained to begin every text with.
+
+        Raises:
+            RowError: a prompt that leaves no room for a response.
+            UserError: the pair is too long, and that ends the run.
+        """
+        self._pairs += 1
+        most, long = self.config.max_prompt_length, max(map(len, responses))
+        fits = len(prompt) <= most and len(prompt) + long <= self.config.max_length
+        if not fits and self.config.on_long == "stop":
+            raise UserError(
+                f"{place}: the pair has {len(prompt)} tokens of prompt and up to {long} of response, more than "
+                f"data.max_prompt_length {most} or data.max_length {self.config.max_length}; raise them, or say "
+                "--data.on_long cut or drop"
+            )
+        if not fits and self.config.on_long == "drop":
+            self._dropped += 1
+            return None
+        if len(prompt) > most:
+            self._prompts += 1
+            prompt = (
+                [bos, *prompt[len(prompt) - most + 1 :]] if bos is not None and prompt[0] == bos else prompt[-most:]
+            )
+        room = self.config.max_length - len(prompt)
+        if room < 1:
+            raise RowError(place, f"the prompt's {len(prompt)} tokens fill data.max_length {self.config.max_length}")
+        self._responses += sum(len(response) > room for response in responses)
+        return prompt, [response[:room] for response in responses]
