@@ -11,6 +11,7 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 from transformers import PreTrainedModel
 
 from sparsepo_dist.engines.config import Checkpointing
+from sparsepo_dist.engines.decoder.backbone import backbone
 
 _aten = torch.ops.aten
 _KEPT = frozenset(
@@ -31,7 +32,7 @@ def checkpoint_activations(model: PreTrainedModel, mode: Checkpointing) -> None:
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)
     with warnings.catch_warnings():  # the oldest transformers that serves has this name only
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable", category=FutureWarning)
-        model.gradient_checkpointing_enable(options)
+        backbone(model).gradient_checkpointing_enable(options)
 
 
 def _policy(_: Any, operation: Any, *arguments: Any, **keywords: Any) -> CheckpointPolicy:

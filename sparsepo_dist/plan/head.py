@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.ops.tiles import plan_tiles
 from sparsepo_dist.plan.census import Census
 from sparsepo_dist.plan.request import Setting
@@ -36,7 +37,7 @@ def head_bytes(setting: Setting, census: Census, shape: BatchShape) -> HeadBytes
     """Bytes for a micro-batch in which every token is active."""
     ops, needs, size, rows = setting.config.ops, setting.needs, setting.element_size, shape.predicted
     weight = max(census.heads.weights, key=lambda w: w.numel * (w.role != "reference head"))
-    vocabulary = setting.policy.vocab_size
+    vocabulary = text_config(setting.policy).vocab_size
     width = weight.numel // vocabulary
     both = needs.divergence is not None
     plan = plan_tiles(

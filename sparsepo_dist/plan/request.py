@@ -12,6 +12,7 @@ import torch
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from transformers import AutoConfig, PretrainedConfig
 
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.config import LoraSettings, Placement
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.deepspeed.ds_config import agree, engine_config, precision, reference_config
@@ -136,7 +137,7 @@ def resolve(request: Request) -> Setting:
     policy = model_config(config.model.path, config)
     check_window(policy, config.data.max_length)
     placement = config.models.placement(request.gpus) if needs.reference else None
-    engine = engine_config(ds_config, agreed, dtype, policy.hidden_size, Path("monitor"))
+    engine = engine_config(ds_config, agreed, dtype, text_config(policy).hidden_size, Path("monitor"))
     _refuse_what_is_not_planned(engine)
     return Setting(
         request=request,

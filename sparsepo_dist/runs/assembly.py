@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
 from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed
@@ -90,7 +91,7 @@ def filled_config(inputs: Inputs, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: an "auto" that nothing fills.
     """
-    width = inputs.model_config.hidden_size
+    width = text_config(inputs.model_config).hidden_size
     return engine_config(inputs.ds_config, inputs.agreed, inputs.dtype, width, folder / "monitor")
 
 

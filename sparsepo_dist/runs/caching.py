@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
 from sparsepo_dist.data.pack import pair_key
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.reference.cache_files import (
     HEAD,
@@ -96,7 +97,7 @@ def _announce(
 ) -> None:  # fmt: skip
     """Say how large it will be; refuse what was not asked for, or does not fit on the disk."""
     rows = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
-    model = inputs.frozen_configs.get("reference", inputs.model_config)
+    model = text_config(inputs.frozen_configs.get("reference", inputs.model_config))
     width = model.hidden_size * inputs.dtype.itemsize
     per_row = {"final_hidden": width, "layer_hidden": width * model.num_hidden_layers, "logps": 4, "mask": 4}
     sizes = {name: rows * per_row[name] for name in fields}

@@ -23,6 +23,7 @@ from sparsepo_dist.engines.adapters.files import (
 )
 from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.attention.choice import AttentionSetting
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.loading import attention_for
 from sparsepo_dist.engines.decoder.structure import checked_structure, make_fake, quiet
@@ -118,9 +119,10 @@ def check_token_ids(config: RunConfig, models: Mapping[str, PretrainedConfig], p
     """
     highest = max(max(max(p.prompt_ids), max(p.chosen_ids), max(p.rejected_ids)) for p in pairs)
     for part, model in models.items():
-        if highest >= model.vocab_size:
+        size = text_config(model).vocab_size
+        if highest >= size:
             raise UserError(
-                f"{part}.path {getattr(config, part).path} has a vocabulary of {model.vocab_size}, but the tokenizer "
+                f"{part}.path {getattr(config, part).path} has a vocabulary of {size}, but the tokenizer "
                 f"gives ids up to {highest}; resize the model's embeddings, or use the tokenizer that belongs to it"
             )
 

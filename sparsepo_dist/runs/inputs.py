@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.pack import pair_key
 from sparsepo_dist.data.tokenize import load_tokenized
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed import distributed
@@ -91,7 +92,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     check_window(model_config, config.data.max_length)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     frozen = _load_frozen_configs(config, model_config, tokenizer, divergence=needs.divergence is not None)
-    engine = engine_config(ds_config, agreed, dtype, model_config.hidden_size, Path("monitor"))
+    engine = engine_config(ds_config, agreed, dtype, text_config(model_config).hidden_size, Path("monitor"))
     check_filled(config.ds_config, ds_config, engine, device)
     check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype, device)
     train, heldout = _load_pairs(config, tokenizer, scored=needs.scores)
@@ -209,10 +210,11 @@ def _load_frozen_configs(
                 f"{field} {path} has another tokenizer than the policy {config.model.path}; both must read "
                 "the same tokens"
             )
-        if role == "reference" and divergence and frozen.vocab_size != policy.vocab_size:
+        theirs, ours = text_config(frozen).vocab_size, text_config(policy).vocab_size
+        if role == "reference" and divergence and theirs != ours:
             raise UserError(
-                f"{field} {path} has a vocabulary of {frozen.vocab_size}, the policy {config.model.path} one of "
-                f"{policy.vocab_size}; a divergence needs the same"
+                f"{field} {path} has a vocabulary of {theirs}, the policy {config.model.path} one of "
+                f"{ours}; a divergence needs the same"
             )
     return configs
 

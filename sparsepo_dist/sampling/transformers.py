@@ -11,6 +11,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
 
 from sparsepo_dist.engines.adapters.files import tokenizer_source
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.loading import load_generator
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed.ds_config import has_bf16
@@ -37,7 +38,7 @@ class TransformersSampler(Sampler):
         tokenizer = _tokenizer(str(model), adapter)
         dtype = torch.bfloat16 if has_bf16(self._device) else torch.float32
         loaded = load_generator(str(model), dtype=dtype, field="model")
-        positions = getattr(loaded.config, "max_position_embeddings", None)
+        positions = getattr(text_config(loaded.config), "max_position_embeddings", None)
         super().__init__(str(adapter or model), tokenizer, positions, loaded.generation_config.eos_token_id)
         loaded.generation_config = _ends_only(self._ends, tokenizer)
         on = loaded if adapter is None else with_adapter(loaded, Path(adapter), str(model))

@@ -13,6 +13,7 @@ import torch
 from transformers import GenerationConfig
 
 from sparsepo_dist.engines.adapters.files import tokenizer_source
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed.ds_config import has_bf16
@@ -44,7 +45,7 @@ class VllmSampler(Sampler):
         from vllm.lora.request import LoRARequest
 
         config = load_config(str(model), field="model")
-        positions = getattr(config, "max_position_embeddings", None)
+        positions = getattr(text_config(config), "max_position_embeddings", None)
         source = tokenizer_source(str(model), adapter)
         tokenizer = load_tokenizer(source, field="model")
         super().__init__(str(adapter or model), tokenizer, positions, _own_ends(str(model), config))
@@ -98,7 +99,7 @@ def _own_ends(model: str, config: Any) -> Any:
     try:
         return GenerationConfig.from_pretrained(model).eos_token_id
     except OSError:
-        return config.eos_token_id
+        return text_config(config).eos_token_id
 
 
 def check_vllm() -> None:

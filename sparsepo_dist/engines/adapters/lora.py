@@ -16,6 +16,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from sparsepo_dist.engines.adapters.files import adapter_settings, adapter_weights
+from sparsepo_dist.engines.composite import outside_text
 from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings
 from sparsepo_dist.errors import UserError
 
@@ -154,6 +155,7 @@ def _load(
 def _inject(model: PreTrainedModel, config: LoraConfig, name: str, dtype: torch.dtype, field: str) -> None:
     from peft import inject_adapter_in_model
 
+    config = dataclasses.replace(config, exclude_modules=outside_text(model) or config.exclude_modules)
     with warnings.catch_warnings():
         # Conv1D (GPT-2) stores its matrix transposed: peft sees that, corrects the setting and says so.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")

@@ -10,15 +10,18 @@ from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.engines.attention.inputs import model_inputs
+from sparsepo_dist.engines.composite import is_composite, text_decoder
 from sparsepo_dist.errors import UserError
 
 
 def backbone(model: PreTrainedModel) -> PreTrainedModel:
-    """The decoder under the head.
+    """The decoder under the head; of a composite model its text decoder.
 
     Raises:
-        UserError: the model does not separate the two as transformers' decoders do.
+        UserError: the model does not separate the two as transformers' decoders do, or no text decoder is recognised.
     """
+    if is_composite(model.config):
+        return text_decoder(model)
     base = model.base_model
     if base is model:
         raise UserError(f"{type(model).__name__} does not separate a backbone from its head; it is not supported")

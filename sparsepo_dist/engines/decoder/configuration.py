@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PretrainedConfig
 
+from sparsepo_dist.engines.composite import decoder_class, is_composite, model_class, text_config
 from sparsepo_dist.errors import UserError, unreadable
 
 # What transformers raises over files that are damaged, or hold what it did not expect.
@@ -29,20 +30,23 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
         check_own_code(error, f"{field} {path}", trust_remote_code=trust_remote_code)
         here = "the folder holds no model" if Path(path).is_dir() else "neither a folder here nor found on a hub"
         raise UserError(f"{field} {path}: {here} ({unreadable(error, 200)})") from None
-    model_class = _model_class(config)
+    whole = model_class(config)
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         raise UserError(f"{field} {path}: a {config.model_type} model is an encoder, not a causal language model")
-    if model_class is None and not (trust_remote_code and getattr(config, "auto_map", None)):
+    if whole is None and not (trust_remote_code and getattr(config, "auto_map", None)):
         raise UserError(f"{field} {path}: a {config.model_type} model is not a causal language model")
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(
             f"{field} {path}: the model is stored quantised, which cannot be trained or compared with here; name its "
             "original (--model.adapter qlora puts that into 4 bits by itself)"
         )
+    if is_composite(config) and config.is_encoder_decoder:
+        raise UserError(f"{field} {path}: a {config.model_type} model is an encoder-decoder, not a causal language model")
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(config, name, None) not in (None, 1, 1.0):
+        if getattr(text_config(config), name, None) not in (None, 1, 1.0):
             raise UserError(f"{field} {path}: {name} changes the logits after the head, which is not supported yet")
-    if model_class is not None and "position_ids" not in inspect.signature(model_class.forward).parameters:
+    takes: Any = decoder_class(config)
+    if whole is not None and "position_ids" not in inspect.signature(takes.forward).parameters:
         raise UserError(f"{field} {path}: {config.model_type} takes no position_ids, which packing needs")
     return config
 
@@ -53,6 +57,7 @@ def check_window(config: PretrainedConfig, max_length: int, field: str = "model.
     Raises:
         UserError: max_length exceeds them.
     """
+    config = text_config(config)
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     table = getattr(config, "max_position_embeddings", None)
     for name, limit in (("attention window", window), ("position range", table)):
@@ -66,12 +71,3 @@ def check_own_code(error: Exception, name: str, *, trust_remote_code: bool) -> N
             f"{name}: it brings Python code of its own, which is not run unasked; read it, then say "
             "--model.trust_remote_code true"
         ) from None
-
-
-def decoder_class(config: PretrainedConfig) -> type:
-    """What a configuration's model is made by; a hub's own class is not known before its code has run."""
-    return _model_class(config) or AutoModelForCausalLM
-
-
-def _model_class(config: PretrainedConfig) -> Any:
-    return AutoModelForCausalLM._model_mapping.get(type(config), None)

@@ -9,19 +9,17 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import (
-    AutoModelForCausalLM,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.integrations import HfDeepSpeedConfig
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters.lora import keep_packed, quantisation
 from sparsepo_dist.engines.attention.choice import CPU, AttentionSetting, attention_implementation, tried_attention
+from sparsepo_dist.engines.composite import auto_class, decoder_class, freeze_other_parts
 from sparsepo_dist.engines.config import AttentionName
-from sparsepo_dist.engines.decoder.configuration import UNREADABLE, decoder_class
+from sparsepo_dist.engines.decoder.backbone import backbone
+from sparsepo_dist.engines.decoder.configuration import UNREADABLE
 from sparsepo_dist.engines.decoder.finite import not_finite
 from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks
 from sparsepo_dist.errors import UserError, unreadable
@@ -40,7 +38,7 @@ def load_model(
     attention: AttentionName = "auto",
     device: torch.device | None = None,
 ) -> PreTrainedModel:
-    """A causal language model; with `zero3`, a ds_config of stage 3, each rank keeps its shard from the start.
+    """A causal language model, of which nothing but the text decoder has a gradient; with `zero3`, a ds_config of stage 3, each rank keeps its shard from the start.
 
     `quantised` matrices (4 bits) cannot be sharded while they load: each rank reads all of them first. `device`, the
     CPU where not given, is where it will run, which decides its attention; it is not put there.
@@ -53,7 +51,7 @@ def load_model(
     setting = AttentionSetting(attention, device or CPU, dropout=not disable_dropout)
     implementation = tried_attention(config, decoder_class(config), layout, dtype, setting)
     with _sharded(None if quantised else zero3):
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = auto_class(config).from_pretrained(
             path,
             output_loading_info=True,
             config=config,
@@ -65,6 +63,7 @@ def load_model(
     check_complete(path, found)
     check_finite(path, model, dtype)
     keep_packed(model)
+    freeze_other_parts(model, backbone(model))
     if disable_dropout:
         _zero_dropout(model)
     return model
@@ -81,7 +80,8 @@ def load_generator(
     """
     try:
         # Unsaid, transformers asks at the terminal whether the model's own code may run.
-        model, found = AutoModelForCausalLM.from_pretrained(
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        model, found = auto_class(config).from_pretrained(
             path, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
     except (*UNREADABLE, SafetensorError, RuntimeError) as error:

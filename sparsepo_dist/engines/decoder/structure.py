@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters.lora import add_adapters
 from sparsepo_dist.engines.attention.choice import AttentionSetting
+from sparsepo_dist.engines.composite import auto_class, freeze_other_parts
 from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.loading import attention_for, check_complete
 from sparsepo_dist.errors import UserError, unreadable
 
@@ -31,12 +33,14 @@ def empty_model(
         UserError: the attention that was asked for cannot be.
     """
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
+        model: PreTrainedModel = auto_class(config).from_config(
             config,
             dtype=dtype,
             attn_implementation=attention_for(config, layout, dtype, attention),
             trust_remote_code=trust_remote_code,
         )
+    freeze_other_parts(model, backbone(model))
+    return model
 
 
 def adapt(model: PreTrainedModel, settings: LoraSettings, dtype: torch.dtype) -> None:
@@ -65,7 +69,7 @@ def checked_structure(
     found: dict[str, Any]
     try:
         with quiet():
-            model, found = AutoModelForCausalLM.from_pretrained(
+            model, found = auto_class(config).from_pretrained(
                 path,
                 output_loading_info=True,
                 config=config,
