@@ -72,8 +72,8 @@ def text_decoder(model: PreTrainedModel) -> PreTrainedModel:
     known = isinstance(decoder, PreTrainedModel) and decoder is not model
     if not known or decoder.config is not text_config(model.config):
         raise UserError(
-            f"{type(model).__name__}: its text decoder, which would be trained, was not recognised among its parts; it is "
-            "not supported"
+            f"{type(model).__name__}: its text decoder, which would be trained, was not recognised among its parts; it "
+            "is not supported"
         )
     found: PreTrainedModel = decoder
     return found
@@ -86,7 +86,10 @@ def freeze_other_parts(model: PreTrainedModel, decoder: PreTrainedModel) -> None
         decoder.requires_grad_(True)
         model.get_output_embeddings().requires_grad_(True)
     for child in decoder.children():  # of models that keep their other parts inside the decoder
-        if any(isinstance(part, PreTrainedModel) and type(part.config) is not type(decoder.config) for part in child.modules()):
+        if any(
+            isinstance(part, PreTrainedModel) and type(part.config) is not type(decoder.config)
+            for part in child.modules()
+        ):
             child.requires_grad_(False)
 
 

@@ -1,14 +1,12 @@
 """What a decoder keeps and needs while it runs, found by running it on tensors without data.
 
-transformers' own code is executed in torch's fake mode, forward and backward, with two and three blocks; the
-difference is a block's cost. Whatever autograd saves, upcasts of norms and attention masks included, counts as it
-would for real; for attention kernels that only GPUs have, something that keeps the same stands in. Parameters and their
-gradients do not count: ZeRO decides where those are.
+Forward and backward; `plan.decoder` says for how many blocks. Whatever autograd saves, upcasts of norms and attention
+masks included, counts as it would for real; for attention kernels that only GPUs have, something that keeps the same
+stands in. Parameters and their gradients do not count: ZeRO decides where those are.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,22 +16,16 @@ import torch.nn.functional as F
 from deepspeed.runtime.zero.linear import zero3_linear_wrap
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch
-from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
 from sparsepo_dist.engines.attention import flex
-from sparsepo_dist.engines.attention.choice import AttentionSetting
-from sparsepo_dist.engines.attention.varlen import VARLEN
-from sparsepo_dist.engines.config import AttentionName, Checkpointing, LoraSettings
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
-from sparsepo_dist.engines.decoder.structure import adapt, empty_model, make_fake
+from sparsepo_dist.engines.decoder.structure import make_fake
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.plan.shapes import BatchShape, batch_like
+from sparsepo_dist.plan.decoder import Decoder, over_all_blocks, short_model
+from sparsepo_dist.plan.shapes import batch_like
 from sparsepo_dist.plan.tracker import LiveBytes
-
-FEWER, MORE = 2, 3  # blocks: with a single one, the first would be the last
-SMALL_VOCABULARY = 8  # embedding and head are counted elsewhere
 
 
 class Activations(NamedTuple):
@@ -49,25 +41,6 @@ class Activations(NamedTuple):
     """Most at once when backward has come to the first block, where nothing of the others is kept any more."""
 
 
-class Decoder(NamedTuple):
-    """What decides the activations of a decoder."""
-
-    config: PretrainedConfig
-    dtype: torch.dtype
-    shape: BatchShape
-    adapter: LoraSettings | None
-    checkpointing: Checkpointing
-    dropout: bool
-    linears_keep_input: bool
-    trust_remote_code: bool
-    attention: AttentionName = "auto"
-
-    @property
-    def key(self) -> str:
-        """Equal for decoders with the same activations."""
-        return repr((self.config.to_json_string(use_diff=False), *self[1:]))
-
-
 _training: dict[str, Activations] = {}
 _scoring: dict[str, int] = {}
 
@@ -80,10 +53,9 @@ def activations(decoder: Decoder) -> Activations:
     """
     if decoder.key not in _training:
         with _explained(decoder):
-            few, more = (_train(decoder, blocks) for blocks in (FEWER, MORE))
-        blocks = decoder.config.num_hidden_layers
-        whole = Activations(*(a + (blocks - FEWER) * (b - a) for a, b in zip(few, more, strict=True)))
-        _training[decoder.key] = whole._replace(last=whole.backward - (blocks - 1) * (more.kept - few.kept))
+            whole, block = over_all_blocks(decoder, _train)
+        found = Activations(*map(int, whole))
+        _training[decoder.key] = found._replace(last=int(found.backward - (decoder.blocks - 1) * block[0]))
     return _training[decoder.key]
 
 
@@ -95,8 +67,8 @@ def scoring_peak(decoder: Decoder) -> int:
     """
     if decoder.key not in _scoring:
         with _explained(decoder):
-            few, more = (_score(decoder, blocks) for blocks in (FEWER, MORE))
-        _scoring[decoder.key] = few + (decoder.config.num_hidden_layers - FEWER) * (more - few)
+            (peak,), _ = over_all_blocks(decoder, _score)
+        _scoring[decoder.key] = int(peak)
     return _scoring[decoder.key]
 
 
@@ -123,10 +95,10 @@ def _train(decoder: Decoder, blocks: int) -> Activations:
         return Activations(kept, forward, bytes_.peak, 0)
 
 
-def _score(decoder: Decoder, blocks: int) -> int:
+def _score(decoder: Decoder, blocks: int) -> tuple[int]:
     with _without_data(decoder, blocks) as (base, batch, bytes_), torch.no_grad():
         hidden_at(base, batch)
-        return bytes_.peak
+        return (bytes_.peak,)
 
 
 @contextmanager
@@ -140,33 +112,6 @@ def _without_data(decoder: Decoder, blocks: int) -> Iterator[tuple[PreTrainedMod
         ignored = [*model.parameters(), *model.buffers(), *(v for v in inputs if isinstance(v, Tensor))]
         with LiveBytes(ignored) as bytes_:
             yield base, batch, bytes_
-
-
-def short_model(decoder: Decoder, blocks: int) -> PreTrainedModel:
-    """The decoder with so many blocks, on the meta device, as it is trained.
-
-    Raises:
-        UserError: the attention that was asked for cannot be, or an adapter's targets fit nothing.
-    """
-    config = copy.deepcopy(decoder.config)
-    config.num_hidden_layers = blocks
-    config.vocab_size, config.pad_token_id = SMALL_VOCABULARY, None
-    for name, value in config.to_dict().items():
-        if isinstance(value, list) and len(value) == decoder.config.num_hidden_layers:
-            setattr(config, name, value[:blocks])
-        elif "drop" in name and isinstance(value, float) and not decoder.dropout:
-            setattr(config, name, 0.0)
-    device = torch.device(decoder.shape.device)
-    model = empty_model(
-        config, decoder.dtype, decoder.shape.layout, trust_remote_code=decoder.trust_remote_code,
-        attention=AttentionSetting(decoder.attention, device, decoder.dropout, present=False),
-    )  # fmt: skip
-    if model.config._attn_implementation == VARLEN:
-        model.config._attn_implementation = flex.FLEX  # keeps the same, and needs no package
-    if decoder.adapter is not None:
-        adapt(model, decoder.adapter, decoder.dtype)
-    checkpoint_activations(model, decoder.checkpointing)
-    return model.train()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +23,7 @@ from sparsepo_dist.masks.decoder import decoder_blocks
 from sparsepo_dist.masks.learned import MaskHeads
 from sparsepo_dist.plan.request import Setting, adapter_shape
 
-Role = Literal["model", "adapter", "masks", "reference head"]
+Role = Literal["model", "other part", "adapter", "masks", "reference head"]
 BLOCK, SECOND_BLOCK = 64, 256
 """NF4: numbers that share a first-level scale, scales that share a second-level one (bitsandbytes' defaults)."""
 TABLES = 4 * (16 + 256 + 1)
@@ -86,6 +87,8 @@ class Census:
     """Mask heads."""
     heads: Unit
     """The policy's LM head and, where it is in the same engine as a parameter of its own, the reference's."""
+    others: Unit = Unit()
+    """Parts of a composite beside its text decoder: frozen, and never called."""
     reference: tuple[Unit, ...] = ()
     """The reference's own engine, its head last where it stays there."""
     oracle: tuple[Unit, ...] = ()
@@ -96,7 +99,7 @@ class Census:
     @property
     def policy_weights(self) -> list[Weight]:
         """Parameters of the policy's engine, each once."""
-        return unique((*self.policy, *([self.masks] if self.masks else []), self.heads))
+        return unique((*self.policy, *([self.masks] if self.masks else []), self.heads, self.others))
 
     def count(self, *roles: Role, trained: bool | None = None) -> int:
         """Numbers in parameters of the policy's engine with those roles; all roles if none is named."""
@@ -143,6 +146,7 @@ def _take_census(setting: Setting) -> Census:
     if setting.placement is not None:
         readings = ReferenceReadings(backbone(scored), scored.get_output_embeddings(), setting.mask_kind, config.masks)
     units, head = _units(model, setting.element_size, packed)
+    others = _others(model, (*units, head), setting.element_size, packed)
     reference: tuple[Unit, ...] = ()
     reference_head = Unit()
     if setting.reference is not None:
@@ -156,6 +160,7 @@ def _take_census(setting: Setting) -> Census:
         policy=units,
         masks=_mask_unit(setting, readings),
         heads=Unit((*head.weights, *(_as_copy(w) for w in reference_head.weights if copied))),
+        others=others,
         reference=(*reference, *([] if moves else [reference_head])) if own_engine else (),
         oracle=_oracle_units(setting),
         frozen_adapter=_frozen_adapter(setting, units),
@@ -172,18 +177,8 @@ def _units(
 
     def weight(parameter: nn.Parameter) -> Weight:
         name = known[id(parameter)]
-        bits_packed = name.replace(".base_layer", "") in packed
-        stored = parameter.numel() // (2 * element_size) if bits_packed else parameter.numel()
-        return Weight(
-            name=name,
-            numel=parameter.numel(),
-            stored=stored,
-            element_size=element_size,
-            trained=trained and parameter.requires_grad,
-            matrix=parameter.dim() > 1,
-            role="adapter" if ".lora_" in name else "model",
-            constants=quantisation_constants(parameter.numel()) if bits_packed else 0,
-        )
+        found = _weight(name, parameter, element_size, packed, "adapter" if ".lora_" in name else "model")
+        return found if trained else dataclasses.replace(found, trained=False)
 
     blocks = _blocks(base)
     units = [
@@ -192,6 +187,32 @@ def _units(
         if not isinstance(module, nn.ModuleList | nn.ModuleDict | nn.ParameterDict)
     ]
     return tuple(units), Unit(tuple(weight(p) for p in head.parameters()))
+
+
+def _weight(name: str, parameter: nn.Parameter, element_size: int, packed: frozenset[str], role: Role) -> Weight:
+    bits_packed = name.replace(".base_layer", "") in packed
+    return Weight(
+        name=name,
+        numel=parameter.numel(),
+        stored=parameter.numel() // (2 * element_size) if bits_packed else parameter.numel(),
+        element_size=element_size,
+        trained=parameter.requires_grad,
+        matrix=parameter.dim() > 1,
+        role=role,
+        constants=quantisation_constants(parameter.numel()) if bits_packed else 0,
+    )
+
+
+def _others(model: PreTrainedModel, called: Iterable[Unit], element_size: int, packed: frozenset[str]) -> Unit:
+    """What of a policy is in none of the modules that are called."""
+    known = {weight.name for weight in unique(called)}
+    return Unit(
+        tuple(
+            _weight(name, parameter, element_size, packed, "other part")
+            for name, parameter in model.named_parameters()
+            if name not in known
+        )
+    )
 
 
 def quantisation_constants(numel: int) -> int:

@@ -17,15 +17,17 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
 from sparsepo_dist.engines.attention.blockwise import BLOCKWISE
 from sparsepo_dist.engines.attention.flex import FLEX
+from sparsepo_dist.engines.composite import auto_class, text_config
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.structure import make_fake
 from sparsepo_dist.ops.tiles import plan_tiles
-from sparsepo_dist.plan.activations import FEWER, MORE, Decoder, linears, short_model
+from sparsepo_dist.plan.activations import linears
 from sparsepo_dist.plan.census import Census
+from sparsepo_dist.plan.decoder import Decoder, over_all_blocks, short_model
 from sparsepo_dist.plan.pieces import frozen_decoders, policy_decoder
 from sparsepo_dist.plan.request import Setting
 from sparsepo_dist.plan.shapes import BatchShape, batch_like
@@ -96,21 +98,20 @@ _counted: dict[str, BodyFlops] = {}
 
 
 def body_flops(decoder: Decoder) -> BodyFlops:
-    """Operations of a whole decoder's products, from runs of short ones. Raises UserError as `short_model`."""
+    """Operations of a whole decoder's products. Raises UserError as `over_all_blocks`."""
     if decoder.key not in _counted:
-        few, more = (_run(decoder, blocks) for blocks in (FEWER, MORE))
-        blocks = decoder.config.num_hidden_layers
-        _counted[decoder.key] = BodyFlops(*(a + (blocks - FEWER) * (b - a) for a, b in zip(few, more, strict=True)))
+        _counted[decoder.key] = BodyFlops(*over_all_blocks(decoder, _run)[0])
     return _counted[decoder.key]
 
 
 def _run(decoder: Decoder, blocks: int) -> BodyFlops:
     model = short_model(decoder, blocks)
-    if model.config._attn_implementation == FLEX:
-        model.config._attn_implementation = BLOCKWISE
+    base: Any = backbone(model)
+    if base.config._attn_implementation == FLEX:
+        base.config._attn_implementation = BLOCKWISE
     with linears(decoder.linears_keep_input), FakeTensorMode():
         make_fake(model)
-        base, batch = backbone(model), batch_like(decoder.shape)
+        batch = batch_like(decoder.shape)
         with counter() as counted:
             hidden = hidden_at(base, batch)
             forward = counted.get_total_flops()
@@ -132,8 +133,8 @@ def _head_flops(setting: Setting, census: Census, shape: BatchShape) -> tuple[fl
     product = 2.0 * shape.predicted * weight.numel
     both = 2 if divergence else 1
     tiles = plan_tiles(
-        shape.predicted, setting.policy.vocab_size, models=both, kept_models=both, element_size=setting.element_size,
-        tile_bytes=ops.tile_bytes, keep_bytes=ops.keep_bytes,
+        shape.predicted, text_config(setting.policy).vocab_size, models=both, kept_models=both,
+        element_size=setting.element_size, tile_bytes=ops.tile_bytes, keep_bytes=ops.keep_bytes,
     )  # fmt: skip
     again = 1 - tiles.kept / (tiles.bands * tiles.columns)
     scored = setting.placement is not None and (divergence or setting.placement != "cached")
@@ -157,17 +158,23 @@ def necessary_flops(
         trust_remote_code: whether a model's own code may run.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    head = model.get_output_embeddings().weight
-    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    body = (p for p in model.parameters() if p.dim() == 2 and p is not head and id(p) not in tables)
-    matrices, layers = sum(p.numel() for p in body), config.num_hidden_layers
-    width = config.num_attention_heads * (
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
+        model = auto_class(config).from_config(config, trust_remote_code=trust_remote_code)
+    head, decoder, text = model.get_output_embeddings().weight, backbone(model), text_config(config)
+    tables = {id(module.weight) for module in decoder.modules() if isinstance(module, nn.Embedding)}
+    body = (p for p in decoder.parameters() if p.dim() == 2 and p is not head and id(p) not in tables)
+    matrices, layers = sum(p.numel() for p in body), _attending(text)
+    width = text.num_attention_heads * (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
     total = 0.0
     for prompt, *responses in pairs:
         inputs = [response - 1 for response in responses]
         seen = prompt * (prompt + 1) / 2 + sum(n * prompt + n * (n + 1) / 2 for n in inputs)
         total += 2 * matrices * (prompt + sum(inputs)) + 4 * width * layers * seen + 2 * head.numel() * sum(responses)
     return (1 + (2 if trained else 1) + reference) * total
+
+
+def _attending(text: PretrainedConfig) -> int:
+    """Layers whose tokens attend to each other, rather than to a state that stands for those before them."""
+    kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None)
+    if not kinds:
+        return int(text.num_hidden_layers)
+    return sum(kind == "hybrid" or ("attention" in kind and not kind.startswith("linear")) for kind in kinds)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sparsepo_dist.engines.config import Checkpointing
-from sparsepo_dist.plan.activations import Activations, Decoder, activations, scoring_peak
-from sparsepo_dist.plan.census import Census
+from sparsepo_dist.plan.activations import Activations, activations, scoring_peak
+from sparsepo_dist.plan.census import Census, unique
+from sparsepo_dist.plan.decoder import Decoder
 from sparsepo_dist.plan.gathering import Gathered, embedding, gather, policy_order, scoring_order
 from sparsepo_dist.plan.head import HeadBytes, head_bytes
 from sparsepo_dist.plan.request import Setting, adapter_shape
@@ -60,7 +61,7 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
         scoring_gathered=scoring_gathered,
         rows=rows * read.width * size,
         readings=layers * rows * read.width * size + read.sites * rows * 4,
-        unpacked=max((w.numel * size for w in census.policy_weights if w.stored < w.numel), default=0),
+        unpacked=max((w.numel * size for w in unique(census.policy) if w.stored < w.numel), default=0),
         embedding=first.numel * size if first.trained else 0,
         tied=first in census.heads.weights,
         batches=shape.bytes * packed + (scored.bytes if group > 1 else 0),

@@ -59,6 +59,7 @@ def as_json(
             "all": census.count(),
             "trained": census.count(trained=True),
             "model": census.count("model"),
+            "other_parts": census.count("other part"),
             "adapter": census.count("adapter"),
             "masks": census.count("masks"),
             "reference_head": census.count("reference head"),
@@ -110,6 +111,7 @@ def _parameters(plan: Plan) -> str:
     census = plan.census
     rows = [
         ("model", census.count("model")),
+        ("other parts of the model, frozen", census.count("other part")),
         ("adapter", census.count("adapter")),
         ("mask heads", census.count("masks")),
         ("the reference's head beside the policy's", census.count("reference head")),

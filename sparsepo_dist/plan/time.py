@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.plan.census import Census
+from sparsepo_dist.plan.census import Census, unique
 from sparsepo_dist.plan.flops import StepFlops, done_flops, necessary_flops
 from sparsepo_dist.plan.machine import Machine
 from sparsepo_dist.plan.plan import Plan
@@ -107,7 +107,7 @@ def memory_bytes(setting: Setting, census: Census, micro_batches: int) -> float:
     # Moments and master weights are read and written; gradients read for their norm and again; weights written.
     step = trained * (2 * MOMENTS_AND_MASTER + 3 * size)
     passes = 2 + (setting.placement == "adapter") + bool(setting.config.model.activation_checkpointing)
-    packed = sum(weight.numel for weight in census.policy_weights if weight.stored < weight.numel)
+    packed = sum(weight.numel for weight in unique(census.policy) if weight.stored < weight.numel)
     return step + packed * (0.5 + size) * passes * micro_batches
 
 

@@ -13,7 +13,8 @@ from sparsepo_dist.engines.attention import choice
 from sparsepo_dist.engines.config import Checkpointing
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.loading import attention_for
-from sparsepo_dist.plan.activations import SMALL_VOCABULARY, Activations, Decoder, activations, scoring_peak
+from sparsepo_dist.plan.activations import Activations, activations, scoring_peak
+from sparsepo_dist.plan.decoder import SMALL_VOCABULARY, Decoder
 from sparsepo_dist.plan.request import Device
 from sparsepo_dist.plan.shapes import PairShape, batch_of
 from sparsepo_dist.plan.tracker import LiveBytes

@@ -49,7 +49,9 @@ COMPOSITES: dict[str, Callable[[], PretrainedConfig]] = {
         mm_tokens_per_image=4, boi_token_index=260, eoi_token_index=261, image_token_index=258,
     ),
     "llama4": lambda: Llama4Config(
-        text_config={**_TEXT, "head_dim": 8, "intermediate_size_mlp": 64, "num_local_experts": 2, "num_experts_per_tok": 1},
+        text_config={
+            **_TEXT, "head_dim": 8, "intermediate_size_mlp": 64, "num_local_experts": 2, "num_experts_per_tok": 1,
+        },
         vision_config={**_VISION, "vision_output_dim": 16, "projector_input_dim": 16, "projector_output_dim": 16},
     ),
     "llava": lambda: LlavaConfig(

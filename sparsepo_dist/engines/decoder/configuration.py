@@ -41,7 +41,9 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
             "original (--model.adapter qlora puts that into 4 bits by itself)"
         )
     if is_composite(config) and config.is_encoder_decoder:
-        raise UserError(f"{field} {path}: a {config.model_type} model is an encoder-decoder, not a causal language model")
+        raise UserError(
+            f"{field} {path}: a {config.model_type} model is an encoder-decoder, not a causal language model"
+        )
     for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
         if getattr(text_config(config), name, None) not in (None, 1, 1.0):
             raise UserError(f"{field} {path}: {name} changes the logits after the head, which is not supported yet")

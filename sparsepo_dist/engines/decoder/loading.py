@@ -38,7 +38,9 @@ def load_model(
     attention: AttentionName = "auto",
     device: torch.device | None = None,
 ) -> PreTrainedModel:
-    """A causal language model, of which nothing but the text decoder has a gradient; with `zero3`, a ds_config of stage 3, each rank keeps its shard from the start.
+    """A causal language model; with `zero3`, a ds_config of stage 3, each rank keeps its shard from the start.
+
+    Of a composite, nothing but the text decoder and the head has a gradient.
 
     `quantised` matrices (4 bits) cannot be sharded while they load: each rank reads all of them first. `device`, the
     CPU where not given, is where it will run, which decides its attention; it is not put there.

@@ -10,9 +10,10 @@ import torch
 from safetensors import SafetensorError
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from sparsepo_dist.engines.adapters.lora import add_adapters
+from sparsepo_dist.engines.adapters.lora import add_adapters, has_adapters
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_generator
 from sparsepo_dist.engines.decoder.structure import empty_model, quiet
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed.trained_weights import trained_weights
@@ -52,7 +53,11 @@ def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_r
     tokenizer = load_tokenizer(path, field="export: the run's model", trust_remote_code=trust_remote_code)
     with quiet():
         model = _skeleton(config, model_config, dtype, trust_remote_code=trust_remote_code)
-    weights = trained_weights(folder, saved_names(model), dtype)
+    frozen = set() if has_adapters(model) else {name for name, p in model.named_parameters() if not p.requires_grad}
+    weights = trained_weights(folder, [name for name in saved_names(model) if name not in frozen], dtype)
+    if frozen:  # checkpoints leave them out
+        start = load_generator(path, dtype=dtype, field="export: the run's model")
+        weights |= {name: p.detach() for name, p in start.named_parameters() if name in frozen}
     unfinished = output.with_name(f".writing-{output.name}")
     try:
         remove(unfinished)
