@@ -183,11 +183,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def at_home(text: str) -> str:
+    """A path whose leading `~` or `~user`, which shells leave alone within an option and in files, is that folder."""
+    return os.path.expanduser(text)  # noqa: PTH111  (pathlib would also rewrite what is no path, such as hub ids)
+
+
 def argument(text: str) -> str:
-    """A value of a command line, for argparse. Raises ArgumentTypeError where it is empty: that names nothing."""
+    """A value of a command line, for argparse; `~` is expanded. Raises ArgumentTypeError where it is empty: that names
+    nothing."""
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; give it a value, or leave it out")
-    return text
+    return at_home(text)
 
 
 def path_argument(text: str) -> Path:

@@ -13,7 +13,6 @@ from typing import Any
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
     PretrainedConfig,
     PreTrainedModel,
@@ -40,10 +39,8 @@ def is_composite(config: PretrainedConfig) -> bool:
 
 def auto_class(config: PretrainedConfig) -> Any:
     """The auto class that loads a model whole; AutoModelForCausalLM would leave out the vision of some composites."""
-    if is_composite(config):
-        for auto in (AutoModelForImageTextToText, AutoModelForMultimodalLM):
-            if auto._model_mapping.get(type(config), None) is not None:
-                return auto
+    if is_composite(config) and AutoModelForMultimodalLM._model_mapping.get(type(config), None) is not None:
+        return AutoModelForMultimodalLM
     return AutoModelForCausalLM
 
 

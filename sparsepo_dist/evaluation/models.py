@@ -9,12 +9,14 @@ from pathlib import Path
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.target import FINAL, Target, target
+from sparsepo_dist.files import at_home
 
 
 def split_name(value: str) -> tuple[str | None, str]:
     """Name and path of `NAME=PATH`; no name where the whole is a path, or holds no `=`."""
     name, equals, path = value.partition("=")
-    return (name, path) if equals and name and path and not Path(value).exists() else (None, value)
+    named = equals and name and path and not Path(value).exists()
+    return (name, at_home(path)) if named else (None, value)
 
 
 def named_targets(values: Sequence[str], *, base: str | None) -> list[Target]:

@@ -17,7 +17,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
-from sparsepo_dist.files import entries, parse_yaml, read_text
+from sparsepo_dist.files import at_home, entries, parse_yaml, read_text
 from sparsepo_dist.runs.config import RunConfig
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[R
         UserError: what cannot be read.
     """
     _check_once(arguments, parser)
+    arguments = [_expanded(argument) for argument in arguments]
     for recipe in _values(arguments, "recipe"):
         check_recipe(recipe)
     _check_numbers(arguments, parser)
@@ -67,7 +68,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[R
         parsed = parser.instantiate_classes(parser.parse_args(list(arguments)))
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
         raise UserError(f"the arguments cannot be read: {shortened(str(error), 200)}") from None
-    config = RunConfig(**{name: getattr(parsed, name) for name in RunConfig.__dataclass_fields__})
+    config: RunConfig = _at_home(RunConfig(**{name: getattr(parsed, name) for name in RunConfig.__dataclass_fields__}))
     _check_values(config)
     return _without_idle_adapter(config, arguments), parsed
 
@@ -193,6 +194,24 @@ def _check_values(part: Any, prefix: str = "") -> None:
             raise UserError(f"{name}: {value!r} holds a NUL character; remove it")
         elif isinstance(value, str) and not value.strip():
             raise UserError(f"{name}: it is empty; give it a value, or leave it out")
+
+
+def _expanded(argument: str) -> str:
+    """An argument with `~` expanded where it is a path, or `--FIELD=` before one."""
+    option, equals, value = argument.partition("=")
+    return f"{option}={at_home(value)}" if equals and option.startswith("--") else at_home(argument)
+
+
+def _at_home(part: Any) -> Any:
+    """The same configuration with `~` expanded in every text: no field but paths begins so."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            changes[field.name] = _at_home(value)
+        elif isinstance(value, str):
+            changes[field.name] = at_home(value)
+    return dataclasses.replace(part, **changes)
 
 
 def _without_idle_adapter(config: RunConfig, arguments: Sequence[str]) -> RunConfig:

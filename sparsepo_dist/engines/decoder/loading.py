@@ -65,6 +65,7 @@ def load_model(
     check_complete(path, found)
     check_finite(path, model, dtype)
     keep_packed(model)
+    _keep_used_conversions(model)
     freeze_other_parts(model, backbone(model))
     if disable_dropout:
         _zero_dropout(model)
@@ -139,6 +140,14 @@ def _sharded(zero3: dict[str, Any] | None) -> Iterator[None]:
     finally:
         del keep
         unset_hf_deepspeed_config()
+
+
+def _keep_used_conversions(model: PreTrainedModel) -> None:
+    """Under ZeRO-3 transformers notes all changes of names that a family knows, and saving would undo those too that
+    its files did not need."""
+    noted: Any = getattr(model, "_weight_conversions", None)
+    if noted:
+        model._weight_conversions = [conversion for conversion in noted if conversion.was_used()]
 
 
 def _zero_dropout(model: nn.Module) -> None:

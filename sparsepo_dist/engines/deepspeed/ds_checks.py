@@ -155,7 +155,8 @@ def check_monitor_paths(config: Json) -> None:
 
 
 def _off(section: Any) -> bool:
-    return section is False or (isinstance(section, Mapping) and section.get("enabled") is False)
+    # "auto" would be on where a trainer is told so, which this one cannot be
+    return section is False or (isinstance(section, Mapping) and section.get("enabled") in (False, "auto"))
 
 
 def _check_finite(value: Any, place: str = "") -> None:

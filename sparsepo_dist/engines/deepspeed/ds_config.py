@@ -125,6 +125,8 @@ def engine_config(
     filled["gradient_clipping"] = agreed["training.max_grad_norm"]
     filled.setdefault("steps_per_print", 2**31 - 1)
     filled["bf16"] = {**filled.get("bf16", {}), "enabled": dtype == torch.bfloat16}
+    if _get(filled, "fp16.enabled") == "auto":
+        filled["fp16"]["enabled"] = dtype == torch.float16
     if "optimizer" in filled:
         params = filled["optimizer"].setdefault("params", {})
         for name in ("lr", "betas", "eps", "weight_decay"):

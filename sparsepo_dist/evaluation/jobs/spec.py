@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
-from sparsepo_dist.files import Entry, entries, parse_yaml, read_text
+from sparsepo_dist.files import Entry, at_home, entries, parse_yaml, read_text
 
 BACKENDS = ("local", "slurm")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
@@ -244,7 +244,7 @@ def _scalar(entry: Entry, field: str, kind: str) -> Any:
     node = entry.node
     # a name or path may look like a number
     if kind == "str" and isinstance(node, yaml.ScalarNode) and node.value and not _is(node, "null"):
-        return _plain(str(node.value), entry.line, field)
+        return _plain(at_home(str(node.value)), entry.line, field)
     value = _constructed(node) if isinstance(node, yaml.ScalarNode) and _is(node, kind) else None
     if value is None or (kind == "int" and value < 0):
         found = shortened(str(getattr(node, "value", ""))) if isinstance(node, yaml.ScalarNode) else "a section or list"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsepo_dist.engines.deepspeed.ds_checks import check_fields
 from sparsepo_dist.engines.deepspeed.ds_config import agree, engine_config, load_ds_config, precision, reference_config
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.training.config import TrainingConfig
@@ -91,6 +92,25 @@ def test_automatic_precision_is_what_the_processor_multiplies(
 def test_contradicting_precision(config: dict, wanted: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         precision(config, wanted, CPU)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_what_the_trainer_of_transformers_leaves_to_itself_is_filled(dtype: torch.dtype) -> None:
+    config = {
+        "train_batch_size": "auto", "train_micro_batch_size_per_gpu": "auto", "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto", "fp16": {"enabled": "auto", "loss_scale": 0}, "bf16": {"enabled": "auto"},
+        "amp": {"enabled": "auto", "opt_level": "auto"},
+        "optimizer": {"type": "AdamW", "params": dict.fromkeys(("lr", "betas", "eps", "weight_decay"), "auto")},
+        "zero_optimization": {
+            "stage": 3, "reduce_bucket_size": "auto", "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto",
+        },
+    }  # fmt: skip
+    check_fields(config)
+    filled = engine_config(config, agreed(config), dtype, 64, Path("run"))
+    assert filled["fp16"] == {"enabled": dtype == torch.float16, "loss_scale": 0}
+    assert filled["bf16"] == {"enabled": dtype == torch.bfloat16} and "amp" not in filled
+    assert precision(config, "fp32", CPU) == torch.float32
 
 
 def test_auto_that_nothing_fills_is_named() -> None:
