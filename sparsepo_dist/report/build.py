@@ -31,7 +31,9 @@ def build_report(folder: Path) -> list[Path]:
             pages[report / "tokens.html"] = tokens_page(run)
         if settings is not None:
             masks = (final / "masks.safetensors").is_file()
-            pages[final / "README.md"] = model_card(run, settings, has_masks=masks)
+            config = final / "config.json"
+            composite = config.is_file() and '"text_config"' in config.read_text(encoding="utf-8")
+            pages[final / "README.md"] = model_card(run, settings, has_masks=masks, composite=composite)
         for path, text in pages.items():
             path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -20,10 +20,10 @@ tags: [sparsepo_dist, preference-optimization, {objective}]
 ## Use
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {loader}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
-model = AutoModelForCausalLM.from_pretrained("FOLDER")
+model = {loader}.from_pretrained("FOLDER")
 inputs = tokenizer("Honestly, the film was", return_tensors="pt")
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=40, do_sample=True)[0]))
 ```
@@ -55,7 +55,7 @@ generates without them.
 """
 
 
-def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool) -> str:
+def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool, composite: bool) -> str:
     """Markdown with the hub's front matter; `config` is the resolved configuration."""
     training = config["training"]
     quantised = _QUANTISED if config["model"].get("adapter") == "qlora" else ""
@@ -72,6 +72,7 @@ def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool) -> str
         base=config["model"]["path"],
         objective=config["objective"]["name"],
         name=run.folder.name,
+        loader="AutoModelForMultimodalLM" if composite else "AutoModelForCausalLM",
         library="peft" if adapted else "transformers",
         adapter=_ADAPTER.format(base=config["model"]["path"], quantised=quantised) if adapted else "",
         masks=_MASKS if has_masks else "",

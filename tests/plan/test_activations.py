@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import Lfm2Config, PretrainedConfig, PreTrainedModel, RecurrentGemmaConfig
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
+from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
 from sparsepo_dist.engines.attention import choice
+from sparsepo_dist.engines.composite import auto_class
 from sparsepo_dist.engines.config import Checkpointing
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.loading import attention_for
+from sparsepo_dist.errors import UserError
 from sparsepo_dist.plan.activations import Activations, activations, scoring_peak
 from sparsepo_dist.plan.decoder import SMALL_VOCABULARY, Decoder
 from sparsepo_dist.plan.request import Device
 from sparsepo_dist.plan.shapes import PairShape, batch_of
 from sparsepo_dist.plan.tracker import LiveBytes
+from tests.support.composites import COMPOSITES
 from tests.support.tiny import CONFIGS, tiny_config
 
 PAIRS = [PairShape(20, 12, 2)] * 3
@@ -29,8 +33,18 @@ def decoder(family: str, *, layers: int, checkpointing: Checkpointing, dtype: to
     values = {**tiny.to_dict(), tiny.attribute_map.get("num_hidden_layers", "num_hidden_layers"): layers}
     values |= {name: 0.0 for name, value in values.items() if "drop" in name and isinstance(value, float)}
     config = type(tiny).from_dict({**values, "layer_types": None, "vocab_size": SMALL_VOCABULARY})
+    return of(config, "prefix_shared", checkpointing=checkpointing, dtype=dtype)
+
+
+def of(
+    config: PretrainedConfig,
+    layout: Layout,
+    *,
+    checkpointing: Checkpointing = False,
+    dtype: torch.dtype = torch.float32,
+) -> Decoder:
     return Decoder(
-        config, dtype, batch_of(PAIRS, "prefix_shared"), adapter=None, checkpointing=checkpointing, dropout=False,
+        config, dtype, batch_of(PAIRS, layout), adapter=None, checkpointing=checkpointing, dropout=False,
         linears_keep_input=False, trust_remote_code=False,
     )  # fmt: skip
 
@@ -38,28 +52,29 @@ def decoder(family: str, *, layers: int, checkpointing: Checkpointing, dtype: to
 def real_model(planned: Decoder) -> PreTrainedModel:
     """The whole decoder with its weights."""
     attention = attention_for(planned.config, planned.shape.layout, planned.dtype)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(
+    model: PreTrainedModel = auto_class(planned.config).from_config(
         planned.config, dtype=planned.dtype, attn_implementation=attention
     )
     checkpoint_activations(model, planned.checkpointing)
     return model.train()
 
 
-def real_batch() -> PackedBatch:
+def real_batch(layout: Layout) -> PackedBatch:
     """A batch of PAIRS."""
     pairs = [TokenizedPair((1,) * s.prompt, (2,) * s.response, (3,) * s.response) for s in PAIRS]
-    return pack(pairs, [1.0] * len(pairs), "prefix_shared")
+    return pack(pairs, [1.0] * len(pairs), layout)
 
 
 def run_for_real(planned: Decoder) -> tuple[int, Activations]:
     """The whole decoder with a batch, its gradients thrown away as they come."""
-    model, batch = real_model(planned), real_batch()
+    model, batch = real_model(planned), real_batch(planned.shape.layout)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
     base = backbone(model)
-    assert batch.attention is not None
-    tensors = [v for part in (batch, batch.attention) for v in vars(part).values() if isinstance(v, torch.Tensor)]
+    tensors = [
+        v for part in (batch, batch.attention) if part for v in vars(part).values() if isinstance(v, torch.Tensor)
+    ]
     with LiveBytes([*model.parameters(), *model.buffers(), *tensors]) as seen:
         with torch.no_grad():
             hidden_at(base, batch)
@@ -80,6 +95,38 @@ def test_predicted_is_what_a_real_run_keeps(family: str, checkpointing: Checkpoi
     assert scoring_peak(planned) == pytest.approx(scoring, rel=0.03)
     for name in ("kept", "forward", "backward"):
         assert getattr(found, name) == pytest.approx(getattr(real, name), rel=0.03), name
+
+
+UNLIKE: dict[str, tuple[PretrainedConfig, Layout]] = {
+    "composite": (COMPOSITES["gemma3"](), "prefix_shared"),
+    "hybrid": (
+        Lfm2Config(
+            vocab_size=SMALL_VOCABULARY, hidden_size=32, num_hidden_layers=6, num_attention_heads=4,
+            num_key_value_heads=2, intermediate_size=64, layer_types=["conv", "conv", "full_attention"] * 2,
+        ),
+        "padded",
+    ),
+    "composite hybrid": (COMPOSITES["qwen3_5"](), "padded"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_predicted_is_what_a_real_run_keeps_where_blocks_or_parts_differ(name: str) -> None:
+    planned = of(*UNLIKE[name])
+    found, (scoring, real) = activations(planned), run_for_real(planned)
+    assert scoring_peak(planned) == pytest.approx(scoring, rel=0.03)
+    for moment in ("kept", "forward", "backward"):
+        assert getattr(found, moment) == pytest.approx(getattr(real, moment), rel=0.03), moment
+    assert 0 < found.last < found.backward
+
+
+def test_layers_that_are_computed_token_by_token_are_refused() -> None:
+    config = RecurrentGemmaConfig(
+        vocab_size=SMALL_VOCABULARY, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=1,
+        intermediate_size=64, lru_width=32,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="plan: a recurrent_gemma model has layers that are computed token by token"):
+        activations(of(config, "padded"))
 
 
 def test_cost_grows_by_the_same_for_each_block() -> None:

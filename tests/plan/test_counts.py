@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import Layout
@@ -21,6 +21,7 @@ from sparsepo_dist.plan.plan import Plan
 from sparsepo_dist.plan.shapes import PairShape, batch_like, batch_of
 from sparsepo_dist.plan.states import policy_weights
 from tests.plan.measuring import predict
+from tests.support.composites import save_composite
 from tests.support.tiny import CONFIGS, save_tiny_model
 
 
@@ -49,6 +50,18 @@ def test_parameters_are_those_of_the_model(plan_of: Any, family: str) -> None:
     assert plan.census.count("reference head") == (0 if model.config.tie_word_embeddings else head)
     assert plan_of(family, reference__placement="sharded")[0].census.count("reference head") == head
     assert plan.census.count(trained=True) == model.num_parameters() + plan.census.count("masks")
+
+
+def test_other_parts_of_a_composite_are_frozen(tmp_path: Path) -> None:
+    folder = save_composite(tmp_path / "gemma3", "gemma3")
+    (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 2}}')
+    fields = {"model.path": folder, "ds_config": tmp_path / "ds.json", "data.max_length": 128, "objective.name": "dpo"}
+    census = predict(fields, ranks=1).census
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    vision = sum(parameter.numel() for name, parameter in model.named_parameters() if "language_model" not in name)
+    assert census.count("other part") == vision > 0
+    assert census.count("model") == census.count(trained=True) == model.num_parameters() - vision
+    assert census.count("other part", trained=True) == 0
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -56,6 +56,7 @@ def test_the_final_model_is_the_composite_with_another_text_decoder(base: Path, 
     assert_only_text_differs(final, base / "gemma3")
     model, found = AutoModelForImageTextToText.from_pretrained(final, output_loading_info=True)
     assert isinstance(model, Gemma3ForConditionalGeneration) and not found["missing_keys"]
+    assert "AutoModelForMultimodalLM" in (final / "README.md").read_text()
     for name in PROCESSOR:
         assert (final / name).read_bytes() == (base / "gemma3" / name).read_bytes()
 

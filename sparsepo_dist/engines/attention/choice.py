@@ -14,6 +14,7 @@ from sparsepo_dist.engines.attention.blockwise import BLOCKWISE
 from sparsepo_dist.engines.attention.flex import FLEX, Heads, flex_failure
 from sparsepo_dist.engines.attention.segments import SEGMENTS
 from sparsepo_dist.engines.attention.varlen import VARLEN, flash_attn_installed
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.config import AttentionName
 from sparsepo_dist.errors import UserError
 
@@ -123,7 +124,7 @@ def _against_flash(
         return "the package flash-attn is not installed"
     if dtype not in _KERNEL_DTYPES:
         return f"FlashAttention takes bf16 and fp16, not {dtype}"
-    if _heads(config).width > _FLASH_WIDEST or getattr(config, "v_head_dim", None) is not None:
+    if _heads(config).width > _FLASH_WIDEST or getattr(text_config(config), "v_head_dim", None) is not None:
         return f"FlashAttention takes heads up to {_FLASH_WIDEST} wide, values as wide as queries"
     if setting.present and torch.cuda.get_device_capability(setting.device) < _FLASH_OLDEST:
         return "FlashAttention needs a GPU of compute capability 8.0 or newer"
@@ -132,11 +133,12 @@ def _against_flash(
 
 def has_dropout(config: PretrainedConfig) -> bool:
     """Whether a model has a dropout of its own anywhere; not all models say which of theirs is the attention's."""
-    return any("drop" in name and isinstance(rate, float) and rate > 0 for name, rate in config.to_dict().items())
+    rates = text_config(config).to_dict()
+    return any("drop" in name and isinstance(rate, float) and rate > 0 for name, rate in rates.items())
 
 
-def _heads(config: Any) -> Heads:
-    text = config.get_text_config()
+def _heads(config: PretrainedConfig) -> Heads:
+    text: Any = text_config(config)
     queries = text.num_attention_heads
     keys = getattr(text, "num_key_value_heads", None) or queries
     return Heads(queries, keys, getattr(text, "head_dim", None) or text.hidden_size // queries)
