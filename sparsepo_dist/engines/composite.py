@@ -66,7 +66,7 @@ def text_decoder(model: PreTrainedModel) -> PreTrainedModel:
     decoder = model.get_decoder()
     if getattr(decoder, "lm_head", None) is not None:  # some composites hold a whole causal language model
         decoder = next((child for child in decoder.children() if isinstance(child, PreTrainedModel)), None)
-    known = isinstance(decoder, PreTrainedModel) and decoder is not model
+    known = isinstance(decoder, PreTrainedModel) and decoder is not model and model.get_output_embeddings() is not None
     if not known or decoder.config is not text_config(model.config):
         raise UserError(
             f"{type(model).__name__}: its text decoder, which would be trained, was not recognised among its parts; it "
@@ -82,21 +82,29 @@ def freeze_other_parts(model: PreTrainedModel, decoder: PreTrainedModel) -> None
         model.requires_grad_(False)
         decoder.requires_grad_(True)
         model.get_output_embeddings().requires_grad_(True)
-    for child in decoder.children():  # of models that keep their other parts inside the decoder
-        if any(
-            isinstance(part, PreTrainedModel) and type(part.config) is not type(decoder.config)
-            for part in child.modules()
-        ):
-            child.requires_grad_(False)
+    for name in _parts_inside(decoder):
+        decoder.get_submodule(name).requires_grad_(False)
 
 
 def outside_text(model: PreTrainedModel) -> str | None:
-    """A regular expression of the names of modules outside a composite's text decoder; None for other models."""
-    if not is_composite(model.config):
-        return None
-    decoder = text_decoder(model)
+    """A regular expression of the names of modules that are no part of the text decoder; None where there are none but
+    the head."""
+    composite = is_composite(model.config)
+    decoder = text_decoder(model) if composite else model.base_model
     prefix = next(name for name, module in model.named_modules() if module is decoder)
-    return rf"(?!{re.escape(prefix)}\.).*"
+    within = re.escape(f"{prefix}." if prefix else "")
+    patterns = [rf"(?!{within}).*"] if composite else []
+    patterns += [rf"{within}{re.escape(name)}\..*" for name in _parts_inside(decoder)]
+    return "|".join(patterns) or None
+
+
+def _parts_inside(decoder: PreTrainedModel) -> list[str]:
+    """Names of a decoder's children that hold models of another kind: some keep their vision there (Phi-4)."""
+    return [
+        name
+        for name, child in decoder.named_children()
+        if any(isinstance(p, PreTrainedModel) and type(p.config) is not type(decoder.config) for p in child.modules())
+    ]
 
 
 def copy_processor(source: str, folder: Path) -> None:

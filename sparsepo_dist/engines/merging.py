@@ -15,7 +15,7 @@ from sparsepo_dist.engines.adapters.files import (
     other_base,
     tokenizer_source,
 )
-from sparsepo_dist.engines.composite import copy_processor, is_composite
+from sparsepo_dist.engines.composite import copy_processor, outside_text
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_generator
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
@@ -56,7 +56,7 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> Path:
         merged.save_pretrained(output)
         follow_umask(output.glob("*.safetensors"))
         tokenizer.save_pretrained(output)
-        if is_composite(merged.config):
+        if outside_text(merged) is not None:
             copy_processor(path, output)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error}") from None

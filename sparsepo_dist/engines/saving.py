@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsepo_dist.engines.adapters.files import save_adapter
 from sparsepo_dist.engines.adapters.lora import POLICY, has_adapters
-from sparsepo_dist.engines.composite import copy_processor, is_composite
+from sparsepo_dist.engines.composite import copy_processor, outside_text
 from sparsepo_dist.engines.deepspeed.distributed import of_rank_0, rank
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.errors import RunError
@@ -58,7 +58,7 @@ def write_model(
         model.save_pretrained(folder, state_dict=state)
         follow_umask(folder.glob("*.safetensors"))
     tokenizer.save_pretrained(folder)
-    if is_composite(model.config):
+    if outside_text(model) is not None:
         copy_processor(model.config.name_or_path, folder)
 
 

@@ -15,14 +15,14 @@ from sparsepo_dist.ops.operator import token_stats_backward_op, token_stats_op
 from sparsepo_dist.plan.decoder import Decoder
 from sparsepo_dist.plan.flops import BodyFlops, body_flops, counter, done_flops
 from tests.plan.measuring import predict
-from tests.plan.test_activations import decoder, real_batch, real_model
+from tests.plan.test_activations import UNLIKE, decoder, of, real_batch, real_model
 from tests.support.tiny import VOCABULARY, save_tiny_model
 
 FAMILIES = ("llama", "gpt_neox", "gptj", "gpt2", "gemma")
 
 
 def count_for_real(planned: Decoder) -> BodyFlops:
-    model, batch = real_model(planned), real_batch()
+    model, batch = real_model(planned), real_batch(planned.shape.layout)
     if planned.adapter is not None:
         add_adapters(model, planned.adapter, planned.dtype, base="", start=None, reference=None)
     with counter() as counted:
@@ -38,6 +38,12 @@ def count_for_real(planned: Decoder) -> BodyFlops:
 )
 def test_products_of_a_body_are_those_that_torch_counts(family: str, checkpointing: Checkpointing) -> None:
     planned = decoder(family, layers=5, checkpointing=checkpointing)
+    assert body_flops(planned) == count_for_real(planned)
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_products_are_counted_where_blocks_or_parts_differ(name: str) -> None:
+    planned = of(*UNLIKE[name])
     assert body_flops(planned) == count_for_real(planned)
 
 
