@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, Gemma3ForConditionalGenera
 
 from sparsepo_dist.engines.merging import merge_adapter
 from sparsepo_dist.evaluation.divergence import ReferenceKL
+from sparsepo_dist.report.build import build_report
 from sparsepo_dist.sampling.transformers import sample
 from sparsepo_dist.training.checkpoints.export import export_checkpoint
 from tests.support.composites import PROCESSOR, save_composite
@@ -56,6 +57,7 @@ def test_the_final_model_is_the_composite_with_another_text_decoder(base: Path, 
     assert_only_text_differs(final, base / "gemma3")
     model, found = AutoModelForImageTextToText.from_pretrained(final, output_loading_info=True)
     assert isinstance(model, Gemma3ForConditionalGeneration) and not found["missing_keys"]
+    build_report(runs["whole"])
     assert "AutoModelForMultimodalLM" in (final / "README.md").read_text()
     for name in PROCESSOR:
         assert (final / name).read_bytes() == (base / "gemma3" / name).read_bytes()
