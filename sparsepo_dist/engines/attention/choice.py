@@ -12,7 +12,9 @@ from transformers import PretrainedConfig
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.attention.blockwise import BLOCKWISE
 from sparsepo_dist.engines.attention.flex import FLEX, Heads, flex_failure
+from sparsepo_dist.engines.attention.reach import REMEDY
 from sparsepo_dist.engines.attention.segments import SEGMENTS
+from sparsepo_dist.engines.attention.terms import WITH_SINKS, against_packing
 from sparsepo_dist.engines.attention.varlen import VARLEN, flash_attn_installed
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.config import AttentionName
@@ -51,8 +53,11 @@ def attention_implementation(
     and wherever FlashAttention cannot be, block-wise SDPA where neither can.
 
     Raises:
-        UserError: what was asked for by name cannot be; the message says why.
+        UserError: what was asked for by name cannot be, or the layout; the message says why.
     """
+    hindered = against_packing(config) if layout != "padded" else None
+    if hindered is not None:
+        raise UserError(f"data.layout {layout}: {hindered}; {REMEDY}")
     own = layout == "padded" or not getattr(model_class, "_supports_attention_backend", False)
     if own and setting.name != "auto":
         why = "data.layout padded uses" if layout == "padded" else f"a {config.model_type} model takes none but"
@@ -126,6 +131,8 @@ def _against_flash(
         return f"FlashAttention takes bf16 and fp16, not {dtype}"
     if _heads(config).width > _FLASH_WIDEST or getattr(text_config(config), "v_head_dim", None) is not None:
         return f"FlashAttention takes heads up to {_FLASH_WIDEST} wide, values as wide as queries"
+    if config.get_text_config().model_type in WITH_SINKS:
+        return "FlashAttention has no attention sinks"
     if setting.present and torch.cuda.get_device_capability(setting.device) < _FLASH_OLDEST:
         return "FlashAttention needs a GPU of compute capability 8.0 or newer"
     return None

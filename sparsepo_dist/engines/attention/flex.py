@@ -13,11 +13,13 @@ import torch
 import torch._dynamo
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, flex_attention
 
 from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.engines.attention.reach import FULL, Reach
 from sparsepo_dist.engines.attention.registration import register
 from sparsepo_dist.engines.attention.spans import Spans, token_spans
+from sparsepo_dist.engines.attention.terms import PLAIN, Terms
 from sparsepo_dist.errors import UserError, shortened
 
 FLEX = "sparsepo_flex"
@@ -34,14 +36,15 @@ class Heads(NamedTuple):
     width: int
 
 
-def flex_inputs(batch: PackedBatch) -> dict[str, Any]:
-    """What `flex_block_attention` is told of a micro-batch, the same for every layer of a forward pass."""
-    return {"block_mask": block_mask(token_spans(batch))}
+def flex_inputs(batch: PackedBatch, reach: Reach = FULL) -> dict[str, Any]:
+    """What `flex_block_attention` is told of a micro-batch, the same for all layers of one reach in a forward pass."""
+    return {"block_mask": block_mask(token_spans(batch, reach))}
 
 
 def flex_block_attention(
-    query: Tensor, key: Tensor, value: Tensor, told: dict[str, Any], *, scaling: float | None, dropout: float
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, told: dict[str, Any], *, scaling: float | None, dropout: float,
+    terms: Terms,
+) -> Tensor:  # fmt: skip
     """Attention by FlexAttention: [1, H, T, d] in (fewer heads in key and value: grouped queries), [1, T, H, d] out.
 
     Compiled on GPUs. On CPUs, where it has no gradient, it runs uncompiled and makes T x T scores: for tests.
@@ -56,19 +59,44 @@ def flex_block_attention(
     padding = mask.seq_lengths[0] - tokens
     if padding:
         query, key, value = (F.pad(states, (0, 0, 0, padding)) for states in (query, key, value))
-    attended = attend(query, key, value, mask, scaling)
+    attended = attend(query, key, value, mask, scaling, terms)
     return attended[:, :, :tokens].transpose(1, 2)
 
 
 register(FLEX, flex_block_attention)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None) -> Tensor:
-    """[1, H, T, d] in and out: the kernel itself, for whole tiles of tokens."""
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: BlockMask, scaling: float | None, terms: Terms = PLAIN
+) -> Tensor:
+    """[1, H, T, d] in and out: the kernel itself, for whole tiles of tokens.
+
+    A sink takes its share of each softmax, which the sum of the others, that the kernel has anyway, decides.
+    """
     run: Any = flex_attention if query.device.type == "cpu" else _compiled()
+    extra: dict[str, Any] = {} if terms.softcap is None else {"score_mod": _capped(terms.softcap)}
+    if terms.sinks is not None:
+        extra["return_aux"] = AuxRequest(lse=True)
     # Always a number: None and the number it stands for would be compiled each for itself.
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return run(query, key, value, block_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1])
+    grouped = query.shape[1] != key.shape[1]
+    found = run(query, key, value, block_mask=mask, scale=scale, enable_gqa=grouped, **extra)
+    if terms.sinks is None:
+        attended: Tensor = found
+        return attended
+    attended, sums = found
+    share = torch.sigmoid(sums.lse - terms.sinks.to(sums.lse.dtype)[:, None])
+    return attended * share.unsqueeze(-1).to(attended.dtype)
+
+
+@cache
+def _capped(cap: float) -> Callable[..., Tensor]:
+    """A function of its own for each cap, the same one each time: another one would be compiled anew."""
+
+    def capped(score: Tensor, _: Tensor, __: Tensor, ___: Tensor, ____: Tensor) -> Tensor:
+        return cap * torch.tanh(score / cap)
+
+    return capped
 
 
 def block_mask(spans: Spans) -> BlockMask:
@@ -94,20 +122,17 @@ def block_mask(spans: Spans) -> BlockMask:
 def seen_tiles(spans: Spans) -> tuple[Tensor, Tensor]:
     """Bool [T / 128, T / 128] each: tiles that are seen in part, and those whose queries all see all of their keys.
 
-    Exact, though only the first and the last query of a tile are looked at. Left of the diagonal all keys come before
-    all queries. There the first query sees no less than any other of the tile: those of its block see the same keys or,
-    in the rejected response, fewer; those of later blocks see none. And the last one sees no more than the others: if
-    it sees any, its block began before all of them.
+    Exact, though no pair of tokens is looked at: each query is held against each tile of keys. Those up to the query
+    that it sees begin at `first`, but for what is hidden, where none of them begins.
     """
-    starts = torch.arange(0, len(spans.first), TILE, device=spans.first.device)
+    query = torch.arange(len(spans.first), device=spans.first.device)[:, None]
+    starts = query[::TILE, 0]
     ends = starts + TILE
-    earlier = starts < starts[:, None]
-
-    first, hidden_from, hidden_to = (limit[starts][:, None] for limit in spans)
-    some = earlier & (ends > first) & ~((starts >= hidden_from) & (ends <= hidden_to))
-    first, hidden_from, hidden_to = (limit[ends - 1][:, None] for limit in spans)
-    whole = earlier & (starts >= first) & ((ends <= hidden_from) | (starts >= hidden_to))
-    return (some & ~whole) | (starts == starts[:, None]), whole
+    first, hidden_from, hidden_to = (limit[:, None] for limit in spans)
+    some = (starts <= query) & (ends > first) & ~((starts >= hidden_from) & (ends <= hidden_to))
+    whole = (ends <= query + 1) & (starts >= first) & ((ends <= hidden_from) | (starts >= hidden_to))
+    some, whole = some.unflatten(0, (-1, TILE)).any(1), whole.unflatten(0, (-1, TILE)).all(1)
+    return some & ~whole, whole
 
 
 def _listed(tiles: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,7 +173,7 @@ def _try_length(length: int, heads: Heads, dtype: torch.dtype, device: torch.dev
         for count in (heads.queries, heads.keys, heads.keys)
     )
     inputs = {"block_mask": block_mask(Spans(zeros, zeros, zeros))}
-    attended = flex_block_attention(query, key, value, inputs, scaling=None, dropout=0.0)
+    attended = flex_block_attention(query, key, value, inputs, scaling=None, dropout=0.0, terms=PLAIN)
     gradients = torch.autograd.grad(attended.sum(), (query, key, value))
     if not all(bool(gradient.isfinite().all()) for gradient in gradients):
         raise ArithmeticError("its gradients are not finite")

@@ -13,37 +13,45 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.contracts import AttentionBlocks, PackedBatch
 from sparsepo_dist.engines.attention.blockwise import BLOCKWISE, blockwise_inputs
 from sparsepo_dist.engines.attention.flex import FLEX, flex_inputs
+from sparsepo_dist.engines.attention.reach import REMEDY, Reach, longest_sequence
+from sparsepo_dist.engines.attention.registration import Told
 from sparsepo_dist.engines.attention.segments import SEGMENTS, segment_inputs
 from sparsepo_dist.engines.attention.spans import token_spans
 from sparsepo_dist.engines.attention.varlen import VARLEN, varlen_inputs
+from sparsepo_dist.errors import UserError
 
-ATTENTION_INPUTS: dict[str, Callable[[PackedBatch], dict[str, Any]]] = {
+ATTENTION_INPUTS: dict[str, Callable[[PackedBatch, Reach], dict[str, Any]]] = {
     SEGMENTS: segment_inputs,
     BLOCKWISE: blockwise_inputs,
     FLEX: flex_inputs,
     VARLEN: varlen_inputs,
 }
-"""What an attention function of ours gets as `attention_blocks`, by transformers' `attn_implementation`: made once a
-forward pass, on the batch's device."""
+"""What an attention function of ours is told of a batch, by transformers' `attn_implementation`; on its device."""
 
 
 def model_inputs(batch: PackedBatch, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """Keyword arguments of a transformers base model: [rows, T / rows] ids, and the layout's attention."""
+    """Keyword arguments of a transformers base model: [rows, T / rows] ids, and the layout's attention.
+
+    Raises:
+        UserError: the model gets a dense mask, and a sequence is longer than its attention's window.
+    """
     inputs: dict[str, Any] = {
         "input_ids": batch.input_ids.view(batch.rows, -1),
         "position_ids": batch.position_ids.view(batch.rows, -1),
         "use_cache": False,
     }
     attention_inputs = ATTENTION_INPUTS.get(config._attn_implementation)
-    if batch.attention is None:
-        inputs["attention_mask"] = (batch.pair_id >= 0).view(batch.rows, -1)
-    elif attention_inputs is not None:
-        inputs["attention_blocks"] = attention_inputs(batch)
-    else:
+    if batch.attention is not None and attention_inputs is None:
+        _check_dense(config, batch.attention)
         inputs["attention_mask"] = dense_mask(batch, dtype)
+        return inputs
+    # Where nothing is padded too: without one, transformers looks for packed sequences in position_ids itself.
+    inputs["attention_mask"] = (batch.pair_id >= 0).view(batch.rows, -1)
+    if attention_inputs is not None and batch.attention is not None:
+        inputs["attention_blocks"] = Told(batch, attention_inputs)
     return inputs
 
 
@@ -54,3 +62,16 @@ def dense_mask(batch: PackedBatch, dtype: torch.dtype) -> Tensor:
     return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill(~sees, torch.finfo(dtype).min)[
         None, None
     ]
+
+
+def _check_dense(config: PretrainedConfig, blocks: AttentionBlocks) -> None:
+    """One mask goes to all layers as it is, and no model narrows it to a window."""
+    windowed = ["sliding_window"] if getattr(config, "use_sliding_window", True) else []
+    longest = longest_sequence(blocks.spans)
+    for name in (*windowed, "attention_chunk_size"):
+        size = getattr(config, name, None)
+        if size and longest > size:
+            raise UserError(
+                f"data.layout: a sequence of {longest} tokens is longer than the {name} of {size}, which a "
+                f"{config.model_type} model knows in its own attention only; {REMEDY}"
+            )

@@ -11,22 +11,23 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.engines.attention.reach import FULL, Reach
 from sparsepo_dist.engines.attention.registration import register
+from sparsepo_dist.engines.attention.terms import Terms, attended_block
 
 SEGMENTS = "sparsepo_segments"
 
 
-def segment_inputs(batch: PackedBatch) -> dict[str, Any]:
-    """What `segment_attention` is told of a micro-batch, the same for every layer of a forward pass.
+def segment_inputs(batch: PackedBatch, reach: Reach = FULL) -> dict[str, Any]:
+    """What `segment_attention` is told of a micro-batch, the same for all layers of one reach in a forward pass.
 
     Returns:
         sizes: tokens of each segment; prompts: of each segment, None, or how many tokens of the segment before it are
-        the prompt that it shares; masks: of each segment, None where it is causal, else [its tokens, prompt + its
-        tokens] bool.
+        the prompt that it shares; masks: of each segment, None where it is causal without limit, else [its tokens,
+        prompt + its tokens] bool.
     """
     assert batch.attention is not None
     sizes: list[int] = []
@@ -38,15 +39,15 @@ def segment_inputs(batch: PackedBatch) -> dict[str, Any]:
             sizes.append(span.rejected)
             prompts.append(span.prompt)
     device = batch.input_ids.device
-    masks = [None if p is None else _behind(p, size, device) for p, size in zip(prompts, sizes, strict=True)]
+    masks = [_mask(prompt, size, reach, device) for prompt, size in zip(prompts, sizes, strict=True)]
     return {"sizes": sizes, "prompts": prompts, "masks": masks}
 
 
 def segment_attention(
-    query: Tensor, key: Tensor, value: Tensor, told: dict[str, Any], *, scaling: float | None, dropout: float
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, told: dict[str, Any], *, scaling: float | None, dropout: float,
+    terms: Terms,
+) -> Tensor:  # fmt: skip
     """Attention of each sequence: [1, H, T, d] in (fewer heads in key and value: grouped queries), [1, T, H, d] out."""
-    grouped = query.shape[1] != key.shape[1]
     sizes, prompts, masks = (told[name] for name in ("sizes", "prompts", "masks"))
     # Split, not sliced: a slice's gradient is as large as the whole that it was taken from.
     queries, keys, values = (states.split(sizes, 2) for states in (query, key, value))
@@ -57,18 +58,25 @@ def segment_attention(
             seen_key, seen_value = (
                 torch.cat((parts[number - 1][:, :, :prompt], parts[number]), 2) for parts in (keys, values)
             )
-        attended.append(
-            F.scaled_dot_product_attention(
-                queries[number], seen_key, seen_value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None,
-                scale=scaling, enable_gqa=grouped,
-            ).transpose(1, 2)
-        )  # fmt: skip
+        part = attended_block(
+            queries[number], seen_key, seen_value, mask, scaling=scaling, dropout=dropout, terms=terms
+        )
+        attended.append(part.transpose(1, 2))
     return torch.cat(attended, 1)
 
 
-def _behind(prompt: int, tokens: int, device: torch.device) -> Tensor:
-    """[tokens, prompt + tokens] bool: a response sees all of its prompt, and itself up to each token."""
-    return torch.ones(tokens, prompt + tokens, dtype=torch.bool, device=device).tril(prompt)
+def _mask(prompt: int | None, tokens: int, reach: Reach, device: torch.device) -> Tensor | None:
+    """[tokens, prompt + tokens] bool: a response sees its prompt, and itself up to each token, as far as layers reach;
+    None for a sequence that is causal and no more."""
+    before = prompt or 0
+    limited = reach.limits(before + tokens)
+    if prompt is None and not limited:
+        return None
+    sees = torch.ones(tokens, before + tokens, dtype=torch.bool, device=device).tril(before)
+    if limited:
+        position = torch.arange(before + tokens, device=device)
+        sees &= position >= reach.first(position[before:])[:, None]
+    return sees
 
 
 register(SEGMENTS, segment_attention)

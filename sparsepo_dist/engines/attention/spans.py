@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.data.pack import CHOSEN, PROMPT, REJECTED
+from sparsepo_dist.engines.attention.reach import FULL, Reach
 
 
 class Spans(NamedTuple):
@@ -28,8 +29,8 @@ class Spans(NamedTuple):
         return (key <= query) & (key >= self.first[query]) & shown
 
 
-def token_spans(batch: PackedBatch) -> Spans:
-    """The spans of a batch in a packed layout, on its device."""
+def token_spans(batch: PackedBatch, reach: Reach = FULL) -> Spans:
+    """The spans of a batch in a packed layout for layers of a reach, on the batch's device."""
     blocks, slots = _blocks(batch).gather_index.shape
     place = _blocks(batch).scatter_index
     block, slot = place // slots, place % slots
@@ -38,15 +39,10 @@ def token_spans(batch: PackedBatch) -> Spans:
     rejected = batch.branch == REJECTED
     hidden_from = first + prompts[block]
     hidden_to = hidden_from + chosen[block]
-    return Spans(first.int(), (hidden_from * rejected).int(), (hidden_to * rejected).int())
-
-
-def block_starts(batch: PackedBatch) -> Tensor:
-    """[B + 1] int32: the packed position at which each block starts, and T."""
-    blocks, slots = _blocks(batch).gather_index.shape
-    block = _blocks(batch).scatter_index // slots
-    lengths = _count(block, blocks, torch.ones_like(block))
-    return torch.nn.functional.pad(lengths.cumsum(0), (1, 0)).int()
+    # A position is the slot of its block, but in the rejected response, which stands behind the chosen one.
+    seen = first + reach.first(batch.position_ids)
+    seen = seen + chosen[block] * (rejected & (seen >= hidden_from))
+    return Spans(seen.int(), (hidden_from * rejected).int(), (hidden_to * rejected).int())
 
 
 def _blocks(batch: PackedBatch) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.engines.attention.alibi import packed_alibi
 from sparsepo_dist.engines.attention.inputs import model_inputs
 from sparsepo_dist.engines.composite import is_composite, text_decoder
 from sparsepo_dist.errors import UserError
@@ -31,5 +32,6 @@ def backbone(model: PreTrainedModel) -> PreTrainedModel:
 def hidden_at(base: PreTrainedModel, batch: PackedBatch) -> Tensor:
     """[N, D]: final hidden states of the rows that predict the response tokens."""
     dtype = base.get_input_embeddings().weight.dtype
-    hidden: Tensor = base(**model_inputs(batch, base.config, dtype)).last_hidden_state
+    with packed_alibi(base.config, batch):
+        hidden: Tensor = base(**model_inputs(batch, base.config, dtype)).last_hidden_state
     return hidden.reshape(-1, hidden.shape[-1])[batch.predict_index]

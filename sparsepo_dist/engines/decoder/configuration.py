@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PretrainedConfig
 
+from sparsepo_dist.engines.attention.alibi import has_alibi
 from sparsepo_dist.engines.composite import decoder_class, is_composite, model_class, text_config
 from sparsepo_dist.errors import UserError, unreadable
 
@@ -48,23 +49,25 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
         if getattr(text_config(config), name, None) not in (None, 1, 1.0):
             raise UserError(f"{field} {path}: {name} changes the logits after the head, which is not supported yet")
     takes: Any = decoder_class(config)
-    if whole is not None and "position_ids" not in inspect.signature(takes.forward).parameters:
+    takes_positions = whole is None or "position_ids" in inspect.signature(takes.forward).parameters
+    if not takes_positions and not has_alibi(config):
         raise UserError(f"{field} {path}: {config.model_type} takes no position_ids, which packing needs")
     return config
 
 
 def check_window(config: PretrainedConfig, max_length: int, field: str = "model.path") -> None:
-    """Refuse lengths that a model's own window or position table could not hold.
+    """Refuse lengths beyond a model's context window: the positions that it has. Windows of its attention are no limit.
 
     Raises:
-        UserError: max_length exceeds them.
+        UserError: max_length exceeds it.
     """
-    config = text_config(config)
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    table = getattr(config, "max_position_embeddings", None)
-    for name, limit in (("attention window", window), ("position range", table)):
-        if limit and max_length > limit:
-            raise UserError(f"data.max_length {max_length} exceeds the model's {name} of {limit} ({field}); lower it")
+    text = text_config(config)
+    name = "max_seq_len" if text.model_type == "mpt" else "max_position_embeddings"
+    limit = getattr(text, name, None)
+    if limit and max_length > limit:
+        raise UserError(
+            f"data.max_length {max_length} exceeds the model's position range of {limit} ({field}); lower it"
+        )
 
 
 def check_own_code(error: Exception, name: str, *, trust_remote_code: bool) -> None:

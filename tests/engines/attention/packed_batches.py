@@ -10,6 +10,8 @@ from torch import Tensor
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
+from sparsepo_dist.engines.attention.inputs import ATTENTION_INPUTS
+from sparsepo_dist.engines.attention.registration import Told
 
 
 def random_pairs(seed: int, count: int, longest: int) -> list[TokenizedPair]:
@@ -29,8 +31,14 @@ def packed(pairs: list[TokenizedPair], layout: Layout) -> PackedBatch:
     return pack(pairs, [1.0] * len(pairs), layout)
 
 
-def seen(pairs: list[TokenizedPair], layout: Layout) -> Tensor:
-    """[T, T] bool: a token sees the prompt and the response that it belongs to, up to itself."""
+def told(name: str, batch: PackedBatch) -> Told:
+    """What the attention function of a name is told of a batch."""
+    return Told(batch, ATTENTION_INPUTS[name])
+
+
+def seen(pairs: list[TokenizedPair], layout: Layout, *, window: int | None = None, chunk: int | None = None) -> Tensor:
+    """[T, T] bool: a token sees the prompt and the response that it belongs to, up to itself; the last tokens within a
+    window, or those of its chunk, where there is one."""
     owners, positions = [], []  # of each token: the sequences that it is part of, its position in them
     for number, pair in enumerate(pairs):
         mine = [kind for kind, ids in enumerate((pair.chosen_ids, pair.rejected_ids)) if ids]
@@ -46,4 +54,9 @@ def seen(pairs: list[TokenizedPair], layout: Layout) -> Tensor:
     part = torch.tensor([[sequence in mine for sequence in sequences] for mine in owners], dtype=torch.float32)
     position = torch.tensor(positions)
     # A key is seen if it comes no later and is part of all sequences that the query is part of.
-    return (part @ (1 - part).T == 0) & (position <= position[:, None])
+    sees = (part @ (1 - part).T == 0) & (position <= position[:, None])
+    if window is not None:
+        sees &= position > position[:, None] - window
+    if chunk is not None:
+        sees &= position // chunk == position[:, None] // chunk
+    return sees

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -24,16 +23,20 @@ class PlainFlash(types.ModuleType):
     def flash_attn_varlen_func(
         self, q: Tensor, k: Tensor, v: Tensor, cu_seqlens_q: Tensor, cu_seqlens_k: Tensor, max_seqlen_q: int,
         max_seqlen_k: int, dropout_p: float = 0.0, softmax_scale: float | None = None, causal: bool = False,
+        window_size: tuple[int, int] = (-1, -1), softcap: float = 0.0,
     ) -> Tensor:  # fmt: skip
-        """[total q, heads, width]: sequences end where the next one starts."""
+        """[total q, heads, width]: sequences end where the next one starts; so many keys before and after are seen."""
         self.calls.append({name: value for name, value in locals().items() if name != "self"})
         parts = []
         for start, end in zip(cu_seqlens_q[:-1].tolist(), cu_seqlens_q[1:].tolist(), strict=True):
             query, key, value = (states[start:end].transpose(0, 1) for states in (q, k, v))
-            attended = F.scaled_dot_product_attention(
-                query, key, value, is_causal=causal, scale=softmax_scale, enable_gqa=True
-            )
-            parts.append(attended.transpose(0, 1))
+            key, value = (states.repeat_interleave(len(query) // len(states), 0) for states in (key, value))
+            scores = query @ key.transpose(1, 2) * (softmax_scale or query.shape[-1] ** -0.5)
+            scores = softcap * torch.tanh(scores / softcap) if softcap else scores
+            back = torch.arange(end - start)[:, None] - torch.arange(end - start)
+            left, right = window_size[0], 0 if causal else window_size[1]
+            hidden = ((back > left) & (left >= 0)) | ((back < -right) & (right >= 0))
+            parts.append((scores.masked_fill(hidden, -torch.inf).softmax(-1) @ value).transpose(0, 1))
         return torch.cat(parts)
 
 

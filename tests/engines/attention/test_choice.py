@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    DeepseekV32Config,
+    DeepseekV32ForCausalLM,
+    DogeConfig,
+    DogeForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    PretrainedConfig,
+)
 
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.attention import choice, flex
@@ -67,6 +76,28 @@ def test_dropout_decides_before_training(monkeypatch: pytest.MonkeyPatch) -> Non
     assert chosen("llama", "prefix_shared", dropout=True) == FLEX
     plain_flash.installed(monkeypatch)
     assert chosen("gpt2", "packed", dropout=True) == VARLEN
+
+
+def test_sinks_are_left_to_kernels_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain_flash.installed(monkeypatch)
+    given = (GptOssConfig(), GptOssForCausalLM, "packed", torch.bfloat16)
+    assert attention_implementation(*given, AttentionSetting(device=GPU, present=False)) == FLEX
+    with pytest.raises(UserError, match="flash: FlashAttention has no attention sinks"):
+        attention_implementation(*given, AttentionSetting("flash", GPU, present=False))
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "why"),
+    [
+        (DeepseekV32Config, DeepseekV32ForCausalLM, "selects keys by an index"),
+        (DogeConfig, DogeForCausalLM, "selects keys by a mask of its own"),
+    ],
+)
+def test_attention_that_counts_the_whole_row_is_left_to_padded_rows(config: Any, model: type, why: str) -> None:
+    for layout in ("prefix_shared", "packed"):
+        with pytest.raises(UserError, match=f"data.layout {layout}: .*{why}; say --data.layout padded"):
+            attention_implementation(config(), model, layout, torch.bfloat16, AttentionSetting())
+    assert attention_implementation(config(), model, "padded", torch.bfloat16, AttentionSetting()) in ("sdpa", "eager")
 
 
 def test_models_and_layouts_with_attention_of_their_own_keep_it() -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MptConfig, Phi3Config
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.data.tokenize import load_tokenized
-from sparsepo_dist.engines.attention.segments import SEGMENTS, segment_inputs
+from sparsepo_dist.engines.attention.inputs import model_inputs
+from sparsepo_dist.engines.attention.segments import SEGMENTS
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.decoder.loading import load_model
@@ -70,11 +71,8 @@ def test_families_with_an_attention_interface_use_blocks(folder: Path) -> None:
 def test_dropout_is_off_in_the_modules_and_kept_in_the_configuration(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path, "gpt2")
     model = load_model(str(folder), load_config(str(folder)), dtype=torch.float32, layout="packed", zero3=None).train()
-    ids = torch.arange(8)[None]
-    inputs = {
-        "input_ids": ids,
-        "attention_blocks": segment_inputs(pack([TokenizedPair((1,), (2,) * 8, ())], [1], "packed")),
-    }
+    batch = pack([TokenizedPair((1,), (2,) * 8, ())], [1], "packed")
+    inputs = model_inputs(batch, model.config, torch.float32)
     first, second = (model.base_model(**inputs).last_hidden_state for _ in range(2))
     assert torch.equal(first, second)
     assert model.config.resid_pdrop == 0.1
@@ -95,3 +93,13 @@ def test_what_is_no_decoder_is_refused(tmp_path: Path) -> None:
 def test_lengths_beyond_the_position_table_are_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="exceeds the model's position range of 256"):
         check_window(load_config(str(folder)), 257)
+
+
+def test_lengths_beyond_a_window_of_attention_are_not_refused() -> None:
+    """Phi-3-mini-4k's: shorter than data.max_length is by default."""
+    phi = Phi3Config(sliding_window=2047, max_position_embeddings=4096)
+    check_window(phi, DataConfig().max_length)
+    with pytest.raises(UserError, match="exceeds the model's position range of 4096"):
+        check_window(phi, 4097)
+    with pytest.raises(UserError, match="exceeds the model's position range of 64"):
+        check_window(MptConfig(max_seq_len=64), 65)

@@ -17,17 +17,17 @@ from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.attention.blockwise import BLOCKWISE, blockwise_inputs
 from sparsepo_dist.engines.attention.flex import FEWEST_TILES, FLEX, TILE, block_mask
-from sparsepo_dist.engines.attention.inputs import ATTENTION_INPUTS, dense_mask
+from sparsepo_dist.engines.attention.inputs import dense_mask
+from sparsepo_dist.engines.attention.reach import FULL
 from sparsepo_dist.engines.attention.segments import SEGMENTS, segment_inputs
-from sparsepo_dist.engines.attention.spans import block_starts, token_spans
-from sparsepo_dist.engines.attention.varlen import VARLEN
+from sparsepo_dist.engines.attention.spans import token_spans
+from sparsepo_dist.engines.attention.varlen import VARLEN, varlen_inputs
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
-from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import hooks
 from tests.engines.attention import plain_flash
-from tests.engines.attention.packed_batches import packed, random_pairs, seen
+from tests.engines.attention.packed_batches import packed, random_pairs, seen, told
 from tests.support.tiny import CONFIGS, save_tiny_model
 
 LAYOUTS: tuple[Layout, ...] = ("prefix_shared", "packed")
@@ -91,9 +91,9 @@ def test_tiles_of_chosen_tokens_are_skipped_for_rejected_ones() -> None:
     assert tiles.tolist() == [1, 2, 3, 2, 3]  # prompt; chosen; rejected: the prompt's tile and its own
 
 
-def test_block_starts_are_cumulative_lengths() -> None:
+def test_starts_are_cumulative_lengths() -> None:
     pairs = random_pairs(6, 5, 9)
-    starts = block_starts(packed(pairs, "packed")).tolist()
+    starts = varlen_inputs(packed(pairs, "packed"))["starts"].tolist()
     lengths = [len(p.prompt_ids) + len(ids) - 1 for p in pairs for ids in (p.chosen_ids, p.rejected_ids) if ids]
     assert starts == [sum(lengths[:n]) for n in range(len(lengths) + 1)]
 
@@ -128,9 +128,8 @@ def test_values_and_gradients(layout: Layout, name: str, heads: tuple[int, int],
         return [out, *torch.autograd.grad(out, inputs, upstream)]
 
     def ours(attention: str) -> list[Tensor]:
-        function, inputs = ALL_ATTENTION_FUNCTIONS[attention], ATTENTION_INPUTS[attention]
-        told = inputs(batch)
-        return run(lambda *qkv: function(nn.Identity(), *qkv, None, attention_blocks=told, scaling=0.3)[0])
+        function, inputs = ALL_ATTENTION_FUNCTIONS[attention], told(attention, batch)
+        return run(lambda *qkv: function(nn.Identity(), *qkv, FULL, attention_blocks=inputs, scaling=0.3)[0])
 
     want = run(lambda *qkv: explicit(*qkv, sees, 0.3))
     for found in (ours(name), ours(BLOCKWISE)):
@@ -181,8 +180,7 @@ def test_recorders_of_masks_see_queries_and_keys_of_real_tokens_only(monkeypatch
     batch = packed(random_pairs(9, 2, 9), "prefix_shared")
     tokens = len(batch.input_ids)
     query, key, value = torch.randn(3, 1, 2, tokens, 8)
-    function, inputs = ALL_ATTENTION_FUNCTIONS[FLEX], ATTENTION_INPUTS[FLEX]
-    function(module, query, key, value, None, attention_blocks=inputs(batch))
+    ALL_ATTENTION_FUNCTIONS[FLEX](module, query, key, value, FULL, attention_blocks=told(FLEX, batch))
     assert torch.equal(seen_by[0][0], query) and torch.equal(seen_by[0][1], key)
 
 
@@ -191,8 +189,8 @@ def test_flash_attention_is_called_as_its_interface_wants(flash: plain_flash.Pla
     batch = packed(pairs, "packed")
     tokens = len(batch.input_ids)
     query, key, value = torch.randn(1, 6, tokens, 8), torch.randn(1, 2, tokens, 8), torch.randn(1, 2, tokens, 8)
-    function, inputs = ALL_ATTENTION_FUNCTIONS[VARLEN], ATTENTION_INPUTS[VARLEN]
-    out, _ = function(nn.Identity(), query, key, value, None, attention_blocks=inputs(batch), scaling=0.5, dropout=0.1)
+    function, inputs = ALL_ATTENTION_FUNCTIONS[VARLEN], told(VARLEN, batch)
+    out, _ = function(nn.Identity(), query, key, value, FULL, attention_blocks=inputs, scaling=0.5, dropout=0.1)
     assert out.shape == (1, tokens, 6, 8)
     (call,) = flash.calls
     assert [tuple(call[name].shape) for name in ("q", "k", "v")] == [(tokens, 6, 8), (tokens, 2, 8), (tokens, 2, 8)]
@@ -202,16 +200,6 @@ def test_flash_attention_is_called_as_its_interface_wants(flash: plain_flash.Pla
     longest = int(starts.diff().max())
     assert (call["max_seqlen_q"], call["max_seqlen_k"]) == (longest, longest)
     assert call["causal"] is True and call["softmax_scale"] == 0.5 and call["dropout_p"] == 0.1
-
-
-@pytest.mark.parametrize("name", list(ATTENTION_INPUTS))
-@pytest.mark.usefixtures("flash")
-def test_terms_that_would_be_left_out_are_refused(name: str) -> None:
-    batch = packed(random_pairs(11, 2, 4), "packed")
-    states = torch.randn(1, 2, len(batch.input_ids), 8)
-    function, inputs = ALL_ATTENTION_FUNCTIONS[name], ATTENTION_INPUTS[name]
-    with pytest.raises(UserError, match="s_aux.*--data.layout padded"):
-        function(nn.Identity(), states, states, states, None, attention_blocks=inputs(batch), s_aux=torch.zeros(2))
 
 
 def test_masks_are_made_on_the_batch_s_device() -> None:
