@@ -42,14 +42,14 @@ def attended_block(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if terms.softcap is not None:
         return _capped(query, key, value, mask, scale, dropout, terms)
-    sinks = terms.sinks
+    sinks, width, queries = terms.sinks, value.shape[-1], query.shape[2]
     if sinks is not None:
         query, key, value, mask = _with_sinks(query, key, value, mask, sinks / scale)
     attended = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
-    return attended[:, :, 1:] if sinks is not None and mask is None else attended
+    return attended[:, :, -queries:, :width]
 
 
 def _with_sinks(
@@ -58,19 +58,14 @@ def _with_sinks(
     """The same with one more key in front, whose score is the sink's and whose value is 0, so that SDPA's kernels
     compute sinks and their gradients: queries get the sink as one more feature, which is 1 in that key and 0 in others.
 
-    Without a mask there is one more query too, in front, so that attention stays causal.
+    Values get as wide, which kernels for grouped queries ask for. Without a mask there is one more query too, in front,
+    so that attention stays causal.
     """
-    extra = torch.zeros(*query.shape[:3], _WIDTH_STEP, dtype=query.dtype, device=query.device)
-    extra[..., 0] = sinks.to(query.dtype)[:, None]
-    query = torch.cat((query, extra), -1)
-    key = F.pad(F.pad(key, (0, _WIDTH_STEP)), (0, 0, 1, 0))
-    first = torch.zeros_like(key[:, :, :1])
-    first[..., -_WIDTH_STEP] = 1
-    key = torch.cat((first, key[:, :, 1:]), 2)
-    value = F.pad(value, (0, 0, 1, 0))
-    if mask is None:
-        return F.pad(query, (0, 0, 1, 0)), key, value, None
-    return query, key, value, F.pad(mask, (1, 0), value=True)
+    query = F.pad(query, (0, _WIDTH_STEP, int(mask is None), 0))
+    key, value = (F.pad(states, (0, _WIDTH_STEP, 1, 0)) for states in (key, value))
+    query[..., -_WIDTH_STEP] = sinks.to(query.dtype)[:, None]
+    key[:, :, 0, -_WIDTH_STEP] = 1
+    return query, key, value, None if mask is None else F.pad(mask, (1, 0), value=True)
 
 
 def _capped(

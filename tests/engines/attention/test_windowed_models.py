@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,7 +32,9 @@ from sparsepo_dist.engines.attention.flex import FLEX
 from sparsepo_dist.engines.attention.inputs import ATTENTION_INPUTS, model_inputs
 from sparsepo_dist.engines.attention.segments import SEGMENTS
 from sparsepo_dist.engines.attention.varlen import VARLEN
-from sparsepo_dist.engines.decoder.backbone import hidden_at
+from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.errors import UserError
 from tests.engines.attention import plain_flash
 
@@ -167,3 +170,12 @@ def test_a_window_is_not_left_out_of_a_dense_mask() -> None:
     config._attn_implementation = "eager"
     with pytest.raises(UserError, match="19 tokens is longer than the sliding_window of 6.*--data.layout padded"):
         model_inputs(pack(PAIRS, [1.0] * len(PAIRS), "packed"), config, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["bloom", "mpt"])
+def test_models_without_position_ids_are_loaded_where_alibi_stands_for_them(name: str, tmp_path: Path) -> None:
+    tiny(name).save_pretrained(tmp_path)
+    config = load_config(str(tmp_path))
+    model = load_model(str(tmp_path), config, dtype=torch.float32, layout="prefix_shared", zero3=None).eval()
+    got = hidden_at(backbone(model), pack(PAIRS, [1.0] * len(PAIRS), "prefix_shared"))
+    torch.testing.assert_close(got, plain(tiny(name).base_model), rtol=1e-4, atol=1e-5)
