@@ -104,7 +104,7 @@ WITH_SINKS = frozenset((
 ))  # fmt: skip
 """Families, by model_type, whose layers have sinks: what kernels without them cannot be chosen for."""
 
-# By model_type: what functions of ours cannot take part in. They would be refused, but by the first batch only.
+# By model_type: what only a family's own attention does. Most would be refused by their first batch; here, before.
 _OWN = {
     "axk2": "selects keys by an index", "deepseek_v32": "selects keys by an index",
     "deepseek_v4": "compresses keys", "doge": "selects keys by a mask of its own",
