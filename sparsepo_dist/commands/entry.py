@@ -28,6 +28,7 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("sparsepo_dist").setLevel(logging.INFO)
     code = 0
     try:
         action(*arguments)

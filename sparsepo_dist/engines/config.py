@@ -39,6 +39,9 @@ class ModelConfig:
     `data.layout: packed` in bf16 or fp16, where the package flash-attn is installed; GPUs only. `auto`: on CPUs
     SDPA over one sequence after the other, without padding; on GPUs `flash` where it can be, else `flex`, else, with a
     warning, `blockwise`."""
+    check: bool = True
+    """Before the first step, hold what training computes of a few short pairs of the data against the model's own
+    forward and logits, one sequence at a time; stop where they differ by more than rounding."""
     trust_remote_code: bool = False
     """Let a hub model run its own Python code."""
 

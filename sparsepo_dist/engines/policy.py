@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import deepspeed
@@ -17,6 +18,7 @@ from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.finite import not_finite
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
+from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.head import HeadStats
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
 from sparsepo_dist.objectives import Requirements
@@ -130,6 +132,18 @@ class PolicyEngine:
         stats = TokenStats(logp, ref_logp, v, complete=all_tokens or reward is None)
         masker = self.module.masker
         return stats, None if masker is None else TokenMasks(reward, divergence, common=masker.common)
+
+    @contextmanager
+    def model_alone(self, *, reference: bool = False) -> Iterator[PreTrainedModel]:
+        """The model, or the reference inside it, to be called by itself while this is open; not in training mode.
+
+        Every rank must open it, and call it equally often: parameters that are sharded are gathered as it runs.
+        """
+        own = self.module.own_reference
+        assert own is not None or not reference
+        with nullcontext() if own is None or not reference else as_reference(self.module.model, own.adapter):
+            yield self.module.model
+        forget_trace(self.engine)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradient of a micro-batch's `loss` [] to the step's; `last` ends the step's accumulation."""

@@ -27,6 +27,7 @@ from sparsepo_dist.engines.reference.engine import ReferenceEngine, lends_head
 from sparsepo_dist.masks import Readings, ReferenceReadings, TokenMasker
 from sparsepo_dist.ops import Head
 from sparsepo_dist.runs.inputs import Inputs
+from sparsepo_dist.runs.model_check import check_models_alone
 from sparsepo_dist.training.batches import MicroBatches
 from sparsepo_dist.training.supervision.progress import Progress
 from sparsepo_dist.training.trainer import Trainer
@@ -40,7 +41,7 @@ def build_trainer(inputs: Inputs, folder: Path, progress: Progress | None = None
         progress: what a watchdog looks at, from here to the run's end.
 
     Raises:
-        UserError: a model is incomplete, or an adapter, attention or mask does not fit it.
+        UserError: a model is incomplete, or an adapter, attention or mask does not fit it, or its numbers are wrong.
     """
     config, needs = inputs.config, inputs.objective.requirements
     progress = progress or Progress()
@@ -78,11 +79,17 @@ def build_trainer(inputs: Inputs, folder: Path, progress: Progress | None = None
     batches = MicroBatches(inputs.train, config.data, inputs.device, limit)
     heldout = dataclasses.replace(batches, pairs=inputs.heldout) if inputs.heldout else None
     gathering = any(engine is not None and engine.gathers for engine in (reference, oracle))
-    return Trainer(
+    trainer = Trainer(
         policy, reference, oracle, inputs.objective, batches, heldout, config.training,
         inputs.agreed["training.pairs_per_step"], folder,
         config.micro_batches_per_pass if gathering else 1, progress,
     )  # fmt: skip
+    if config.model.check:
+        check_models_alone(trainer, inputs)
+    for frozen in (reference, oracle):
+        if isinstance(frozen, ReferenceEngine):
+            frozen.release_model()
+    return trainer
 
 
 def filled_config(inputs: Inputs, folder: Path) -> dict[str, Any]:

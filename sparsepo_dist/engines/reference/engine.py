@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import deepspeed
@@ -13,6 +15,7 @@ from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
 from sparsepo_dist.engines.config import Placement
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.deepspeed.distributed import world_size
+from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.head import HeadStats
 from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings
 from sparsepo_dist.ops import Head, OpsConfig
@@ -67,6 +70,8 @@ class ReferenceEngine:
         self.readings = ReferenceReadings(backbone(model), model.get_output_embeddings(), kind, masks)
         scorer = _Scorer(model, None if head_leaves else ops).eval()
         self._module: Any = scorer
+        self.model: PreTrainedModel | None = model
+        """Until it is released: with its head, wherever that goes."""
         self.gathers = placement == "offload" or (placement == "sharded" and world_size() > 1)
         """Whether a pass brings weights here from elsewhere."""
         if placement == "replicated":
@@ -86,6 +91,26 @@ class ReferenceEngine:
         head, self._head = self._head, None
         return head
 
+    @contextmanager
+    def model_alone(self) -> Iterator[PreTrainedModel]:
+        """The whole model, before it is released, to be called by itself while this is open.
+
+        Every rank must open it, and call it equally often: parameters that are sharded are gathered as it runs.
+        """
+        assert self.model is not None
+        model, head = self.model, self.model.get_output_embeddings()
+        if isinstance(self._module, _Scorer):
+            head.to(model.get_input_embeddings().weight.device)
+            yield model
+            return
+        with nullcontext() if self._module.module.lm_head is not None else gathered_as_it_runs(head):
+            yield model
+        forget_trace(self._module)
+
+    def release_model(self) -> None:
+        """Keep only what scores: a head that has left for the policy's engine is not held twice."""
+        self.model = None
+
     @torch.no_grad()
     def score(self, batch: PackedBatch) -> ReferenceOutputs:
         """Hidden rows [N, D] and log-probabilities [N] of a batch; hooks are on the model only while this runs.
@@ -96,6 +121,22 @@ class ReferenceEngine:
         with self.readings.collect(batch.predict_index) as collected:
             final, logps = self._module(batch)
         return collected.outputs(final, logps)
+
+
+@contextmanager
+def gathered_as_it_runs(module: nn.Module) -> Iterator[None]:
+    """While open, a module whose parameters are sharded, but which is in no engine, has them whole as it runs."""
+    gathering = ExitStack()
+
+    def gather(*_: Any) -> None:
+        gathering.enter_context(deepspeed.zero.GatheredParameters(list(module.parameters())))
+
+    handles = [module.register_forward_pre_hook(gather), module.register_forward_hook(lambda *_: gathering.close())]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @torch.no_grad()

@@ -1,0 +1,232 @@
+"""Before the first step: what a run's models say in training, held against what each says by itself.
+
+A few short pairs of the run's own data are scored as training scores them (layout, attention, head, engines, sharding,
+quantisation, adapters), and by each model's own forward and logits (`engines.decoder.check`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.config import Layout
+from sparsepo_dist.data.pack import pack
+from sparsepo_dist.engines.attention.choice import AttentionSetting
+from sparsepo_dist.engines.config import AttentionName
+from sparsepo_dist.engines.decoder.check import (
+    FLOORS,
+    TIMES,
+    Disagreement,
+    attending,
+    disagreement,
+    moved_by_rounding,
+    own_logps,
+)
+from sparsepo_dist.engines.decoder.loading import attention_for
+from sparsepo_dist.engines.deepspeed.distributed import lost_peer, of_all_ranks, rank, world_size
+from sparsepo_dist.engines.reference.cached import CachedReference
+from sparsepo_dist.engines.reference.engine import ReferenceEngine
+from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.runs.inputs import Inputs
+from sparsepo_dist.training.checkpoints.random_state import capture, restore
+from sparsepo_dist.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+_LENGTHS = (128, 48)  # tokens of a pair: two, of which the second has a neighbour before it, and the first one behind
+_LAYOUTS: tuple[Layout, ...] = ("prefix_shared", "packed", "padded")
+
+
+def check_models_alone(trainer: Trainer, inputs: Inputs) -> None:
+    """Hold the numbers of a run's models in training against their own. Every rank must call this.
+
+    Nothing is drawn: random states are what they were. A reference that is read from a cache is not asked.
+
+    Raises:
+        UserError: they differ by more than rounding, on every rank.
+    """
+    states = capture()
+    trainer.policy.train(False)
+    pairs = sample(inputs.train, whole=inputs.cache is not None)
+    check = _Check(trainer, inputs, pairs)
+    sentences = [check.of_role(role) for role in check.found]
+    restore(states)
+    if rank() == 0:
+        log.info(
+            "the models' own numbers agree, in nats a token of the response that differs most: %s", "; ".join(sentences)
+        )
+
+
+def sample(pairs: Sequence[TokenizedPair], *, whole: bool) -> list[TokenizedPair]:
+    """Pairs of lengths near `_LENGTHS`, cut to them, or `whole`, as a reference cache knows them."""
+    found: list[TokenizedPair] = []
+    taken: set[int] = set()
+    for length in _LENGTHS:
+        number = min(range(len(pairs)), key=lambda i: (i in taken, abs(_tokens(pairs[i]) - length)))
+        taken.add(number)
+        pair = pairs[number]
+        if not whole:
+            room = length // 4
+            pair = dataclasses.replace(
+                pair, prompt_ids=pair.prompt_ids[-2 * room :], chosen_ids=pair.chosen_ids[:room],
+                rejected_ids=pair.rejected_ids[:room],
+            )  # fmt: skip
+        found.append(pair)
+    return found
+
+
+def _tokens(pair: TokenizedPair) -> int:
+    return len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)
+
+
+class _Response(NamedTuple):
+    pair: TokenizedPair
+    name: str
+    ids: tuple[int, ...]
+
+
+class _Way(NamedTuple):
+    """Another way to compute the same."""
+
+    options: str
+    """Of the command line."""
+    layout: Layout
+    attention: AttentionName
+
+
+class _Check:
+    """One comparison of all models."""
+
+    def __init__(self, trainer: Trainer, inputs: Inputs, pairs: Sequence[TokenizedPair]) -> None:
+        self.trainer, self.inputs, self.pairs = trainer, inputs, pairs
+        self.layout: Layout = trainer.train_batches.config.layout
+        self.responses = [
+            _Response(pair, name, ids)
+            for pair in pairs
+            for name, ids in (("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids))
+            if ids
+        ]
+        self.models = {"policy": trainer.policy.module.model}
+        for role, engine in (("reference", trainer.reference), ("oracle", trainer.oracle)):
+            if isinstance(engine, ReferenceEngine) and engine.model is not None:
+                self.models[role] = engine.model
+        self.found = self._in_training(self.layout)
+        """By role: log-probabilities [tokens] of each response, as training computes them."""
+
+    def of_role(self, role: str) -> str:
+        """The difference and what is allowed, in words.
+
+        Raises:
+            UserError: it is more than is allowed.
+        """
+        own, bound = self._by_itself(role), FLOORS[self.inputs.dtype]
+        worst = _worst(self.found[role], own)
+        if worst.mean > bound:
+            rounded = self._by_itself(role, moved=True)
+            bound = max(bound, TIMES * disagreement(rounded, own).mean)
+        if worst.mean > bound:
+            ways = [way for way in self._ways() if self._works(way, role, own, bound)]
+            raise UserError(self._message(role, worst, bound, ways))
+        return f"{role} {worst.mean:.2g} of at most {bound:.2g}"
+
+    @torch.no_grad()
+    def _in_training(self, layout: Layout) -> dict[str, list[Tensor]]:
+        trainer = self.trainer
+        batch = pack(self.pairs, [1 / len(self.pairs)] * len(self.pairs), layout, self.inputs.device)
+        outputs = trainer.score(batch)
+        stats, _ = trainer.statistics(batch, outputs)
+        found = {"policy": stats.policy_logp}
+        if stats.reference_logp is not None and not isinstance(trainer.reference, CachedReference):
+            found["reference"] = stats.reference_logp
+        if outputs is not None and outputs.oracle_logps is not None:
+            found["oracle"] = outputs.oracle_logps
+        trainer.progress.at("checking the models")
+        sizes = [len(response.ids) for response in self.responses]
+        return {role: list(logps.float().cpu().split(sizes)) for role, logps in found.items()}
+
+    def _by_itself(self, role: str, *, moved: bool = False) -> list[Tensor]:
+        """Log-probabilities of each response by the model alone; ranks share them out, and each gets all.
+
+        Args:
+            moved: by a rounding of its embeddings.
+        """
+        mine: dict[int, Tensor] = {}
+        rounds = math.ceil(len(self.responses) / world_size())
+        with self._alone(role) as model, moved_by_rounding(model) if moved else nullcontext():
+            own = attention_for(model.config, "padded", self.inputs.dtype, AttentionSetting(device=self.inputs.device))
+            with attending(model, own):
+                # Where parameters are sharded, a rank with nothing left to do has to run as often as the others.
+                for number in range(rank(), rounds * world_size(), world_size()):
+                    pair, _, ids = self.responses[number % len(self.responses)]
+                    mine[number] = own_logps(model, pair.prompt_ids, ids, self.inputs.device)
+        self.trainer.progress.at("checking the models")
+        everywhere = {number: logps for part in of_all_ranks(mine) for number, logps in part.items()}
+        return [everywhere[number] for number in range(len(self.responses))]
+
+    def _alone(self, role: str) -> AbstractContextManager[PreTrainedModel]:
+        trainer = self.trainer
+        if role == "policy":
+            return trainer.policy.model_alone()
+        engine = trainer.oracle if role == "oracle" else trainer.reference
+        return (
+            engine.model_alone() if isinstance(engine, ReferenceEngine) else trainer.policy.model_alone(reference=True)
+        )
+
+    def _ways(self) -> Iterator[_Way]:
+        name = self.inputs.config.model.attention
+        if self.layout != "padded" and name != "blockwise":
+            yield _Way("--model.attention blockwise", self.layout, "blockwise")
+        for layout in _LAYOUTS[_LAYOUTS.index(self.layout) + 1 :]:
+            attention = "auto" if layout == "padded" else name
+            more = "" if attention == name else f" --model.attention {attention}"
+            yield _Way(f"--data.layout {layout}{more}", layout, attention)
+
+    def _works(self, way: _Way, role: str, own: Sequence[Tensor], bound: float) -> bool:
+        """Whether a model's numbers in training are its own that way."""
+        setting = AttentionSetting(
+            way.attention, self.inputs.device, dropout=not self.inputs.config.model.disable_dropout
+        )
+        try:
+            with ExitStack() as stack:
+                for model in self.models.values():
+                    attention = attention_for(model.config, way.layout, self.inputs.dtype, setting)
+                    stack.enter_context(attending(model, attention))
+                found = self._in_training(way.layout)
+        except (UserError, RuntimeError, ValueError, TypeError) as error:  # what a layout makes of a model is unknown
+            if isinstance(error, RuntimeError) and lost_peer(error):
+                raise
+            return False
+        return _worst(found[role], own).mean <= bound
+
+    def _message(self, role: str, worst: Disagreement, bound: float, ways: Sequence[_Way]) -> str:
+        config, model = self.inputs.config, self.models.get(role, self.models["policy"])
+        response = self.responses[worst.response]
+        text = shortened(repr(self.inputs.tokenizer.decode([response.ids[worst.token]])))
+        path = {"reference": config.reference.path, "oracle": config.oracle.path}.get(role) or config.model.path
+        remedy = (
+            f"What was tried and is right: {' or '.join(way.options for way in ways)}"
+            if ways
+            else "No other layout or attention is right either: this model is not supported"
+        )
+        return (
+            f"the {role} {path} ({type(model).__name__}) is computed wrongly with data.layout {self.layout} and the "
+            f"attention {model.config._attn_implementation}: its log-probabilities are not those that the model itself "
+            f"gives to one sequence at a time, but up to {worst.mean:.2g} nats a token from them, where rounding "
+            f"explains {bound:.2g}. Token {worst.token} ({text}) of the {response.name} response of "
+            f"{response.pair.place} has {worst.found:.4f} instead of {worst.own:.4f}. {remedy}. --model.check false "
+            "trains all the same"
+        )
+
+
+def _worst(found: Sequence[Tensor], own: Sequence[Tensor]) -> Disagreement:
+    """On the rank where it is greatest. Every rank must call this."""
+    return max(of_all_ranks(disagreement(found, own)), key=lambda one: one.mean)
