@@ -1,4 +1,5 @@
-"""`sparsepo doctor`: which parts of the system work on this machine, and why the others do not."""
+"""`sparsepo doctor`: which parts of the system work on this machine, and why the others do not; which layouts compute a
+model rightly."""
 
 from __future__ import annotations
 
@@ -12,6 +13,10 @@ from collections.abc import Sequence
 import torch
 
 from sparsepo_dist.commands.entry import guarded, say
+from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.engines.decoder.configuration import load_config
+from sparsepo_dist.engines.reference.trial import try_layouts
+from sparsepo_dist.files import argument
 from sparsepo_dist.ops.backend import choose_backend
 
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "bitsandbytes")
@@ -41,9 +46,45 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def examined(path: str, *, trust_remote_code: bool) -> tuple[str, bool]:
+    """What a miniature of a model gives in each layout, as a table; whether it is right in the one that is the default.
+
+    Raises:
+        UserError: there is no configuration of a decoder.
+    """
+    config, default = load_config(path, trust_remote_code=trust_remote_code), DataConfig().layout
+    trials = try_layouts(config, trust_remote_code=trust_remote_code)
+    lines = [f"{config.model_type}, a few narrow layers with random weights, fp32 on the CPU, beside itself run alone:"]
+    for trial in trials:
+        word = "right" if trial.right else "WRONG"
+        found = trial.refusal if trial.difference is None else f"{word}, {trial.difference:.2g} nats a token from it"
+        lines.append(f"{trial.layout:<15} {found}{' (the default)' if trial.layout == default else ''}")
+    return "\n".join(lines), any(trial.right for trial in trials if trial.layout == default)
+
+
+def _examine(path: str, *, trust_remote_code: bool) -> bool:
+    text, right = examined(path, trust_remote_code=trust_remote_code)
+    say(text)
+    return right
+
+
 def main(arguments: Sequence[str]) -> int:
-    """The exit code."""
-    argparse.ArgumentParser(prog="sparsepo doctor", description="Say what this machine can run, and why.").parse_args(
-        arguments
+    """The exit code: 1 where a model was named and the default layout computes it wrongly, or not at all."""
+    parser = argparse.ArgumentParser(
+        prog="sparsepo doctor", description="Say what this machine can run, and why; or which layouts are right."
     )
-    return guarded(lambda: say("\n".join(f"{name:<22} {finding}" for name, finding in diagnose().items())))
+    parser.add_argument(
+        "--model.path", dest="path", type=argument,
+        help="folder or hub id of a model: try each layout on a miniature of it; of its files only config.json is read",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model.trust_remote_code", dest="trust", choices=("true", "false"), default="false",
+        help="let it run its own Python code",
+    )  # fmt: skip
+    given = parser.parse_args(arguments)
+    if given.path is None:
+        return guarded(lambda: say("\n".join(f"{name:<22} {finding}" for name, finding in diagnose().items())))
+    right: list[bool] = []
+    return guarded(lambda: right.append(_examine(given.path, trust_remote_code=given.trust == "true"))) or int(
+        not right[0]
+    )

@@ -23,24 +23,36 @@ from sparsepo_dist.engines.decoder.loading import attention_for, check_complete
 from sparsepo_dist.errors import UserError, unreadable
 
 
+def unloaded_model(
+    config: PretrainedConfig, dtype: torch.dtype, layout: Layout, *, trust_remote_code: bool,
+    attention: AttentionSetting | None = None,
+) -> PreTrainedModel:  # fmt: skip
+    """The model that a configuration describes, with random weights and the attention that a layout gets.
+
+    Raises:
+        UserError: the attention that was asked for cannot be.
+    """
+    model: PreTrainedModel = auto_class(config).from_config(
+        config,
+        dtype=dtype,
+        attn_implementation=attention_for(config, layout, dtype, attention),
+        trust_remote_code=trust_remote_code,
+    )
+    freeze_other_parts(model, backbone(model))
+    return model
+
+
 def empty_model(
     config: PretrainedConfig, dtype: torch.dtype, layout: Layout, *, trust_remote_code: bool,
     attention: AttentionSetting | None = None,
 ) -> PreTrainedModel:  # fmt: skip
-    """The model that a configuration describes, with the attention that a layout gets.
+    """As `unloaded_model`, without weights.
 
     Raises:
         UserError: the attention that was asked for cannot be.
     """
     with torch.device("meta"):
-        model: PreTrainedModel = auto_class(config).from_config(
-            config,
-            dtype=dtype,
-            attn_implementation=attention_for(config, layout, dtype, attention),
-            trust_remote_code=trust_remote_code,
-        )
-    freeze_other_parts(model, backbone(model))
-    return model
+        return unloaded_model(config, dtype, layout, trust_remote_code=trust_remote_code, attention=attention)
 
 
 def adapt(model: PreTrainedModel, settings: LoraSettings, dtype: torch.dtype) -> None:
