@@ -61,6 +61,7 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
     with joined(inputs, identity(inputs, folder), progress):
         progress.at("loading the reference")
         engine = build_reference(inputs, filled_config(inputs, folder))
+        engine.release_model()
         unfinished = folder.with_name(f".writing-{folder.name}")
         _write(inputs, engine, pairs, key, unfinished, progress)
         if distributed.rank() == 0:

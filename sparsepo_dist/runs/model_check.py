@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -43,7 +43,6 @@ from sparsepo_dist.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 _LENGTHS = (128, 48)  # tokens of a pair: two, of which the second has a neighbour before it, and the first one behind
-_LAYOUTS: tuple[Layout, ...] = ("prefix_shared", "packed", "padded")
 
 
 def check_models_alone(trainer: Trainer, inputs: Inputs) -> None:
@@ -177,15 +176,17 @@ class _Check:
         if role == "policy":
             return trainer.policy.model_alone()
         engine = trainer.oracle if role == "oracle" else trainer.reference
-        return (
-            engine.model_alone() if isinstance(engine, ReferenceEngine) else trainer.policy.model_alone(reference=True)
-        )
+        if isinstance(engine, ReferenceEngine):
+            return engine.model_alone()
+        return trainer.policy.model_alone(reference=True)
 
     def _ways(self) -> Iterator[_Way]:
         name = self.inputs.config.model.attention
         if self.layout != "padded" and name != "blockwise":
             yield _Way("--model.attention blockwise", self.layout, "blockwise")
-        for layout in _LAYOUTS[_LAYOUTS.index(self.layout) + 1 :]:
+        for layout in get_args(Layout):
+            if layout == self.layout:
+                continue
             attention = "auto" if layout == "padded" else name
             more = "" if attention == name else f" --model.attention {attention}"
             yield _Way(f"--data.layout {layout}{more}", layout, attention)

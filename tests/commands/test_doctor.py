@@ -20,7 +20,7 @@ def rows(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("config", [LlamaConfig(), MixtralConfig()])
 def test_a_right_model_needs_no_weights(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: LlamaConfig
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], config: PretrainedConfig
 ) -> None:
     config.save_pretrained(tmp_path)
     assert main(["--model.path", str(tmp_path)]) == 0

@@ -48,7 +48,10 @@ def try_layouts(config: PretrainedConfig, *, trust_remote_code: bool = False) ->
 @torch.no_grad()
 def _try(config: PretrainedConfig, layout: Layout, *, trust_remote_code: bool) -> Trial:
     torch.manual_seed(0)
-    pairs = [TokenizedPair(*(_random_ids(length) for length in lengths)) for lengths in _LENGTHS]
+    pairs = [
+        TokenizedPair(_random_ids(prompt), _random_ids(chosen), _random_ids(rejected))
+        for prompt, chosen, rejected in _LENGTHS
+    ]
     batch = pack(pairs, [1 / len(pairs)] * len(pairs), layout)
     try:
         with quiet():
