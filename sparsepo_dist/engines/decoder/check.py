@@ -8,9 +8,10 @@ right model may differ by much where rounding tips a router or falls on a rare t
 **How much is rounding.** Up to `FLOORS` nothing more is asked. Beyond, the model is: its embeddings are moved by one
 unit in the last place of its dtype, and what that does to the same mean is the measure. Correct computations differed
 from plain transformers by 0.0 to 0.7 of it in bf16, and in fp32 by up to 1.6, far below the floor (random Llama,
-GPT-NeoX, GPT-J, Mixtral, OLMoE of 3 to 32 layers; SmolLM2-135M: 0.02 nats of 0.06 in bf16, 4e-7 in fp32); packed LFM2, which is wrong, by 5 in bf16 and by 10^5 in fp32. `TIMES` that is
-allowed: a deep mixture of experts with random weights, whose tokens move by more than a nat when one bit does, is
-never stopped for that, and others are held to little.
+GPT-NeoX, GPT-J, Mixtral, OLMoE of 3 to 32 layers; SmolLM2-135M: 0.02 nats of 0.06 in bf16, 4e-7 in fp32); packed LFM2,
+which is wrong, by 5 in bf16 and by 10^5 in fp32. `TIMES` that is allowed: a deep mixture of experts with random
+weights, whose tokens move by more than a nat when one bit does, is never stopped for that, and others are held to
+little.
 """
 
 from __future__ import annotations
