@@ -27,8 +27,8 @@ from sparsepo_dist.engines.reference.engine import ReferenceEngine, lends_head
 from sparsepo_dist.masks import Readings, ReferenceReadings, TokenMasker
 from sparsepo_dist.ops import Head
 from sparsepo_dist.runs.inputs import Inputs
-from sparsepo_dist.runs.model_check import check_models_alone
 from sparsepo_dist.training.batches import MicroBatches
+from sparsepo_dist.training.model_check import check_models_alone
 from sparsepo_dist.training.supervision.progress import Progress
 from sparsepo_dist.training.trainer import Trainer
 
@@ -85,7 +85,7 @@ def build_trainer(inputs: Inputs, folder: Path, progress: Progress | None = None
         config.micro_batches_per_pass if gathering else 1, progress,
     )  # fmt: skip
     if config.model.check:
-        check_models_alone(trainer, inputs)
+        check_models_alone(trainer, config.models, inputs.tokenizer, inputs.dtype)
     for frozen in (reference, oracle):
         if isinstance(frozen, ReferenceEngine):
             frozen.release_model()

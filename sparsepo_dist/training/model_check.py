@@ -15,13 +15,13 @@ from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.attention.choice import AttentionSetting
-from sparsepo_dist.engines.config import AttentionName
+from sparsepo_dist.engines.config import AttentionName, Models
 from sparsepo_dist.engines.decoder.check import (
     FLOORS,
     TIMES,
@@ -36,7 +36,6 @@ from sparsepo_dist.engines.deepspeed.distributed import lost_peer, of_all_ranks,
 from sparsepo_dist.engines.reference.cached import CachedReference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.runs.inputs import Inputs
 from sparsepo_dist.training.checkpoints.random_state import capture, restore
 from sparsepo_dist.training.trainer import Trainer
 
@@ -45,7 +44,9 @@ log = logging.getLogger(__name__)
 _LENGTHS = (128, 48)  # tokens of a pair: two, of which the second has a neighbour before it, and the first one behind
 
 
-def check_models_alone(trainer: Trainer, inputs: Inputs) -> None:
+def check_models_alone(
+    trainer: Trainer, models: Models, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype
+) -> None:
     """Hold the numbers of a run's models in training against their own. Every rank must call this.
 
     Nothing is drawn: random states are what they were. A reference that is read from a cache is not asked.
@@ -55,8 +56,8 @@ def check_models_alone(trainer: Trainer, inputs: Inputs) -> None:
     """
     states = capture()
     trainer.policy.train(False)
-    pairs = sample(inputs.train, whole=inputs.cache is not None)
-    check = _Check(trainer, inputs, pairs)
+    pairs = sample(trainer.train_batches.pairs, whole=isinstance(trainer.reference, CachedReference))
+    check = _Check(trainer, models, tokenizer, dtype, pairs)
     sentences = [check.of_role(role) for role in check.found]
     restore(states)
     if rank() == 0:
@@ -105,8 +106,12 @@ class _Way(NamedTuple):
 class _Check:
     """One comparison of all models."""
 
-    def __init__(self, trainer: Trainer, inputs: Inputs, pairs: Sequence[TokenizedPair]) -> None:
-        self.trainer, self.inputs, self.pairs = trainer, inputs, pairs
+    def __init__(
+        self, trainer: Trainer, models: Models, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype,
+        pairs: Sequence[TokenizedPair],
+    ) -> None:  # fmt: skip
+        self.trainer, self.told, self.tokenizer, self.dtype, self.pairs = trainer, models, tokenizer, dtype, pairs
+        self.device = trainer.train_batches.device
         self.layout: Layout = trainer.train_batches.config.layout
         self.responses = [
             _Response(pair, name, ids)
@@ -127,7 +132,7 @@ class _Check:
         Raises:
             UserError: it is more than is allowed.
         """
-        own, bound = self._by_itself(role), FLOORS[self.inputs.dtype]
+        own, bound = self._by_itself(role), FLOORS[self.dtype]
         worst = _worst(self.found[role], own)
         if worst.mean > bound:
             rounded = self._by_itself(role, moved=True)
@@ -140,7 +145,7 @@ class _Check:
     @torch.no_grad()
     def _in_training(self, layout: Layout) -> dict[str, list[Tensor]]:
         trainer = self.trainer
-        batch = pack(self.pairs, [1 / len(self.pairs)] * len(self.pairs), layout, self.inputs.device)
+        batch = pack(self.pairs, [1 / len(self.pairs)] * len(self.pairs), layout, self.device)
         outputs = trainer.score(batch)
         stats, _ = trainer.statistics(batch, outputs)
         found = {"policy": stats.policy_logp}
@@ -161,12 +166,12 @@ class _Check:
         mine: dict[int, Tensor] = {}
         rounds = math.ceil(len(self.responses) / world_size())
         with self._alone(role) as model, moved_by_rounding(model) if moved else nullcontext():
-            own = attention_for(model.config, "padded", self.inputs.dtype, AttentionSetting(device=self.inputs.device))
+            own = attention_for(model.config, "padded", self.dtype, AttentionSetting(device=self.device))
             with attending(model, own):
                 # Where parameters are sharded, a rank with nothing left to do has to run as often as the others.
                 for number in range(rank(), rounds * world_size(), world_size()):
                     pair, _, ids = self.responses[number % len(self.responses)]
-                    mine[number] = own_logps(model, pair.prompt_ids, ids, self.inputs.device)
+                    mine[number] = own_logps(model, pair.prompt_ids, ids, self.device)
         self.trainer.progress.at("checking the models")
         everywhere = {number: logps for part in of_all_ranks(mine) for number, logps in part.items()}
         return [everywhere[number] for number in range(len(self.responses))]
@@ -181,7 +186,7 @@ class _Check:
         return trainer.policy.model_alone(reference=True)
 
     def _ways(self) -> Iterator[_Way]:
-        name = self.inputs.config.model.attention
+        name = self.told.model.attention
         if self.layout != "padded" and name != "blockwise":
             yield _Way("--model.attention blockwise", self.layout, "blockwise")
         for layout in get_args(Layout):
@@ -193,13 +198,11 @@ class _Check:
 
     def _works(self, way: _Way, role: str, own: Sequence[Tensor], bound: float) -> bool:
         """Whether a model's numbers in training are its own that way."""
-        setting = AttentionSetting(
-            way.attention, self.inputs.device, dropout=not self.inputs.config.model.disable_dropout
-        )
+        setting = AttentionSetting(way.attention, self.device, dropout=not self.told.model.disable_dropout)
         try:
             with ExitStack() as stack:
                 for model in self.models.values():
-                    attention = attention_for(model.config, way.layout, self.inputs.dtype, setting)
+                    attention = attention_for(model.config, way.layout, self.dtype, setting)
                     stack.enter_context(attending(model, attention))
                 found = self._in_training(way.layout)
         except Exception as error:  # whatever a model does in a layout that it was not loaded for: it is no way
@@ -209,9 +212,9 @@ class _Check:
         return _worst(found[role], own).mean <= bound
 
     def _message(self, role: str, worst: Disagreement, bound: float, ways: Sequence[_Way]) -> str:
-        config, model = self.inputs.config, self.models.get(role, self.models["policy"])
+        config, model = self.told, self.models.get(role, self.models["policy"])
         response = self.responses[worst.response]
-        text = shortened(repr(self.inputs.tokenizer.decode([response.ids[worst.token]])))
+        text = shortened(repr(self.tokenizer.decode([response.ids[worst.token]])))
         path = {"reference": config.reference.path, "oracle": config.oracle.path}.get(role) or config.model.path
         remedy = (
             f"What was tried and is right: {' or '.join(way.options for way in ways)}"
