@@ -194,3 +194,5 @@ class TokenStats:
     """[N]: the expected log-ratio v_t: KL(pi || pi_ref) under the policy, -KL(pi_ref || pi) under the reference."""
     complete: bool = True
     """False where tokens with both masks zero were skipped: their numbers are 0 and mean nothing."""
+    router_loss: Tensor | None = None
+    """[]: what balances the policy's experts over the whole micro-batch, where its configuration asks for it."""

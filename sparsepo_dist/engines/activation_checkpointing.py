@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from sparsepo_dist.engines.config import Checkpointing
 from sparsepo_dist.engines.decoder.backbone import backbone
+from sparsepo_dist.errors import UserError
 
 _aten = torch.ops.aten
 _KEPT = frozenset(
@@ -24,9 +25,17 @@ _KEPT = frozenset(
 
 
 def checkpoint_activations(model: PreTrainedModel, mode: Checkpointing) -> None:
-    """Have a model's blocks computed again in backward: nothing, all of them, or all but products and attention."""
+    """Have a model's blocks computed again in backward: nothing, all of them, or all but products and attention.
+
+    Raises:
+        UserError: the model's code has no blocks that could be.
+    """
     if not mode:
         return
+    if not model.supports_gradient_checkpointing:
+        raise UserError(
+            f"model.activation_checkpointing: {type(model).__name__} does not support it in transformers; leave it out"
+        )
     options: dict[str, Any] = {"use_reentrant": False}
     if mode == "selective":
         options["context_fn"] = partial(create_selective_checkpoint_contexts, _policy)

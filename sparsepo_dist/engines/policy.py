@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import deepspeed
@@ -16,6 +16,7 @@ from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, T
 from sparsepo_dist.engines.adapters.lora import as_reference
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.finite import not_finite
+from sparsepo_dist.engines.decoder.router import router_loss
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
 from sparsepo_dist.engines.deepspeed.trace import forget_trace
@@ -56,6 +57,7 @@ class PolicyModel(nn.Module):
     ) -> None:
         super().__init__()
         self.model: PreTrainedModel = model
+        self.router_loss = router_loss(model)
         self.masker = masker
         self.own_reference = reference if isinstance(reference, OwnReference) else None
         head: Head | Literal["own"] | None = reference if isinstance(reference, Head) else None
@@ -70,7 +72,8 @@ class PolicyModel(nn.Module):
     def forward(
         self, batch: PackedBatch, reference: ReferenceOutputs | None, all_tokens: bool, step: int
     ) -> tuple[Tensor | None, ...]:
-        """(policy_logp, reference_logp, divergence, reward mask, divergence mask), [N] each or None.
+        """(policy_logp, reference_logp, divergence, reward mask, divergence mask), [N] each, and the router loss [];
+        each or None.
 
         Without `all_tokens`, tokens whose masks are both 0 get statistics of 0 and cost no head product. A plain tuple
         comes back: ZeRO-3's backward hooks do not look inside dataclasses.
@@ -85,11 +88,15 @@ class PolicyModel(nn.Module):
         rows = None
         if reference is not None and reference.logps is None and self.fused_reference:
             rows = reference.final_hidden
-        hidden = hidden_at(backbone(self.model), batch)
+        collecting: AbstractContextManager[list[Tensor]] = nullcontext([])
+        if self.router_loss is not None:
+            collecting = self.router_loss.collect(batch)
+        with collecting as routed:
+            hidden = hidden_at(backbone(self.model), batch)
         logp, reference_logp, divergence = self.head_stats(hidden, batch.labels, rows, active)
         if reference is not None and reference_logp is None:
             reference_logp = reference.logps
-        return (logp, reference_logp, divergence, *(masks or (None, None)))
+        return (logp, reference_logp, divergence, *(masks or (None, None)), routed[0] if routed else None)
 
     @torch.no_grad()
     def _score_own(self, own: OwnReference, batch: PackedBatch, given: ReferenceOutputs | None) -> ReferenceOutputs:
@@ -128,8 +135,10 @@ class PolicyEngine:
 
         Without `all_tokens`, tokens whose masks are both 0 are skipped: they add neither loss nor gradient.
         """
-        logp, ref_logp, v, reward, divergence = self.engine(batch, reference, all_tokens, self.engine.global_steps)
-        stats = TokenStats(logp, ref_logp, v, complete=all_tokens or reward is None)
+        logp, ref_logp, v, reward, divergence, routed = self.engine(
+            batch, reference, all_tokens, self.engine.global_steps
+        )
+        stats = TokenStats(logp, ref_logp, v, complete=all_tokens or reward is None, router_loss=routed)
         masker = self.module.masker
         return stats, None if masker is None else TokenMasks(reward, divergence, common=masker.common)
 

@@ -194,7 +194,12 @@ class Trainer:
         if self.global_means is not None:
             responses = self.global_means.inform(stats, batch, training=training)
         losses, metrics = self.objective(stats, masks, responses)
-        sums.add({"loss": losses.detach(), **metrics}, batch.pair_weight * share)
+        metrics = {"loss": losses.detach(), **metrics}
+        if stats.router_loss is not None:
+            # The pairs' weights sum to the micro-batch's share of the global batch, which is the router loss's too.
+            losses = losses + stats.router_loss
+            metrics["loss/router"] = stats.router_loss.detach().expand_as(losses)
+        sums.add(metrics, batch.pair_weight * share)
         return losses
 
 
