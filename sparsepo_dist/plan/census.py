@@ -10,10 +10,8 @@ from typing import Literal
 import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import get_keys_to_not_convert
-from transformers.quantizers.quantizers_utils import should_convert_module
 
+from sparsepo_dist.engines.adapters.packing import packed_names
 from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.structure import adapt, empty_model
 from sparsepo_dist.engines.reference.engine import lends_head
@@ -137,7 +135,7 @@ def take_census(setting: Setting) -> Census:
 def _take_census(setting: Setting) -> Census:
     config, adapter = setting.config, setting.config.model.adapter
     model = _empty(setting, setting.policy)
-    packed = _packed_names(model) if adapter == "qlora" else frozenset()
+    packed = packed_names(model) if adapter == "qlora" else frozenset()
     if adapter != "none":
         adapt(model, adapter_shape(config), setting.dtype)
     readings, scored = None, model
@@ -219,16 +217,6 @@ def quantisation_constants(numel: int) -> int:
     """Bytes of NF4's doubly quantised scales and tables of a matrix."""
     scales = -(-numel // BLOCK)
     return scales + 4 * -(-scales // SECOND_BLOCK) + TABLES
-
-
-def _packed_names(model: PreTrainedModel) -> frozenset[str]:
-    """Matrices that transformers hands to bitsandbytes."""
-    kept = [*get_keys_to_not_convert(model), *(model._keep_in_fp32_modules or ())]
-    return frozenset(
-        f"{name}.weight"
-        for name, module in model.named_modules()
-        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, kept)
-    )
 
 
 def _blocks(base: PreTrainedModel) -> set[int]:

@@ -13,7 +13,7 @@ from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from transformers import AutoConfig, PretrainedConfig
 
 from sparsepo_dist.engines.composite import text_config
-from sparsepo_dist.engines.config import LoraSettings, Placement
+from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings, Placement
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.deepspeed.ds_config import agree, engine_config, precision, reference_config
 from sparsepo_dist.errors import UserError
@@ -177,6 +177,8 @@ def adapter_shape(config: RunConfig) -> LoraSettings:
     from sparsepo_dist.engines.adapters.files import adapter_settings
 
     saved = adapter_settings(config.model.adapter_path, "model.adapter_path")
+    if saved.target_parameters:  # an adapter on experts, which is one on all
+        return dataclasses.replace(config.lora, rank=saved.r, alpha=float(saved.lora_alpha), targets=ALL_LINEAR)
     targets = saved.target_modules if isinstance(saved.target_modules, str) else sorted(saved.target_modules or ())
     return dataclasses.replace(config.lora, rank=saved.r, alpha=float(saved.lora_alpha), targets=targets)
 

@@ -22,10 +22,12 @@ from sparsepo_dist.engines.adapters.files import (
     other_base,
 )
 from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
+from sparsepo_dist.engines.adapters.remarks import adapter_remarks
 from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.loading import attention_for
+from sparsepo_dist.engines.decoder.router import router_loss
 from sparsepo_dist.engines.decoder.structure import checked_structure, make_fake, quiet
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import UserError
@@ -51,13 +53,14 @@ def check_models(
         device: where they will run.
 
     Raises:
-        UserError: an attention that cannot be, damaged or missing weights, adapters or targets that do not fit, mask
-            sites that are not there.
+        UserError: an attention that cannot be, damaged or missing weights, a router loss that transformers has not,
+            adapters or targets that do not fit, mask sites that are not there.
     """
     for role, model in models.items():
         dropout = role == "model" and not config.model.disable_dropout
         attention_for(model, config.data.layout, dtype, AttentionSetting(config.model.attention, device, dropout))
     built = {role: _structure(config, role, model, dtype) for role, model in models.items()}
+    router_loss(built["model"])
     policy, own = built["model"], needs.reference and config.models.reference_is_policy
     reference = built.get("reference")
     if reference is None and needs.reference:
@@ -69,6 +72,9 @@ def check_models(
                 policy, config.lora, dtype, base=config.model.path, start=config.model.adapter_path,
                 reference=config.reference.adapter_path if own or not needs.reference else None,
             )  # fmt: skip
+            remarks = adapter_remarks(policy, config.model, config.lora) if rank() == 0 else []
+            for sentence in remarks:
+                log.warning("%s", sentence)
         if reference is None:
             return
         if config.reference.adapter_path is not None and not own:

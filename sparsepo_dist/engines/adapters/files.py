@@ -21,7 +21,7 @@ WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 KEY_PREFIX = "base_model.model."
 # They train or rewrite parts of the model below, which would then not be the reference with the adapter off.
 _CHANGES_THE_MODEL = (
-    "modules_to_save", "layer_replication", "trainable_token_indices", "target_parameters", "use_dora",
+    "modules_to_save", "layer_replication", "trainable_token_indices", "use_dora",
 )  # fmt: skip
 _PLAIN_STARTS = (True, False, "gaussian")
 

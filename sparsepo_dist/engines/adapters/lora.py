@@ -15,7 +15,9 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from sparsepo_dist.engines.adapters.experts import expert_targets
 from sparsepo_dist.engines.adapters.files import adapter_settings, adapter_weights
+from sparsepo_dist.engines.adapters.packing import stand_ins
 from sparsepo_dist.engines.composite import outside_text
 from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings
 from sparsepo_dist.errors import UserError
@@ -71,7 +73,11 @@ def add_adapters(
     if start is not None:
         _load(model, start, POLICY, dtype, base=base, settings=settings)
     else:
-        _inject(model, _lora_config(settings, base), POLICY, dtype, "lora.targets")
+        config = _lora_config(settings, base)
+        if settings.targets == ALL_LINEAR:
+            with stand_ins(model):
+                config.target_parameters = expert_targets(model) or None
+        _inject(model, config, POLICY, dtype, "lora.targets")
     for layer in _layers(model):
         layer.set_adapter(POLICY)
     return None if reference is None else REFERENCE
@@ -160,9 +166,17 @@ def _inject(model: PreTrainedModel, config: LoraConfig, name: str, dtype: torch.
         # Conv1D (GPT-2) stores its matrix transposed: peft sees that, corrects the setting and says so.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+        # peft looks for the patterns that it made itself among modules, and they are of parameters
+        warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
         try:
-            inject_adapter_in_model(config, model, adapter_name=name)
+            with stand_ins(model):
+                inject_adapter_in_model(config, model, adapter_name=name)
         except ValueError as error:
+            if "lora_dropout" in str(error):
+                raise UserError(
+                    f"lora.dropout: {config.lora_dropout} cannot be with adapters on experts, which peft adds to their "
+                    "weights; leave it out, or name other modules with lora.targets ([q_proj, v_proj])"
+                ) from None
             raise UserError(f"{field}: {error}") from None
     for end in (model.get_output_embeddings(), model.get_input_embeddings()):
         if any(True for _ in _layers(end)):

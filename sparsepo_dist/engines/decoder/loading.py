@@ -15,6 +15,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters.lora import keep_packed, quantisation
+from sparsepo_dist.engines.adapters.packing import pack_experts
 from sparsepo_dist.engines.attention.choice import CPU, AttentionSetting, attention_implementation, tried_attention
 from sparsepo_dist.engines.composite import auto_class, decoder_class, freeze_other_parts
 from sparsepo_dist.engines.config import AttentionName
@@ -64,7 +65,9 @@ def load_model(
         )
     check_complete(path, found)
     check_finite(path, model, dtype)
-    keep_packed(model)
+    if quantised:
+        keep_packed(model)
+        pack_experts(model, dtype)
     _keep_used_conversions(model)
     freeze_other_parts(model, backbone(model))
     if disable_dropout:
