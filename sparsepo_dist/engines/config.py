@@ -57,8 +57,8 @@ class LoraSettings:
     dropout: float = 0.0
     """Dropout before the adapter, in training (the paper: 0.05)."""
     targets: str | list[str] = ALL_LINEAR
-    """Modules that are adapted: `all-linear` is every matrix but the LM head, routers and fused experts too; else names or
-    their ends (`[q_proj, v_proj]`)."""
+    """Modules that are adapted: `all-linear` is every matrix but the LM head, routers and fused experts included; else
+    names or their ends (`[q_proj, v_proj]`)."""
 
     DEFAULTS = {"rank": 16, "alpha": 16.0}  # noqa: RUF012  (not a field)
 

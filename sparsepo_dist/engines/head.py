@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import deepspeed
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from sparsepo_dist.ops import DivergenceForm, Head, OpsConfig, token_stats
 
 
 class HeadStats(nn.Module):
-    """token_stats over a model's own head and, for a divergence, the reference's: a frozen copy, or the same one.
+    """token_stats over a model's own head and, for a divergence, the reference's: a frozen copy, or one in the model.
 
     The copy lives here, inside the policy's engine, because the divergence needs both heads in the forward and in
     the backward pass. The policy's head belongs to its model (it may be tied to the embedding): under ZeRO-3 it is
@@ -22,13 +22,14 @@ class HeadStats(nn.Module):
     def __init__(
         self,
         lm_head: nn.Module,
-        reference: Head | Literal["own"] | None,
+        reference: Head | nn.Module | None,
         divergence: DivergenceForm | None,
         ops: OpsConfig,
     ) -> None:
         super().__init__()
-        self.own = reference == "own"
-        self._lm_head = (lm_head,)  # a tuple, so that its parameters are not registered twice
+        # Tuples, so that parameters are not registered twice.
+        self._lm_head = (lm_head,)
+        self._in_model = (reference,) if isinstance(reference, nn.Module) else ()
         self.reference_weight = self.reference_bias = None
         if isinstance(reference, Head):
             self.reference_weight = nn.Parameter(reference.weight, requires_grad=False)
@@ -37,10 +38,16 @@ class HeadStats(nn.Module):
         self.divergence = divergence
         self.ops = ops
 
+    @property
+    def one_head(self) -> bool:
+        """Whether the reference's head is the policy's."""
+        return self._in_model == self._lm_head
+
     def gather_with_zero3(self) -> None:
         """Announce the policy's head to ZeRO-3; once, after deepspeed.initialize."""
-        for parameter in self._lm_head[0].parameters():
-            deepspeed.zero.register_external_parameter(self, parameter)
+        for head in {*self._lm_head, *self._in_model}:
+            for parameter in head.parameters():
+                deepspeed.zero.register_external_parameter(self, parameter)
 
     def forward(
         self, hidden: Tensor, labels: Tensor, reference_hidden: Tensor | None, active: Tensor | None
@@ -52,7 +59,10 @@ class HeadStats(nn.Module):
         """
         lm_head: Any = self._lm_head[0]
         head = Head(lm_head.weight, lm_head.bias)
-        reference_head = head if self.own else None
+        reference_head = None
+        if self._in_model:
+            own: Any = self._in_model[0]
+            reference_head = head if own is lm_head else Head(own.weight, own.bias)
         if self.reference_weight is not None:
             reference_head = Head(self.reference_weight, self.reference_bias)
         stats = token_stats(

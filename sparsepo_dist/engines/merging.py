@@ -16,6 +16,7 @@ from sparsepo_dist.engines.adapters.files import (
     tokenizer_source,
 )
 from sparsepo_dist.engines.composite import copy_processor, outside_text
+from sparsepo_dist.engines.adapters.vocabulary import brought_rows, resize_for
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_generator
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
@@ -64,18 +65,21 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> Path:
 
 
 def with_adapter(model: PreTrainedModel, adapter: Path, base: str) -> PeftModel:
-    """A loaded model with a plain LoRA adapter on it; `base` names the model in messages.
+    """A loaded model with an adapter on it, its vocabulary made the adapter's; `base` names the model in messages.
 
     Raises:
         UserError: the adapter cannot be read, or does not belong on the model.
     """
-    adapter_settings(str(adapter), "adapter")
+    settings = adapter_settings(str(adapter), "adapter")
+    weights = adapter_weights(str(adapter), "adapter")
+    resize_for(model, weights)
+    # Unsaid, peft looks for the base on a hub to find out.
+    replaced = brought_rows(model, weights) is not None and not settings.modules_to_save
     try:
         both = PeftModel.from_pretrained(model, adapter)
         # peft only warns of tensors that have no place in the model, and draws those that are missing.
-        odd = get_peft_model_state_dict(both).keys() ^ {
-            KEY_PREFIX + key for key in adapter_weights(str(adapter), "adapter")
-        }
+        own = get_peft_model_state_dict(both, save_embedding_layers=replaced)
+        odd = own.keys() ^ {KEY_PREFIX + key for key in weights}
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{adapter} does not belong on {base}: {_last_line(error)}") from None
     if odd:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import deepspeed
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
-from sparsepo_dist.engines.adapters.lora import as_reference
+from sparsepo_dist.engines.adapters.lora import POLICY, as_reference
+from sparsepo_dist.engines.adapters.saved_modules import head_of
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.finite import not_finite
 from sparsepo_dist.engines.decoder.router import router_loss
@@ -60,14 +61,14 @@ class PolicyModel(nn.Module):
         self.router_loss = router_loss(model)
         self.masker = masker
         self.own_reference = reference if isinstance(reference, OwnReference) else None
-        head: Head | Literal["own"] | None = reference if isinstance(reference, Head) else None
+        head: Head | nn.Module | None = reference if isinstance(reference, Head) else None
         if self.own_reference is not None:
-            head = "own"
+            head = head_of(model, self.own_reference.adapter)
         self.fused_reference = head is not None
         """Whether the reference's log-probabilities come from the same pass over the head as the policy's."""
         # An oracle's choice of tokens must know them before.
         self.logps_first = requirements.masks == "oracle"
-        self.head_stats = HeadStats(model.get_output_embeddings(), head, requirements.divergence, ops)
+        self.head_stats = HeadStats(head_of(model, POLICY), head, requirements.divergence, ops)
 
     def forward(
         self, batch: PackedBatch, reference: ReferenceOutputs | None, all_tokens: bool, step: int
@@ -103,7 +104,11 @@ class PolicyModel(nn.Module):
         """In the engine's own forward: a second call of the engine would make ZeRO-3 trace its modules anew."""
         with as_reference(self.model, own.adapter), own.readings.collect(batch.predict_index) as collected:
             final = hidden_at(backbone(self.model), batch)
-        logps = self.head_stats(final, batch.labels, None, None)[0] if self.logps_first else None
+        logps = None
+        if self.logps_first and self.head_stats.one_head:
+            logps = self.head_stats(final, batch.labels, None, None)[0]
+        elif self.logps_first:
+            logps = self.head_stats(final, batch.labels, final, None)[1]
         oracle_logps = None if given is None else given.oracle_logps
         return dataclasses.replace(collected.outputs(final, logps), oracle_logps=oracle_logps)
 

@@ -19,7 +19,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import ReferenceReadings
 from sparsepo_dist.masks.decoder import decoder_blocks
 from sparsepo_dist.masks.learned import MaskHeads
-from sparsepo_dist.plan.request import Setting, adapter_shape
+from sparsepo_dist.plan.request import Setting
 
 Role = Literal["model", "other part", "adapter", "masks", "reference head"]
 BLOCK, SECOND_BLOCK = 64, 256
@@ -137,7 +137,7 @@ def _take_census(setting: Setting) -> Census:
     model = _empty(setting, setting.policy)
     packed = packed_names(model) if adapter == "qlora" else frozenset()
     if adapter != "none":
-        adapt(model, adapter_shape(config), setting.dtype)
+        adapt(model, config.lora, setting.dtype, config.model.adapter_path)
     readings, scored = None, model
     if setting.reference is not None:
         scored = _empty(setting, setting.reference)
@@ -161,7 +161,7 @@ def _take_census(setting: Setting) -> Census:
         others=others,
         reference=(*reference, *([] if moves else [reference_head])) if own_engine else (),
         oracle=_oracle_units(setting),
-        frozen_adapter=_frozen_adapter(setting, units),
+        frozen_adapter=_frozen_adapter(setting, (*units, head)),
         readings=Readings(readings.width, readings.hidden_layers, len(readings.site_types)) if readings else Readings(),
     )
 
@@ -175,7 +175,8 @@ def _units(
 
     def weight(parameter: nn.Parameter) -> Weight:
         name = known[id(parameter)]
-        found = _weight(name, parameter, element_size, packed, "adapter" if ".lora_" in name else "model")
+        role: Role = "adapter" if ".lora_" in name or ".modules_to_save." in name else "model"
+        found = _weight(name, parameter, element_size, packed, role)
         return found if trained else dataclasses.replace(found, trained=False)
 
     blocks = _blocks(base)

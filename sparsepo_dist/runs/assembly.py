@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
 from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.composite import text_config
+from sparsepo_dist.engines.adapters.saved_modules import head_of
 from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed
@@ -126,7 +127,7 @@ def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: Reference |
             reference=config.reference.adapter_path if reference is None else None,
         )  # fmt: skip
         if needs.reference and reference is None:
-            own = ReferenceReadings(backbone(model), model.get_output_embeddings(), inputs.mask_kind, config.masks)
+            own = ReferenceReadings(backbone(model), head_of(model, adapter), inputs.mask_kind, config.masks)
             readings, beside = own, OwnReference(adapter, own)
     checkpoint_activations(model, config.model.activation_checkpointing)
     masker = None

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 WEIGHTS, SETTINGS = "adapter_model.safetensors", "adapter_config.json"
 KEY_PREFIX = "base_model.model."
 # They train or rewrite parts of the model below, which would then not be the reference with the adapter off.
-_CHANGES_THE_MODEL = (
-    "modules_to_save", "layer_replication", "trainable_token_indices", "use_dora",
-)  # fmt: skip
+_CHANGES_THE_MODEL = ("layer_replication", "trainable_token_indices", "kasa_config", "alora_invocation_tokens")
 _PLAIN_STARTS = (True, False, "gaussian")
 
 
@@ -64,6 +62,13 @@ def adapter_settings(folder: str, field: str) -> LoraConfig:
     odd = [name for name in _CHANGES_THE_MODEL if getattr(config, name, None)]
     odd += ["bias"] if config.bias != "none" else []
     odd += ["init_lora_weights"] if config.init_lora_weights not in _PLAIN_STARTS else []
+    if odd == ["init_lora_weights"]:
+        raise UserError(
+            f"{field} {folder}: init_lora_weights is {config.init_lora_weights!r}, so that it holds a part of the "
+            "model's own weights, which the model it was trained on had lost. Save it anew with peft, as plain LoRA "
+            "(save_pretrained(FOLDER, path_initial_model_for_weight_conversion=...)), or start from a model that it "
+            "was merged into"
+        )
     if odd:
         raise UserError(
             f"{field} {folder}: {odd[0]} is {getattr(config, odd[0])!r}, so that it changes the model itself; merge it "

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.integrations import HfDeepSpeedConfig
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from sparsepo_dist.engines.adapters.experts import expert_targets
 from sparsepo_dist.engines.adapters.files import adapter_settings, adapter_weights
 from sparsepo_dist.engines.adapters.packing import stand_ins
 from sparsepo_dist.engines.composite import outside_text
+from sparsepo_dist.engines.adapters.saved_modules import check_copies, choose_copies, keep_copies
+from sparsepo_dist.engines.adapters.vocabulary import check_vocabulary
 from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings
 from sparsepo_dist.errors import UserError
 
@@ -80,12 +84,14 @@ def add_adapters(
         _inject(model, config, POLICY, dtype, "lora.targets")
     for layer in _layers(model):
         layer.set_adapter(POLICY)
+    choose_copies(model, POLICY, trained=True)
     return None if reference is None else REFERENCE
 
 
 def add_frozen_adapter(model: PreTrainedModel, folder: str, dtype: torch.dtype) -> None:
     """Put an adapter on a model that is not trained. Raises UserError where it does not fit."""
     _load(model, folder, REFERENCE, dtype)
+    keep_copies(model, REFERENCE)
     model.requires_grad_(False)
 
 
@@ -99,6 +105,7 @@ def as_reference(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
             layer.enable_adapters(False)
         else:
             layer.set_adapter(adapter, inference_mode=True)
+    choose_copies(model, adapter, trained=False)
     try:
         yield
     finally:
@@ -106,6 +113,7 @@ def as_reference(model: PreTrainedModel, adapter: str | None) -> Iterator[None]:
         for layer in layers:
             layer.set_adapter(POLICY)
             layer.enable_adapters(True)
+        choose_copies(model, POLICY, trained=True)
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -147,6 +155,7 @@ def _load(
                 )
         changes = {"lora_dropout": settings.dropout, "inference_mode": False, "base_model_name_or_path": base}
     weights = adapter_weights(folder, field)
+    check_vocabulary(model, weights, folder, field, copies=bool(config.modules_to_save))
     _inject(model, dataclasses.replace(config, **changes), name, dtype, field)
     try:
         result: Any = set_peft_model_state_dict(model, weights, adapter_name=name)
@@ -165,11 +174,13 @@ def _inject(model: PreTrainedModel, config: LoraConfig, name: str, dtype: torch.
     with warnings.catch_warnings():
         # Conv1D (GPT-2) stores its matrix transposed: peft sees that, corrects the setting and says so.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
+        # Copies of a head and of an embedding that the model ties are two: as peft loads them.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
         # peft looks for the patterns that it made itself among modules, and they are of parameters
         warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
         try:
-            with stand_ins(model):
+            with stand_ins(model), _known_as_sharded(model):
                 inject_adapter_in_model(config, model, adapter_name=name)
         except ValueError as error:
             if "lora_dropout" in str(error):
@@ -178,12 +189,25 @@ def _inject(model: PreTrainedModel, config: LoraConfig, name: str, dtype: torch.
                     "weights; leave it out, or name other modules with lora.targets ([q_proj, v_proj])"
                 ) from None
             raise UserError(f"{field}: {error}") from None
+    check_copies(model, field)
     for end in (model.get_output_embeddings(), model.get_input_embeddings()):
         if any(True for _ in _layers(end)):
             raise UserError(f"{field}: the LM head and the embeddings cannot be adapted; name other modules")
     for key, parameter in model.named_parameters():
         if f".{name}." in key:
             parameter.data = parameter.data.to(dtype)
+
+
+@contextmanager
+def _known_as_sharded(model: PreTrainedModel) -> Iterator[None]:
+    """peft gathers the weights that it starts from (DoRA's norms) where transformers says that they are sharded."""
+    sharded = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+    keep = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}}) if sharded else None
+    try:
+        yield
+    finally:
+        del keep
+        unset_hf_deepspeed_config()
 
 
 def _layers(model: nn.Module) -> Iterator[BaseTunerLayer]:

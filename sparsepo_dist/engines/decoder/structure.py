@@ -55,14 +55,16 @@ def empty_model(
         return unloaded_model(config, dtype, layout, trust_remote_code=trust_remote_code, attention=attention)
 
 
-def adapt(model: PreTrainedModel, settings: LoraSettings, dtype: torch.dtype) -> None:
-    """Put an adapter on a model and freeze the rest, as training does.
+def adapt(
+    model: PreTrainedModel, settings: LoraSettings, dtype: torch.dtype, start: str | None = None
+) -> None:  # fmt: skip
+    """Put an adapter on a model and freeze the rest, as training does; `start` is the folder of one to start from.
 
     Raises:
-        UserError: targets that fit nothing.
+        UserError: targets that fit nothing, or a start that does not fit.
     """
-    with torch.device("meta"):
-        add_adapters(model, settings, dtype, base="", start=None, reference=None)
+    with quiet(), torch.device("meta"):
+        add_adapters(model, settings, dtype, base="", start=start, reference=None)
 
 
 def checked_structure(

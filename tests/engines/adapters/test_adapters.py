@@ -180,8 +180,7 @@ def test_an_adapter_that_peft_wrote_is_loaded_as_peft_loads_it(llama: Path, tmp_
 
 @pytest.mark.parametrize(
     "options",
-    [{"use_dora": True}, {"modules_to_save": ["norm"]}, {"init_lora_weights": "pissa"}, {"bias": "all"},
-     {"layer_replication": [(0, 2), (1, 3)]}],
+    [{"trainable_token_indices": [3, 5]}, {"bias": "all"}, {"layer_replication": [(0, 2), (1, 3)]}],
     ids=lambda options: next(iter(options)),
 )  # fmt: skip
 def test_adapters_that_change_the_model_itself_are_refused(llama: Path, tmp_path: Path, options: dict) -> None:
