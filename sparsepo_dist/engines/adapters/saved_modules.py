@@ -42,7 +42,7 @@ def keep_copies(model: nn.Module, adapter: str) -> None:
 def head_of(model: PreTrainedModel, adapter: str | None) -> nn.Module:
     """The LM head that a model has with an adapter, or with none."""
     head: Any = model.get_output_embeddings()
-    if not any(wrapper is head for _, wrapper in saved_modules(model)):
+    if not hasattr(model, "peft_config") or not any(wrapper is head for _, wrapper in saved_modules(model)):
         return head
     copies: nn.ModuleDict = head.modules_to_save
     return copies[adapter] if adapter is not None and adapter in copies else head.original_module
