@@ -198,7 +198,7 @@ class Trainer:
         if stats.router_loss is not None:
             # The pairs' weights sum to the micro-batch's share of the global batch, which is the router loss's too.
             losses = losses + stats.router_loss
-            metrics["loss/router"] = stats.router_loss.detach().expand_as(losses)
+            metrics["loss/router_aux"] = stats.router_loss.detach().expand_as(losses)
         sums.add(metrics, batch.pair_weight * share)
         return losses
 
