@@ -32,7 +32,7 @@ def checkpoint_activations(model: PreTrainedModel, mode: Checkpointing) -> None:
     """
     if not mode:
         return
-    if not model.supports_gradient_checkpointing:
+    if not backbone(model).supports_gradient_checkpointing:
         raise UserError(
             f"model.activation_checkpointing: {type(model).__name__} does not support it in transformers; leave it out"
         )

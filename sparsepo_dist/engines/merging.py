@@ -15,8 +15,8 @@ from sparsepo_dist.engines.adapters.files import (
     other_base,
     tokenizer_source,
 )
-from sparsepo_dist.engines.composite import copy_processor, outside_text
 from sparsepo_dist.engines.adapters.vocabulary import brought_rows, resize_for
+from sparsepo_dist.engines.composite import copy_processor, outside_text
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_generator
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer

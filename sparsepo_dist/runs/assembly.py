@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
 from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
-from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.adapters.saved_modules import head_of
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed

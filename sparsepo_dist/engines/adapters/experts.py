@@ -6,11 +6,15 @@ parameter in each forward.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+
+from sparsepo_dist.engines.composite import outside_text
 
 if TYPE_CHECKING:
     from peft.tuners.lora import ParamWrapper
@@ -52,14 +56,14 @@ def matrices(model: nn.Module) -> Iterator[Matrix]:
                 yield Matrix(f"{name}.{key}", module, parameter)
 
 
-def expert_targets(model: nn.Module) -> list[str]:
+def expert_targets(model: PreTrainedModel) -> list[str]:
     """The ends of the names of all experts and routers, as peft's `target_parameters` takes them."""
-    found = (matrix for matrix in matrices(model) if not isinstance(matrix.module, _LINEAR))
+    found = (matrix for matrix in _of_text(model) if not isinstance(matrix.module, _LINEAR))
     return sorted({".".join(matrix.name.split(".")[-2:]) for matrix in found})
 
 
-def left_out(model: nn.Module, head: nn.Module, adapter: str) -> list[Matrix]:
-    """Matrices other than the head's that an adapter does not reach."""
+def left_out(model: PreTrainedModel, head: nn.Module, adapter: str) -> list[Matrix]:
+    """Matrices of the text decoder, other than the head's, that an adapter does not reach."""
     from peft.tuners.lora import LoraLayer, ParamWrapper
 
     reached = {id(head.weight)}
@@ -67,7 +71,13 @@ def left_out(model: nn.Module, head: nn.Module, adapter: str) -> list[Matrix]:
         if isinstance(layer, LoraLayer) and adapter in layer.lora_A:
             base = layer.get_base_layer()
             reached.add(id(getattr(base, layer.parameter_name if isinstance(layer, ParamWrapper) else "weight")))
-    return [matrix for matrix in matrices(model) if id(matrix.parameter) not in reached]
+    return [matrix for matrix in _of_text(model) if id(matrix.parameter) not in reached]
+
+
+def _of_text(model: PreTrainedModel) -> Iterator[Matrix]:
+    """Matrices of the text decoder of a model: other parts have no adapter."""
+    outside = re.compile(outside_text(model) or "(?!)")
+    return (matrix for matrix in matrices(model) if not outside.fullmatch(matrix.name.rpartition(".")[0]))
 
 
 def described(found: list[Matrix], model: nn.Module) -> str:

@@ -20,9 +20,9 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from sparsepo_dist.engines.adapters.experts import expert_targets
 from sparsepo_dist.engines.adapters.files import adapter_settings, adapter_weights
 from sparsepo_dist.engines.adapters.packing import stand_ins
-from sparsepo_dist.engines.composite import outside_text
 from sparsepo_dist.engines.adapters.saved_modules import check_copies, choose_copies, keep_copies
 from sparsepo_dist.engines.adapters.vocabulary import check_vocabulary
+from sparsepo_dist.engines.composite import outside_text
 from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings
 from sparsepo_dist.errors import UserError
 
