@@ -38,18 +38,27 @@ inline Element element_of(const Tensor& logits) {
   }
 }
 
+// Scale and cap.
+using Map = at::ArrayRef<double>;
+
+inline LogitMap map_of(Map map) {
+  TORCH_CHECK(map.size() == 2, "masked_kl: a map is a scale and a cap");
+  return {static_cast<float>(map[0]), static_cast<float>(map[1])};
+}
+
 inline ForwardArgs forward_args(const Tensor& policy, const MaybeTensor& reference, const Tensor& labels,
-                                int64_t first, int64_t form, const Tensor& state) {
+                                int64_t first, Map policy_map, Map reference_map, int64_t form, const Tensor& state) {
   check_tile(policy, reference, labels, state);
   TORCH_CHECK(reference || form == 0, "masked_kl: a divergence needs the reference's logits");
   return {policy.const_data_ptr(), reference ? reference->const_data_ptr() : nullptr, labels.const_data_ptr<int64_t>(),
           policy.size(1), first, element_of(policy), static_cast<Form>(form),
-          static_cast<RowState*>(state.data_ptr())};
+          static_cast<RowState*>(state.data_ptr()), map_of(policy_map), map_of(reference_map)};
 }
 
 inline BackwardArgs backward_args(const Tensor& policy, const MaybeTensor& reference, const Tensor& labels,
-                                  int64_t first, int64_t form, const Tensor& state, const Tensor& grad_logp,
-                                  const MaybeTensor& grad_divergence, const Tensor& gradient) {
+                                  int64_t first, Map policy_map, Map reference_map, int64_t form, const Tensor& state,
+                                  const Tensor& grad_logp, const MaybeTensor& grad_divergence,
+                                  const Tensor& gradient) {
   check_tile(policy, reference, labels, state);
   TORCH_CHECK(gradient.sizes() == policy.sizes() && gradient.scalar_type() == policy.scalar_type() &&
               gradient.is_contiguous() && gradient.device() == policy.device(),
@@ -63,7 +72,7 @@ inline BackwardArgs backward_args(const Tensor& policy, const MaybeTensor& refer
   return {policy.const_data_ptr(), gradient.data_ptr(), form ? reference->const_data_ptr() : nullptr,
           labels.const_data_ptr<int64_t>(), policy.size(1), first, element_of(policy), static_cast<Form>(form),
           static_cast<const RowState*>(state.const_data_ptr()), grad_logp.const_data_ptr<float>(),
-          form ? grad_divergence->const_data_ptr<float>() : nullptr};
+          form ? grad_divergence->const_data_ptr<float>() : nullptr, map_of(policy_map), map_of(reference_map)};
 }
 
 }  // namespace sparsepo

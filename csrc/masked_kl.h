@@ -1,15 +1,27 @@
 // Statistics of rows of logits, folded tile by tile over the vocabulary, and their gradient. Knows nothing of torch.
 //
-// A tile holds `width` logits of each row from vocabulary entry `first` on, of the policy and, optionally, of the
-// reference. A forward call folds one tile into the rows' states; when every tile has been folded, the states hold the
-// sums over the whole vocabulary, and a backward call turns any tile of logits into their gradient.
+// A tile holds `width` products of hidden row and head, of each row from vocabulary entry `first` on, of the policy and,
+// optionally, of the reference. Mapped they are logits. A forward call folds one tile into the rows' states; when every
+// tile has been folded, the states hold the sums over the whole vocabulary, and a backward call turns any tile of
+// products into their gradient.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 namespace sparsepo {
 
 enum class Element : int { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
+
+// Makes the logit z = cap tanh(scale x / cap) of a product x, in float32: scale x where the cap is infinite.
+struct LogitMap {
+  float scale = 1, cap = std::numeric_limits<float>::infinity();
+  float ratio = scale / cap;  // tanh is of ratio x
+};
+
+inline bool is_plain(const LogitMap& map) {
+  return map.scale == 1 && map.cap == std::numeric_limits<float>::infinity();
+}
 
 // The distribution the log-ratio is averaged under: kPolicy gives KL(pi || ref), kReference gives -KL(ref || pi).
 enum class Form : int { kNone = 0, kPolicy = 1, kReference = 2 };
@@ -34,10 +46,11 @@ struct ForwardArgs {
   Element element;
   Form form;               // kNone without a reference
   RowState* state;         // [rows]
+  LogitMap policy_map, reference_map;
 };
 
 struct BackwardArgs {
-  const void* policy;      // [rows, width] logits
+  const void* policy;      // [rows, width]
   void* gradient;          // [rows, width], may be `policy` itself
   const void* reference;   // [rows, width], null for kNone
   const int64_t* labels;
@@ -48,7 +61,14 @@ struct BackwardArgs {
   const RowState* state;         // [rows], of the whole vocabulary
   const float* grad_logp;        // [rows] upstream gradient of the label's log-probability
   const float* grad_divergence;  // [rows], null for kNone
+  LogitMap policy_map, reference_map;
 };
+
+// Whether every product of a tile is its logit. A reference that is not read does not count.
+template <typename Args>
+bool is_plain(const Args& args) {
+  return is_plain(args.policy_map) && (args.reference == nullptr || is_plain(args.reference_map));
+}
 
 // Every function works on rows [begin, end), so that the caller decides about threads.
 struct Kernels {

@@ -42,6 +42,9 @@ constexpr float kLog2E = 1.44269504f;
 constexpr float kExp2[] = {1.86713e-3f, 9.017031e-3f, 5.5799913e-2f, 2.4016444e-1f, 6.931513e-1f, 1.f};
 constexpr float kExp2Floor = -126;  // below, a float is denormal
 
+// tanh(t) is a series below, one that is as exact as float32; from there on 1 - u over 1 + u keeps its digits.
+constexpr float kSeriesEnd = 0.25f;
+
 namespace portable {
 
 // Nothing to do without vector instructions: exp itself returns 0 there.
@@ -81,7 +84,13 @@ inline Vec map(const Vec& a, const Vec& b, Op op) {
 inline Vec operator+(const Vec& a, const Vec& b) { return map(a, b, [](float x, float y) { return x + y; }); }
 inline Vec operator-(const Vec& a, const Vec& b) { return map(a, b, [](float x, float y) { return x - y; }); }
 inline Vec operator*(const Vec& a, const Vec& b) { return map(a, b, [](float x, float y) { return x * y; }); }
+inline Vec operator/(const Vec& a, const Vec& b) { return map(a, b, [](float x, float y) { return x / y; }); }
 inline Vec fma(const Vec& a, const Vec& b, const Vec& c) { return a * b + c; }
+inline Vec pick(const Vec& a, const Vec& b, const Vec& x, const Vec& y) {
+  Vec v;
+  for (int i = 0; i < Vec::kWidth; ++i) v.lane[i] = a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i];
+  return v;
+}
 inline Vec max(const Vec& a, const Vec& b) { return map(a, b, [](float x, float y) { return x > y ? x : y; }); }
 inline Vec weigh(const Vec& weight, const Vec& value) {
   return map(weight, value, [](float w, float x) { return w == 0 ? 0.f : w * x; });
@@ -147,7 +156,11 @@ inline void store(BFloat16* data, Vec a, Vec b) {
 inline Vec operator+(Vec a, Vec b) { return _mm256_add_ps(a.v, b.v); }
 inline Vec operator-(Vec a, Vec b) { return _mm256_sub_ps(a.v, b.v); }
 inline Vec operator*(Vec a, Vec b) { return _mm256_mul_ps(a.v, b.v); }
+inline Vec operator/(Vec a, Vec b) { return _mm256_div_ps(a.v, b.v); }
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
+inline Vec pick(Vec a, Vec b, Vec x, Vec y) {
+  return _mm256_blendv_ps(y.v, x.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ));
+}
 inline Vec max(Vec a, Vec b) { return _mm256_max_ps(a.v, b.v); }
 inline Vec weigh(Vec weight, Vec value) {
   const __m256 none = _mm256_cmp_ps(weight.v, _mm256_setzero_ps(), _CMP_EQ_OQ);
@@ -209,7 +222,11 @@ inline void store(BFloat16* data, Vec a, Vec b) {
 inline Vec operator+(Vec a, Vec b) { return _mm512_add_ps(a.v, b.v); }
 inline Vec operator-(Vec a, Vec b) { return _mm512_sub_ps(a.v, b.v); }
 inline Vec operator*(Vec a, Vec b) { return _mm512_mul_ps(a.v, b.v); }
+inline Vec operator/(Vec a, Vec b) { return _mm512_div_ps(a.v, b.v); }
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
+inline Vec pick(Vec a, Vec b, Vec x, Vec y) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), y.v, x.v);
+}
 inline Vec max(Vec a, Vec b) { return _mm512_max_ps(a.v, b.v); }
 inline Vec weigh(Vec weight, Vec value) {
   return _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(weight.v, _mm512_setzero_ps(), _CMP_NEQ_UQ), weight.v, value.v);

@@ -16,7 +16,7 @@ constexpr int kMostWidth = 1 << 29;  // of a tile: indices within a row have 32 
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kFewestThreads = 64;
 constexpr int kMostThreads = 512;
-constexpr int kBlocksPerProcessor = 2;  // of the most threads; allows 64 registers a thread
+constexpr int kBlocksPerProcessor = 2;  // of the most threads; allows 64 registers a thread, too few for a mapped forward
 constexpr int kThreadsPerProcessor = 2048;
 
 // The label's place in the tile, -1 where it is in another.
@@ -30,6 +30,30 @@ __device__ Real base_of(Real top) { return top > -INFINITY ? top : Real(0); }
 
 __device__ inline float fast_exp(float x) { return __expf(x); }
 __device__ inline double fast_exp(double x) { return exp(x); }
+
+// A LogitMap; of plain ones nothing is left once this is compiled.
+template <bool kMapped>
+struct Curve {
+  const LogitMap& map;  // a kernel's argument, which takes no register
+
+  __device__ explicit Curve(const LogitMap& map) : map(map) {}
+
+  __device__ float operator()(float x) const {
+    if (!kMapped) return x;
+    if (!(map.cap < INFINITY)) return map.scale * x;
+    const float t = map.ratio * x, u = __expf(-2.f * fabsf(t)), s = t * t;
+    const float series = t + t * s * (-1.f / 3 + s * (2.f / 15 + s * (-17.f / 315)));
+    return map.cap * (fabsf(t) < 0.125f ? series : copysignf(__fdividef(1.f - u, 1.f + u), t));
+  }
+
+  // dz/dx. Not 1 - tanh^2, which runs out of digits.
+  __device__ float slope(float x) const {
+    if (!kMapped) return 1.f;
+    if (!(map.cap < INFINITY)) return map.scale;
+    const float u = __expf(-2.f * fabsf(map.ratio * x)), d = 1.f + u;
+    return map.scale * 4.f * u / (d * d);
+  }
+};
 
 // Of two values, the one that belongs to the distribution the log-ratio is averaged under.
 template <Form kForm, typename Real>
@@ -62,23 +86,30 @@ struct Sums {
     reference_top = new_reference_top;
   }
 
-  template <int kCount, typename T>
-  __device__ void add(const Pack<T> (&policy)[kCount], const Pack<T> (&reference)[kCount]) {
+  // Packs of a row of `width` products, the first of which begins at `i`. What sticks out of the row is at -infinity,
+  // where only an unmapped logit counts nothing by itself.
+  template <bool kMapped, int kCount, typename T>
+  __device__ void add(int i, int width, const Pack<T> (&policy)[kCount], const Pack<T> (&reference)[kCount],
+                      const Curve<kMapped>& policy_curve, const Curve<kMapped>& reference_curve) {
     constexpr int kSize = Pack<T>::kSize;
-    Real new_policy_top = policy_top, new_reference_top = reference_top;
+    Real largest = kMapped ? -INFINITY : policy_top, other = kMapped && kReference ? -INFINITY : reference_top;
 #pragma unroll
     for (int k = 0; k < kCount * kSize; ++k) {
-      new_policy_top = fmaxf(new_policy_top, to_float(policy[k / kSize].at[k % kSize]));
-      if (kReference) new_reference_top = fmaxf(new_reference_top, to_float(reference[k / kSize].at[k % kSize]));
+      largest = fmaxf(largest, to_float(policy[k / kSize].at[k % kSize]));
+      if (kReference) other = fmaxf(other, to_float(reference[k / kSize].at[k % kSize]));
     }
-    raise(new_policy_top, new_reference_top);
+    // A map rises, so that the largest product makes the largest logit.
+    if (kMapped) largest = fmaxf(policy_top, policy_curve(largest));
+    if (kMapped && kReference) other = fmaxf(reference_top, reference_curve(other));
+    raise(largest, other);
     const Real policy_base = base_of(policy_top), reference_base = base_of(reference_top);
 #pragma unroll
     for (int k = 0; k < kCount * kSize; ++k) {
-      const Real z = to_float(policy[k / kSize].at[k % kSize]) - policy_base, p = fast_exp(z);
+      if (kMapped && kCount == 1 && (i + k < 0 || i + k >= width)) continue;
+      const Real z = policy_curve(to_float(policy[k / kSize].at[k % kSize])) - policy_base, p = fast_exp(z);
       policy_sum += p;
       if (!kReference) continue;
-      const Real y = to_float(reference[k / kSize].at[k % kSize]) - reference_base, r = fast_exp(y);
+      const Real y = reference_curve(to_float(reference[k / kSize].at[k % kSize])) - reference_base, r = fast_exp(y);
       reference_sum += r;
       if (kForm != Form::kNone && of_form<kForm>(p, r) > 0) ratio += of_form<kForm>(p, r) * (z - y);
     }
@@ -121,8 +152,9 @@ struct Sums {
   }
 };
 
-template <typename T, Form kForm, bool kReference>
-__global__ void __launch_bounds__(kMostThreads, kBlocksPerProcessor) forward_kernel(ForwardArgs args, int64_t rows) {
+template <typename T, Form kForm, bool kReference, bool kMapped>
+__global__ void __launch_bounds__(kMostThreads, kMapped ? 1 : kBlocksPerProcessor)
+    forward_kernel(ForwardArgs args, int64_t rows) {
   using Tile = Sums<float, kForm, kReference>;
   constexpr Tile kEmpty = {-INFINITY, 0.f, -INFINITY, 0.f, 0.f};
   constexpr int kFields = sizeof(RowState) / sizeof(double);
@@ -131,6 +163,7 @@ __global__ void __launch_bounds__(kMostThreads, kBlocksPerProcessor) forward_ker
   __shared__ RowState before[2];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
   const int width = args.width, step = blockDim.x * Pack<T>::kSize;
+  const Curve<kMapped> policy_curve(args.policy_map), reference_curve(args.reference_map);
   int turn = 0;
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x, turn ^= 1) {
     const T* policy = static_cast<const T*>(args.policy) + row * args.width;
@@ -142,7 +175,9 @@ __global__ void __launch_bounds__(kMostThreads, kBlocksPerProcessor) forward_ker
     Tile sums = kEmpty;
     const Row<T> tile = {policy, reference, width, kReference,
                          !kReference || misalignment(policy) == misalignment(reference)};
-    tile.for_packs(threadIdx.x * Pack<T>::kSize, step, [&](int, const auto& z, const auto& y) { sums.add(z, y); });
+    tile.for_packs(threadIdx.x * Pack<T>::kSize, step, [&](int i, const auto& z, const auto& y) {
+      sums.add(i, width, z, y, policy_curve, reference_curve);
+    });
     sums.merge_warp();
     if (lane == 0) of_warps[turn][warp] = sums;
     if (threadIdx.x < kFields) reinterpret_cast<double*>(before + turn)[threadIdx.x] = field;
@@ -152,16 +187,17 @@ __global__ void __launch_bounds__(kMostThreads, kBlocksPerProcessor) forward_ker
       sums.merge_warp();
       if (lane == 0) sums.fold_into(args.state[row], before[turn]);
     } else if (warp == 1 && lane == 0 && label >= 0) {
-      args.state[row].policy_label = to_float(policy[label]);
-      if (kReference) args.state[row].reference_label = to_float(reference[label]);
+      args.state[row].policy_label = policy_curve(to_float(policy[label]));
+      if (kReference) args.state[row].reference_label = reference_curve(to_float(reference[label]));
     }
   }
 }
 
-template <typename T, Form kForm>
+template <typename T, Form kForm, bool kMapped>
 __global__ void __launch_bounds__(kMostThreads, kBlocksPerProcessor) backward_kernel(BackwardArgs args, int64_t rows) {
   const int width = args.width, step = blockDim.x * gridDim.y * Pack<T>::kSize;
   const int first = (blockIdx.y * blockDim.x + threadIdx.x) * Pack<T>::kSize;
+  const Curve<kMapped> curve(args.policy_map), reference_curve(args.reference_map);
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
     const T* policy = static_cast<const T*>(args.policy) + row * args.width;
     T* gradient = static_cast<T*>(args.gradient) + row * args.width;
@@ -189,14 +225,15 @@ __global__ void __launch_bounds__(kMostThreads, kBlocksPerProcessor) backward_ke
         float gradients[Pack<T>::kSize];
 #pragma unroll
         for (int j = 0; j < Pack<T>::kSize; ++j) {
-          const float x = to_float(z[u].at[j]) - policy_top, p = __expf(x) * policy_scale;
+          const float product = to_float(z[u].at[j]);
+          const float x = curve(product) - policy_top, p = __expf(x) * policy_scale;
           float g = grad_logp * ((label == i + u * step + j ? 1.f : 0.f) - p);
           if (diverges) {
-            const float w = to_float(y[u].at[j]) - reference_top;
+            const float w = reference_curve(to_float(y[u].at[j])) - reference_top;
             if (kForm == Form::kReference) g += grad_divergence * (__expf(w) * reference_scale - p);
             else if (p > 0.f) g += grad_divergence * p * ((x - w) - mean);
           }
-          gradients[j] = g;
+          gradients[j] = kMapped ? g * curve.slope(product) : g;
         }
         store(gradient, width, i + u * step, kCount > 1, gradients);
       }
@@ -204,18 +241,24 @@ __global__ void __launch_bounds__(kMostThreads, kBlocksPerProcessor) backward_ke
   }
 }
 
-template <typename T>
+template <typename T, bool kMapped>
 auto kernel_for(const ForwardArgs& args) {
-  if (args.reference == nullptr) return forward_kernel<T, Form::kNone, false>;
-  if (args.form == Form::kNone) return forward_kernel<T, Form::kNone, true>;
-  if (args.form == Form::kPolicy) return forward_kernel<T, Form::kPolicy, true>;
-  return forward_kernel<T, Form::kReference, true>;
+  if (args.reference == nullptr) return forward_kernel<T, Form::kNone, false, kMapped>;
+  if (args.form == Form::kNone) return forward_kernel<T, Form::kNone, true, kMapped>;
+  if (args.form == Form::kPolicy) return forward_kernel<T, Form::kPolicy, true, kMapped>;
+  return forward_kernel<T, Form::kReference, true, kMapped>;
 }
 
-template <typename T>
+template <typename T, bool kMapped>
 auto kernel_for(const BackwardArgs& args) {
-  if (args.form == Form::kNone) return backward_kernel<T, Form::kNone>;
-  return args.form == Form::kPolicy ? backward_kernel<T, Form::kPolicy> : backward_kernel<T, Form::kReference>;
+  if (args.form == Form::kNone) return backward_kernel<T, Form::kNone, kMapped>;
+  if (args.form == Form::kPolicy) return backward_kernel<T, Form::kPolicy, kMapped>;
+  return backward_kernel<T, Form::kReference, kMapped>;
+}
+
+template <typename T, typename Args>
+auto kernel_for(const Args& args) {
+  return is_plain(args) ? kernel_for<T, false>(args) : kernel_for<T, true>(args);
 }
 
 // A row's tile is split over gridDim.y blocks where there are too few rows, if the kernel can do that.

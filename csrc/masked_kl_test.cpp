@@ -61,8 +61,16 @@ std::vector<typename Real::Type> columns(const std::vector<float>& rows, int64_t
   return tile;
 }
 
+struct Maps {
+  LogitMap policy = {}, reference = {};
+};
+
+long double logit(const LogitMap& map, float x) {
+  return is_plain(map) ? x : map.cap * tanhl(static_cast<long double>(map.scale) * x / map.cap);
+}
+
 template <typename Real>
-double check(const Kernels& kernels, int64_t rows, int64_t vocabulary, int64_t width, Form form) {
+double check(const Kernels& kernels, int64_t rows, int64_t vocabulary, int64_t width, Form form, const Maps& maps) {
   std::vector<float> policy(rows * vocabulary), reference(rows * vocabulary), grad(rows, 0.75f), grad_v(rows, -1.5f);
   std::vector<int64_t> labels(rows);
   std::vector<RowState> states(rows, RowState{-INFINITY, 0, 0, -INFINITY, 0, 0, 0});
@@ -74,16 +82,16 @@ double check(const Kernels& kernels, int64_t rows, int64_t vocabulary, int64_t w
   };
   for_tiles([&](int64_t first, int64_t last) {
     const auto z = columns<Real>(policy, rows, vocabulary, first, last), y = columns<Real>(reference, rows, vocabulary, first, last);
-    kernels.forward({z.data(), y.data(), labels.data(), last - first, first, Real::kElement, form, states.data()}, 0,
-                    rows);
+    kernels.forward({z.data(), y.data(), labels.data(), last - first, first, Real::kElement, form, states.data(),
+                     maps.policy, maps.reference}, 0, rows);
   });
   std::vector<float> gradient(rows * vocabulary);
   for_tiles([&](int64_t first, int64_t last) {
     auto z = columns<Real>(policy, rows, vocabulary, first, last);
     const auto y = columns<Real>(reference, rows, vocabulary, first, last);
     kernels.backward({z.data(), z.data(), form == Form::kNone ? nullptr : y.data(), labels.data(), last - first, first,
-                      Real::kElement, form, states.data(), grad.data(), form == Form::kNone ? nullptr : grad_v.data()},
-                     0, rows);
+                      Real::kElement, form, states.data(), grad.data(), form == Form::kNone ? nullptr : grad_v.data(),
+                      maps.policy, maps.reference}, 0, rows);
     for (int64_t row = 0; row < rows; ++row) {
       for (int64_t i = first; i < last; ++i) {
         gradient[row * vocabulary + i] = Real::to(z[row * (last - first) + i - first]);
@@ -92,12 +100,13 @@ double check(const Kernels& kernels, int64_t rows, int64_t vocabulary, int64_t w
   });
   double error = 0;
   for (int64_t row = 0; row < rows; ++row) {
-    const float *z = &policy[row * vocabulary], *y = &reference[row * vocabulary];
+    const auto z = [&](int64_t i) { return logit(maps.policy, policy[row * vocabulary + i]); };
+    const auto y = [&](int64_t i) { return logit(maps.reference, reference[row * vocabulary + i]); };
     const RowState& state = states[row];
     long double sum = 0, other = 0, expected = 0;
-    for (int64_t i = 0; i < vocabulary; ++i) sum += expl(z[i]), other += expl(y[i]);
-    const auto log_p = [&](int64_t i) { return z[i] - logl(sum); };
-    const auto log_r = [&](int64_t i) { return y[i] - logl(other); };
+    for (int64_t i = 0; i < vocabulary; ++i) sum += expl(z(i)), other += expl(y(i));
+    const auto log_p = [&](int64_t i) { return z(i) - logl(sum); };
+    const auto log_r = [&](int64_t i) { return y(i) - logl(other); };
     for (int64_t i = 0; i < vocabulary; ++i) {
       expected += expl(form == Form::kPolicy ? log_p(i) : log_r(i)) * (log_p(i) - log_r(i));
     }
@@ -114,6 +123,8 @@ double check(const Kernels& kernels, int64_t rows, int64_t vocabulary, int64_t w
       long double want = 0.75L * ((i == labels[row]) - p);
       if (form == Form::kPolicy) want += -1.5L * p * (log_p(i) - log_r(i) - expected);
       if (form == Form::kReference) want += -1.5L * (r - p);
+      const long double t = z(i) / maps.policy.cap;
+      want *= maps.policy.scale * (1 - t * t);
       error = worst(error, gradient[row * vocabulary + i], static_cast<double>(want));
     }
   }
@@ -126,8 +137,10 @@ bool sound(const Kernels& kernels, const char* element) {
   for (const int64_t vocabulary : {1, 2, 15, 16, 17, 31, 33, 127, 2049, 5003}) {
     for (const int64_t width : {vocabulary, int64_t{1000}}) {
       for (const Form form : {Form::kNone, Form::kPolicy, Form::kReference}) {
-        const double found = check<Real>(kernels, 3, vocabulary, width, form);
-        error = found <= error ? error : found;
+        for (const Maps& maps : {Maps{}, Maps{{1, 4}, {0.5f, 3}}}) {
+          const double found = check<Real>(kernels, 3, vocabulary, width, form, maps);
+          error = found <= error ? error : found;
+        }
       }
     }
   }

@@ -7,7 +7,7 @@ from typing import Any
 import deepspeed
 from torch import Tensor, nn
 
-from sparsepo_dist.ops import DivergenceForm, Head, OpsConfig, token_stats
+from sparsepo_dist.ops import DivergenceForm, Head, LogitMap, OpsConfig, token_stats
 
 
 class HeadStats(nn.Module):
@@ -17,11 +17,19 @@ class HeadStats(nn.Module):
     the backward pass. The policy's head belongs to its model (it may be tied to the embedding): under ZeRO-3 it is
     registered as external, so that DeepSpeed gathers it before this module's forward and backward and releases it
     after.
+
+    Args:
+        lm_head: the model's.
+        map: what the model does to its logits.
+        reference: the reference's head with its map, or a head in the same model; None for no divergence.
+        divergence: the form of the expected log-ratio.
+        ops: the fused operation's settings.
     """
 
     def __init__(
         self,
         lm_head: nn.Module,
+        map: LogitMap,
         reference: Head | nn.Module | None,
         divergence: DivergenceForm | None,
         ops: OpsConfig,
@@ -30,11 +38,13 @@ class HeadStats(nn.Module):
         # Tuples, so that parameters are not registered twice.
         self._lm_head = (lm_head,)
         self._in_model = (reference,) if isinstance(reference, nn.Module) else ()
+        self.map = map
         self.reference_weight = self.reference_bias = None
         if isinstance(reference, Head):
             self.reference_weight = nn.Parameter(reference.weight, requires_grad=False)
             if reference.bias is not None:
                 self.reference_bias = nn.Parameter(reference.bias, requires_grad=False)
+            self.reference_map = reference.map
         self.divergence = divergence
         self.ops = ops
 
@@ -58,13 +68,13 @@ class HeadStats(nn.Module):
         takes them, and refuses them with ValueError.
         """
         lm_head: Any = self._lm_head[0]
-        head = Head(lm_head.weight, lm_head.bias)
+        head = Head(lm_head.weight, lm_head.bias, self.map)
         reference_head = None
         if self._in_model:
             own: Any = self._in_model[0]
-            reference_head = head if own is lm_head else Head(own.weight, own.bias)
+            reference_head = head if own is lm_head else Head(own.weight, own.bias, self.map)
         if self.reference_weight is not None:
-            reference_head = Head(self.reference_weight, self.reference_bias)
+            reference_head = Head(self.reference_weight, self.reference_bias, self.reference_map)
         stats = token_stats(
             hidden,
             head,

@@ -17,6 +17,7 @@ from sparsepo_dist.engines.adapters.lora import POLICY, as_reference
 from sparsepo_dist.engines.adapters.saved_modules import head_of
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.finite import not_finite
+from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.engines.decoder.router import router_loss
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
@@ -68,7 +69,7 @@ class PolicyModel(nn.Module):
         """Whether the reference's log-probabilities come from the same pass over the head as the policy's."""
         # An oracle's choice of tokens must know them before.
         self.logps_first = requirements.masks == "oracle"
-        self.head_stats = HeadStats(head_of(model, POLICY), head, requirements.divergence, ops)
+        self.head_stats = HeadStats(head_of(model, POLICY), logit_map(model), head, requirements.divergence, ops)
 
     def forward(
         self, batch: PackedBatch, reference: ReferenceOutputs | None, all_tokens: bool, step: int

@@ -14,9 +14,10 @@ from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
+from sparsepo_dist.engines.decoder.logits import own_head
 from sparsepo_dist.engines.merging import with_adapter
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.ops import Head, token_stats
+from sparsepo_dist.ops import token_stats
 from sparsepo_dist.sampling.responses import Sample
 
 
@@ -46,7 +47,7 @@ class ReferenceKL:
             UserError: the model cannot be loaded, or has another vocabulary than the reference.
         """
         models = [self._load(model, adapter, "model"), self._reference]
-        heads = [Head(m.get_output_embeddings().weight, m.get_output_embeddings().bias) for m in models]
+        heads = [own_head(m) for m in models]
         sizes = [head.weight.shape[0] for head in heads]
         if sizes[0] != sizes[1]:
             raise UserError(

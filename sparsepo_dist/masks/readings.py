@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from sparsepo_dist.masks.config import MaskConfig, MaskKind
 from sparsepo_dist.masks.decoder import decoder_blocks
 from sparsepo_dist.masks.hooks import HiddenStack, Site, hidden_rows, site_means
 from sparsepo_dist.masks.sites import activation_sites
+from sparsepo_dist.ops import LogitMap
 
 
 class Readings(Protocol):
@@ -40,13 +42,16 @@ class ReferenceReadings:
     Args:
         base: the decoder under the head, adapters injected if it has any.
         head: its LM head. Every rank must construct this at once: its weight may be sharded.
+        map: what it does to the head's products.
         kind: what masks are made from; None reads nothing.
 
     Raises:
-        UserError: a part of the decoder that is to be read is not recognised.
+        UserError: a part of the decoder that is to be read is not recognised, or the mean logit cannot be read.
     """
 
-    def __init__(self, base: nn.Module, head: nn.Module, kind: MaskKind | None, config: MaskConfig) -> None:
+    def __init__(
+        self, base: nn.Module, head: nn.Module, map: LogitMap, kind: MaskKind | None, config: MaskConfig
+    ) -> None:
         model: Any = base
         self.layers: int = model.config.num_hidden_layers
         self.width: int = model.get_input_embeddings().embedding_dim
@@ -67,7 +72,7 @@ class ReferenceReadings:
             self.sites = activation_sites(base, config)
             types = [name for name in config.read_types if name not in config.site_patterns]
             self.final_norm = config.sites == "released" and "residual" in types
-            self.mean_head = mean_over_vocabulary(head) if "logits" in types else None
+            self.mean_head = mean_over_vocabulary(head, map) if "logits" in types else None
 
     @property
     def site_types(self) -> list[str]:
@@ -128,10 +133,19 @@ class Collected:
 
 
 @torch.no_grad()
-def mean_over_vocabulary(head: Any) -> tuple[Tensor, Tensor]:
-    """Means over the vocabulary of an LM head's weight, [D], and bias, []: what the mean logit is linear in."""
+def mean_over_vocabulary(head: Any, map: LogitMap) -> tuple[Tensor, Tensor]:
+    """Means over the vocabulary of an LM head's scaled weight, [D], and bias, []: what the mean logit is linear in.
+
+    Raises:
+        UserError: the logits are capped.
+    """
+    if map.cap < math.inf:
+        raise UserError(
+            f"masks.site_types: the reference caps its logits at {map.cap:g}, and their mean does not follow from the "
+            "head's; leave logits out (--masks.site_types '[mlp, attention, residual]')"
+        )
     parameters = [part for part in (head.weight, head.bias) if part is not None]
     with deepspeed.zero.GatheredParameters(parameters):
         weight = head.weight.mean(0, dtype=torch.float32)
         bias = weight.new_zeros(()) if head.bias is None else head.bias.mean(dtype=torch.float32)
-    return weight, bias
+    return weight * map.scale, bias * map.scale

@@ -32,8 +32,8 @@ class Model(NamedTuple):
         """The same head over some of the rows: a slice of them, or their int64 places [n]."""
         return self._replace(hidden=self.hidden[rows])
 
-    def logits(self, rows: slice, entries: slice, out: Tensor) -> Tensor:
-        """Logits of some rows and vocabulary entries, written to `out` [rows, entries]."""
+    def products(self, rows: slice, entries: slice, out: Tensor) -> Tensor:
+        """Some rows times some vocabulary entries of the head, written to `out` [rows, entries]."""
         weight = self.weight[entries].t()
         if self.bias is None:
             return torch.mm(self.hidden[rows], weight, out=out)
@@ -57,7 +57,7 @@ class BandWork(NamedTuple):
         return self.band if self.order is None else self.order + self.band.start
 
     def of_kept(self, kept: Tensor, count: int) -> Tensor:
-        """[count, w]: the first `count` of these rows of the band's kept logits `kept` [band, w]."""
+        """[count, w]: the first `count` of these rows of the band's kept products `kept` [band, w]."""
         return kept[:count] if self.order is None else kept[self.order[:count]]
 
 
@@ -95,7 +95,7 @@ class Gradients:
             self._bias = torch.zeros_like(bias, dtype=wide(weight))
 
     def add(self, band: Model, grad: Tensor, entries: slice) -> None:
-        """Use a tile's gradient [n, w] of the logits."""
+        """Use a tile's gradient [n, w] of the products."""
         if self._needs[0]:
             weight = self._model.weight[entries]
             if self._band is None:

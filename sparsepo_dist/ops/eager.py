@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.ops.kernels import (
+    PLAIN,
     POLICY_LABEL,
     POLICY_SUM,
     POLICY_TOP,
@@ -28,14 +29,14 @@ class EagerKernels:
     name = "eager"
 
     def forward(self, tile: Tile, form: DivergenceForm | None, state: Tensor) -> None:
-        policy = _wide(tile.policy)
+        policy = tile.policy_map.logits(_wide(tile.policy))
         here = (tile.labels >= tile.first) & (tile.labels < tile.first + policy.shape[1])
         column = torch.where(here, tile.labels - tile.first, 0).unsqueeze(-1)
         weight, scale = _fold(policy, state[:, POLICY_TOP], state[:, POLICY_SUM])
         _take_label(policy, column, here, state[:, POLICY_LABEL])
         if tile.reference is None:
             return
-        reference = _wide(tile.reference)
+        reference = tile.reference_map.logits(_wide(tile.reference))
         ref_weight, ref_scale = _fold(reference, state[:, REFERENCE_TOP], state[:, REFERENCE_SUM])
         _take_label(reference, column, here, state[:, REFERENCE_LABEL])
         if form is not None:
@@ -47,14 +48,15 @@ class EagerKernels:
             state[:, RATIO_SUM] = before + ratio
 
     def backward(self, tile: Tile, form: DivergenceForm | None, state: Tensor, upstream: Upstream, out: Tensor) -> None:
-        policy = _wide(tile.policy)
+        products = _wide(tile.policy)
+        policy = tile.policy_map.logits(products)
         probs = _probabilities(policy, state[:, POLICY_TOP], state[:, POLICY_SUM])
         grad = probs * -upstream.logp.unsqueeze(-1)
         here = (tile.labels >= tile.first) & (tile.labels < tile.first + policy.shape[1])
         column = torch.where(here, tile.labels - tile.first, 0).unsqueeze(-1)
         grad.scatter_add_(-1, column, torch.where(here, upstream.logp, 0.0).unsqueeze(-1))
         if form is not None and upstream.divergence is not None and tile.reference is not None:
-            reference = _wide(tile.reference)
+            reference = tile.reference_map.logits(_wide(tile.reference))
             slope = upstream.divergence.unsqueeze(-1)
             if form == "policy":
                 mean = (state[:, RATIO_SUM] / state[:, POLICY_SUM]).to(policy.dtype).unsqueeze(-1)
@@ -62,11 +64,11 @@ class EagerKernels:
             else:
                 ref_probs = _probabilities(reference, state[:, REFERENCE_TOP], state[:, REFERENCE_SUM])
                 grad += slope * (ref_probs - probs)
-        out.copy_(grad)
+        out.copy_(grad if tile.policy_map == PLAIN else grad * tile.policy_map.slope(products))
 
 
-def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
+def _wide(products: Tensor) -> Tensor:
+    return products if products.dtype == torch.float64 else products.float()
 
 
 def _fold(logits: Tensor, top: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ Shapes: n rows, w vocabulary entries of a tile.
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -23,8 +24,38 @@ POLICY_TOP, POLICY_SUM, POLICY_LABEL, REFERENCE_TOP, REFERENCE_SUM, REFERENCE_LA
 under the form's distribution, z being the policy's logits and y the reference's."""
 
 
+class LogitMap(NamedTuple):
+    """What a model does to each product x of hidden row and head: its logit is z = cap tanh(scale x / cap).
+
+    Wherever a model caps first and scales then, or divides, this says it too.
+    """
+
+    scale: float = 1.0
+    """Above 0."""
+    cap: float = math.inf
+    """Above 0; infinite where z is scale x."""
+
+    def logits(self, products: Tensor) -> Tensor:
+        """z of products of any shape: the very tensor where z is x."""
+        if self == PLAIN:
+            return products
+        scaled = products * self.scale
+        return scaled if math.isinf(self.cap) else self.cap * (scaled / self.cap).tanh()
+
+    def slope(self, products: Tensor) -> Tensor | float:
+        """dz/dx: as many as there are products; one number where all are the same."""
+        if math.isinf(self.cap):
+            return self.scale
+        # Not 1 - tanh^2, which has no digits left where the cap has been reached.
+        return self.scale / (products * (self.scale / self.cap)).cosh().square()
+
+
+PLAIN = LogitMap()
+"""Of a model whose logits are the head's products."""
+
+
 class Tile(NamedTuple):
-    """Logits of n rows over the vocabulary entries first .. first + w - 1."""
+    """Products of n hidden rows and the head, over the vocabulary entries first .. first + w - 1."""
 
     policy: Tensor
     """[n, w], contiguous."""
@@ -33,6 +64,9 @@ class Tile(NamedTuple):
     labels: Tensor
     """[n] int64, entries of the whole vocabulary."""
     first: int
+    policy_map: LogitMap = PLAIN
+    """Makes the policy's logits of its products, in float32 (float64 for float64 products)."""
+    reference_map: LogitMap = PLAIN
 
 
 class Upstream(NamedTuple):
@@ -54,13 +88,13 @@ class TileKernels(Protocol):
         ...
 
     def backward(self, tile: Tile, form: DivergenceForm | None, state: Tensor, upstream: Upstream, out: Tensor) -> None:
-        """Write the gradient of the policy's logits into `out` [n, w], which may be `tile.policy` itself.
+        """Write the gradient of the policy's products into `out` [n, w], which may be `tile.policy` itself.
 
         With p and r the two distributions: d logp / dz = onehot - p;
-        d v / dz = p (z - y - E_p[z - y]) under the policy, r - p under the reference.
+        d v / dz = p (z - y - E_p[z - y]) under the policy, r - p under the reference; times dz/dx of the policy's map.
 
         Args:
-            tile: the logits once more; its reference may be None where `form` is.
+            tile: the products once more; its reference may be None where `form` is.
             form: of the divergence, None where `upstream.divergence` is.
             state: [n, 7] after every tile has been folded.
             upstream: of these rows.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsepo_dist.ops.backend import choose_backend
 from sparsepo_dist.ops.bands import Gradients, Model, band_work, wide
-from sparsepo_dist.ops.kernels import FORMS, Tile, Upstream, finish, new_state
+from sparsepo_dist.ops.kernels import FORMS, LogitMap, Tile, Upstream, finish, new_state
 from sparsepo_dist.ops.tiles import TilePlan, plan_tiles, view
 
 
@@ -26,15 +26,16 @@ def token_stats_op(
     ref_weight: Tensor | None,
     ref_bias: Tensor | None,
     form: int,
+    maps: list[float],
     backend: str,
     tile_bytes: int,
     keep_bytes: int,
 ) -> list[Tensor]:
-    """policy_logp, reference_logp, divergence [N] in nats; the rows' state [N, 7]; kept logits of both models, flat.
+    """policy_logp, reference_logp, divergence [N] in nats; the rows' state [N, 7]; kept products of both models, flat.
 
     In come hidden rows [N, D], a head's weight [V, D] and bias [V], labels [N] int64, the same of the reference with
-    D_ref, and a form's place in FORMS. What an input leaves undefined is empty: the reference's parts without a
-    reference, the divergence without a form.
+    D_ref, a form's place in FORMS, and scale and cap of the policy's LogitMap and the reference's. What an input leaves
+    undefined is empty: the reference's parts without a reference, the divergence without a form.
 
     Raises:
         ValueError: a label outside the vocabulary.
@@ -44,6 +45,7 @@ def token_stats_op(
     check_labels(labels, len(weight))
     policy = Model(hidden, weight, bias)
     reference = None if ref_hidden is None or ref_weight is None else Model(ref_hidden, ref_weight, ref_bias)
+    policy_map, ref_map = LogitMap(*maps[:2]), LogitMap(*maps[2:])
     plan = _plan(labels, weight, ref_hidden, form, tile_bytes, keep_bytes)
     kept, ref_kept = _kept(hidden, plan, form)
     state = new_state(len(labels), hidden)
@@ -51,20 +53,21 @@ def token_stats_op(
     for band in range(plan.bands):
         rows = plan.band(band)
         for entries, place in plan.tiles(band):
-            logits = policy.logits(rows, entries, _target(plan, rows, entries, place, kept, scratch))
-            ref_logits = None
+            products = policy.products(rows, entries, _target(plan, rows, entries, place, kept, scratch))
+            ref_products = None
             if reference is not None:
                 # Without a divergence backward does not ask for the reference.
                 target = _target(plan, rows, entries, place if form else None, ref_kept, ref_scratch)
-                ref_logits = reference.logits(rows, entries, target)
-            kernels.forward(Tile(logits, ref_logits, labels[rows], entries.start), FORMS[form], state[rows])
+                ref_products = reference.products(rows, entries, target)
+            tile = Tile(products, ref_products, labels[rows], entries.start, policy_map, ref_map)
+            kernels.forward(tile, FORMS[form], state[rows])
     stats = finish(state, reference is not None, FORMS[form])
     return [*(s.to(wide(hidden), copy=True) for s in stats), state, kept, ref_kept]
 
 
 @token_stats_op.register_fake
 def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *rest: Any) -> list[Tensor]:
-    ref_hidden, _, _, form, _, tile_bytes, keep_bytes = rest
+    ref_hidden, _, _, form, _, _, tile_bytes, keep_bytes = rest
     rows = labels.shape[0]
     ref_rows = 0 if ref_hidden is None else rows
     stats = (hidden.new_empty(n, dtype=wide(hidden)) for n in (rows, ref_rows, ref_rows if form else 0))
@@ -87,6 +90,7 @@ def token_stats_backward_op(
     grad_logp: Tensor,
     grad_divergence: Tensor | None,
     form: int,
+    maps: list[float],
     backend: str,
     tile_bytes: int,
     keep_bytes: int,
@@ -100,6 +104,7 @@ def token_stats_backward_op(
     kernels = choose_backend(backend, hidden.device.type, hidden.dtype).kernels
     policy = Model(hidden, weight, bias)
     reference = None if ref_hidden is None or ref_weight is None else Model(ref_hidden, ref_weight, ref_bias)
+    policy_map, ref_map = LogitMap(*maps[:2]), LogitMap(*maps[2:])
     plan = _plan(labels, weight, ref_hidden, form, tile_bytes, keep_bytes)
     grads = Gradients(policy, needs, plan)
     scratch, ref_scratch = _scratch(hidden, plan), _scratch(hidden, plan, grad_divergence is not None)
@@ -116,19 +121,19 @@ def token_stats_backward_op(
         for entries, place in plan.tiles(band):
             grad = view(scratch, 0, plan, size, entries)
             if place is None:
-                logits = band_policy.logits(slice(size), entries, grad)
+                products = band_policy.products(slice(size), entries, grad)
             else:
-                logits = work.of_kept(view(kept, place, plan, band_size, entries), size)
+                products = work.of_kept(view(kept, place, plan, band_size, entries), size)
             if band_reference is not None:
                 if place is None:
                     target = view(ref_scratch, 0, plan, split, entries)
-                    ref_logits = band_reference.logits(slice(split), entries, target)
+                    ref_products = band_reference.products(slice(split), entries, target)
                 else:
-                    ref_logits = work.of_kept(view(ref_kept, place, plan, band_size, entries), split)
-                tile = Tile(logits[:split], ref_logits, band_labels[:split], entries.start)
+                    ref_products = work.of_kept(view(ref_kept, place, plan, band_size, entries), split)
+                tile = Tile(products[:split], ref_products, band_labels[:split], entries.start, policy_map, ref_map)
                 kernels.backward(tile, FORMS[form], band_state[:split], upstream, grad[:split])
             if split < size:
-                tile = Tile(logits[split:], None, band_labels[split:], entries.start)
+                tile = Tile(products[split:], None, band_labels[split:], entries.start, policy_map, ref_map)
                 kernels.backward(tile, None, band_state[split:], without_divergence, grad[split:])
             grads.add(band_policy, grad, entries)
         grads.end_band(rows)
@@ -141,11 +146,13 @@ def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> list[T
     return [weight.new_empty(0) if t is None or not need else torch.empty_like(t) for t, need in wanted]
 
 
+_TENSORS = 7  # come first among the inputs
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    *tensors, form, backend, tile_bytes, keep_bytes = inputs
+    tensors, ctx.options = inputs[:_TENSORS], inputs[_TENSORS:]
     # ZeRO-3 swaps parameters' storage between forward and backward: saved leaves follow the swap.
     ctx.save_for_backward(*tensors, *output[3:])
-    ctx.options = (form, backend, tile_bytes, keep_bytes)
     ctx.mark_non_differentiable(output[1], *output[3:])
     ctx.set_materialize_grads(False)
 
@@ -153,8 +160,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
     form, *options = ctx.options
     grad_logp, grad_divergence = grads[0], grads[2] if form else None
+    inputs = _TENSORS + len(ctx.options)
     if grad_logp is None and grad_divergence is None:
-        return (None,) * 11
+        return (None,) * inputs
     if grad_logp is None:
         grad_logp = torch.zeros_like(grad_divergence)  # type: ignore[arg-type]
     needs = [bool(need) for need in ctx.needs_input_grad[:3]]
@@ -162,7 +170,7 @@ def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]
         *ctx.saved_tensors, grad_logp.contiguous(), None if grad_divergence is None else grad_divergence.contiguous(),
         form, *options, needs,
     )  # fmt: skip
-    return (*(grad if need else None for grad, need in zip(found, needs, strict=True)), *(None,) * 8)
+    return (*(grad if need else None for grad, need in zip(found, needs, strict=True)), *(None,) * (inputs - 3))
 
 
 token_stats_op.register_autograd(_backward, setup_context=_setup_context)

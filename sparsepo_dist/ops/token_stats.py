@@ -6,6 +6,7 @@ memory budget kept its logits. Shapes: N response tokens, D policy width, D_ref 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,17 +14,18 @@ from torch import Tensor
 
 from sparsepo_dist.contracts import TokenStats
 from sparsepo_dist.ops.config import OpsConfig
-from sparsepo_dist.ops.kernels import FORMS, DivergenceForm
+from sparsepo_dist.ops.kernels import FORMS, PLAIN, DivergenceForm, LogitMap
 from sparsepo_dist.ops.operator import check_labels, token_stats_op
 
 _DEFAULTS = OpsConfig()
 
 
 class Head(NamedTuple):
-    """A language-model head: `weight` [V, D] and, for GPT-J, `bias` [V]."""
+    """A language-model head: `weight` [V, D], for GPT-J `bias` [V], and what the model does to their products."""
 
     weight: Tensor
     bias: Tensor | None = None
+    map: LogitMap = PLAIN
 
 
 def token_stats(
@@ -65,12 +67,12 @@ def token_stats(
     if rows is not None:
         hidden, labels = hidden[rows], labels[rows]
         reference_hidden = None if reference_hidden is None else reference_hidden[rows]
-    ref_weight, ref_bias = reference_head if reference_head is not None else (None, None)
+    ref_weight, ref_bias, ref_map = reference_head if reference_head is not None else (None, None, PLAIN)
     keep_bytes = config.keep_bytes if torch.is_grad_enabled() else 0
     logp, ref_logp, v, *_ = token_stats_op(
         hidden.contiguous(), head.weight, head.bias, labels.contiguous(),
         None if reference_hidden is None else reference_hidden.contiguous(), ref_weight, ref_bias,
-        FORMS.index(divergence), config.backend, config.tile_bytes, keep_bytes,
+        FORMS.index(divergence), [*head.map, *ref_map], config.backend, config.tile_bytes, keep_bytes,
     )  # fmt: skip
     stats = TokenStats(logp, None if reference_hidden is None else ref_logp, None if divergence is None else v)
     return stats if rows is None else _spread(stats, rows, tokens)
@@ -147,6 +149,8 @@ def _check_rows(name: str, hidden: Tensor, head: Head, labels: Tensor) -> None:
             f"token_stats: {name} is {hidden.dtype}, its head {head.weight.dtype}, its bias {bias.dtype}; "
             "cast them to one dtype"
         )
+    if not 0 < head.map.scale < math.inf or not head.map.cap > 0:
+        raise ValueError(f"token_stats: the head of {name} has {head.map}; both must be above 0, and the scale finite")
     if not hidden.is_floating_point():
         raise ValueError(f"token_stats: {name} must be floating point, it is {hidden.dtype}")
     if not hidden.device == head.weight.device == bias.device == labels.device:

@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.engines.adapters.packing import packed_names
 from sparsepo_dist.engines.decoder.backbone import backbone
+from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.engines.decoder.structure import adapt, empty_model
 from sparsepo_dist.engines.reference.engine import lends_head
 from sparsepo_dist.errors import UserError
@@ -142,7 +143,8 @@ def _take_census(setting: Setting) -> Census:
     if setting.reference is not None:
         scored = _empty(setting, setting.reference)
     if setting.placement is not None:
-        readings = ReferenceReadings(backbone(scored), scored.get_output_embeddings(), setting.mask_kind, config.masks)
+        of_head = scored.get_output_embeddings(), logit_map(scored)
+        readings = ReferenceReadings(backbone(scored), *of_head, setting.mask_kind, config.masks)
     units, head = _units(model, setting.element_size, packed)
     others = _others(model, (*units, head), setting.element_size, packed)
     reference: tuple[Unit, ...] = ()
@@ -265,4 +267,6 @@ def _frozen_adapter(setting: Setting, units: tuple[Unit, ...]) -> int:
 
 def _empty(setting: Setting, model: PretrainedConfig) -> PreTrainedModel:
     config = setting.config
-    return empty_model(model, setting.dtype, config.data.layout, trust_remote_code=config.model.trust_remote_code)
+    made = empty_model(model, setting.dtype, config.data.layout, trust_remote_code=config.model.trust_remote_code)
+    logit_map(made)  # refuses what a run would refuse
+    return made

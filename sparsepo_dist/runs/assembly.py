@@ -15,6 +15,7 @@ from sparsepo_dist.engines.adapters.saved_modules import head_of
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.loading import load_model
+from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import (
     engine_config,
@@ -127,7 +128,8 @@ def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: Reference |
             reference=config.reference.adapter_path if reference is None else None,
         )  # fmt: skip
         if needs.reference and reference is None:
-            own = ReferenceReadings(backbone(model), head_of(model, adapter), inputs.mask_kind, config.masks)
+            head, map = head_of(model, adapter), logit_map(model)
+            own = ReferenceReadings(backbone(model), head, map, inputs.mask_kind, config.masks)
             readings, beside = own, OwnReference(adapter, own)
     checkpoint_activations(model, config.model.activation_checkpointing)
     masker = None

@@ -22,6 +22,7 @@ from sparsepo_dist.engines.reference.cache_files import (
     CacheWriter,
     checksum,
     finish_cache,
+    head_tensors,
 )
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.errors import UserError
@@ -181,8 +182,6 @@ def _stored(outputs: ReferenceOutputs, name: str) -> Tensor:
 
 
 def _save_head(head: Head, folder: Path) -> list[int]:
-    tensors = {"weight": head.weight.cpu().contiguous()}
-    if head.bias is not None:
-        tensors["bias"] = head.bias.cpu().contiguous()
+    tensors = head_tensors(head)
     save_file(tensors, folder / HEAD)
     return [checksum(part) for part in tensors.values()]

@@ -27,6 +27,7 @@ from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.loading import attention_for
+from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.engines.decoder.router import router_loss
 from sparsepo_dist.engines.decoder.structure import checked_structure, make_fake, quiet
 from sparsepo_dist.engines.deepspeed.distributed import rank
@@ -53,14 +54,16 @@ def check_models(
         device: where they will run.
 
     Raises:
-        UserError: an attention that cannot be, damaged or missing weights, a router loss that transformers has not,
-            adapters or targets that do not fit, mask sites that are not there.
+        UserError: an attention that cannot be, damaged or missing weights, logits made in a way of their own, a router
+            loss that transformers has not, adapters or targets that do not fit, mask sites that are not there.
     """
     for role, model in models.items():
         dropout = role == "model" and not config.model.disable_dropout
         attention_for(model, config.data.layout, dtype, AttentionSetting(config.model.attention, device, dropout))
     built = {role: _structure(config, role, model, dtype) for role, model in models.items()}
     router_loss(built["model"])
+    for structure in built.values():
+        logit_map(structure)
     policy, own = built["model"], needs.reference and config.models.reference_is_policy
     reference = built.get("reference")
     if reference is None and needs.reference:
@@ -79,7 +82,8 @@ def check_models(
             return
         if config.reference.adapter_path is not None and not own:
             add_frozen_adapter(reference, config.reference.adapter_path, dtype)
-        readings = ReferenceReadings(backbone(reference), reference.get_output_embeddings(), mask_kind, config.masks)
+        head = reference.get_output_embeddings()
+        readings = ReferenceReadings(backbone(reference), head, logit_map(reference), mask_kind, config.masks)
     if readings.sites and config.masks.site_patterns:
         _check_named_sites(reference, readings, config.data.layout)
 

@@ -15,6 +15,7 @@ from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
+from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings
 from tests.support.tiny import save_tiny_model
 
@@ -45,7 +46,7 @@ def load(folder: Path, layout: Layout = "prefix_shared") -> PreTrainedModel:
 
 def readings(model: PreTrainedModel, kind: MaskKind | None, config: MaskConfig) -> ReferenceReadings:
     """What masks of a kind read off a model."""
-    return ReferenceReadings(backbone(model), model.get_output_embeddings(), kind, config)
+    return ReferenceReadings(backbone(model), model.get_output_embeddings(), logit_map(model), kind, config)
 
 
 @torch.no_grad()

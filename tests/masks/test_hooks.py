@@ -19,6 +19,7 @@ from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings
 from sparsepo_dist.masks.hooks import _attention_recorders
+from sparsepo_dist.ops import PLAIN
 from tests.masks.reading import PAIRS, RELEASED, collect, load, readings, save_model, traces
 from tests.support.tiny import CONFIGS
 
@@ -127,7 +128,7 @@ class TestUnknownDecoder:
         config = MaskConfig(**options)
         config.validate()
         decoder = Decoder()
-        return decoder, ReferenceReadings(decoder, nn.Linear(4, 9), "activation", config)
+        return decoder, ReferenceReadings(decoder, nn.Linear(4, 9), PLAIN, "activation", config)
 
     def test_its_modules_are_listed_and_the_option_named(self) -> None:
         with pytest.raises(UserError, match=r"Mixer \(its modules: mix: Linear, heads: Identity\);.*site_patterns"):
@@ -172,8 +173,8 @@ class TestUnknownDecoder:
         decoder.config.num_hidden_layers = 7
         for kind, remedy in (("learned", "masks.layers: last"), ("activation", "masks.site_patterns")):
             with pytest.raises(UserError, match=f"no list of 7 like blocks.*layers \\(2 modules\\); .*{remedy}"):
-                ReferenceReadings(decoder, nn.Linear(4, 9), kind, MaskConfig())
-        ReferenceReadings(decoder, nn.Linear(4, 9), "learned", MaskConfig(layers="last"))
+                ReferenceReadings(decoder, nn.Linear(4, 9), PLAIN, kind, MaskConfig())
+        ReferenceReadings(decoder, nn.Linear(4, 9), PLAIN, "learned", MaskConfig(layers="last"))
 
 
 def test_a_fused_projection_that_is_not_known_is_not_guessed(tmp_path: Path) -> None:

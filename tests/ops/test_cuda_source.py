@@ -18,7 +18,7 @@ from sparsepo_dist.ops.compiled import CUDA_FLAGS
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "csrc" / "masked_kl_cuda.cu"
 SHIM = ROOT / "tests" / "support" / "cuda_on_cpu"
-KERNELS = 21  # of three types: four forward, three backward
+KERNELS = 42  # of three types, plain and mapped: four forward, three backward
 NVCC = shutil.which("nvcc")
 CXX = shutil.which(os.environ.get("CXX") or "g++")
 needs_nvcc = pytest.mark.skipif(
@@ -46,11 +46,12 @@ def execute(*command: str | Path) -> str:
 
 def readable(symbol: str) -> str:
     """A kernel's name, and what of its template arguments tells it from the others."""
-    found = re.search(r"((?:for|back)ward)_kernelI(?:\d+(__\w+?)|f)LNS_4FormE(\d)EE?(?:Lb(\d))?", symbol)
+    found = re.search(r"((?:for|back)ward)_kernelI(?:\d+(__\w+?)|f)LNS_4FormE(\d)E((?:Lb\dE)+)", symbol)
     assert found is not None, symbol
-    direction, element, form, has_reference = found.groups()
-    reference = "" if has_reference is None else ", reference" if has_reference == "1" else ", no reference"
-    return f"{direction}<{element or 'float'}, form {form}{reference}>"
+    direction, element, form, flags = found.groups()
+    names = ("mapped",) if direction == "backward" else ("reference", "mapped")
+    told = (f"{'' if flag == '1' else 'no '}{name}" for name, flag in zip(names, re.findall(r"\d", flags), strict=True))
+    return f"{direction}<{element or 'float'}, form {form}, {', '.join(told)}>"
 
 
 @needs_nvcc

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -44,7 +46,7 @@ def test_values_equal_full_logits(form: str, bias: bool, tile_bytes: int) -> Non
 @pytest.mark.parametrize("form", ["policy", "reference"])
 def test_gradcheck_of_hidden_weight_and_bias(form: str, keep_bytes: int) -> None:
     x = inputs()
-    wanted = [t.requires_grad_() for t in (x["hidden"], *x["head"])]
+    wanted = [t.requires_grad_() for t in (x["hidden"], *x["head"][:2])]
 
     def run(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         stats = token_stats(
@@ -80,7 +82,7 @@ def test_gradcheck_through_the_masked_sums(divergence: str) -> None:
         )  # fmt: skip
         return objective(stats, TokenMasks(reward, kl), Responses(sequence_id, 1)).losses
 
-    wanted = [t.requires_grad_() for t in (x["hidden"], *x["head"], reward, kl)]
+    wanted = [t.requires_grad_() for t in (x["hidden"], *x["head"][:2], reward, kl)]
     assert torch.autograd.gradcheck(run, wanted)
 
 
@@ -94,7 +96,7 @@ def test_float32_gradients_are_within_1e_5_of_float64(backend: str, keep_bytes: 
         hidden = x["hidden"].to(dtype).requires_grad_()
         weight = x["head"].weight.to(dtype).requires_grad_()
         bias = x["head"].bias.to(dtype)
-        reference = Head(*(t.to(dtype) for t in x["reference_head"]))
+        reference = Head(*(t.to(dtype) for t in x["reference_head"][:2]))
         stats = token_stats(
             hidden, Head(weight, bias), x["labels"], x["reference_hidden"].to(dtype), reference, divergence=form,
             config=backend_config("eager" if dtype == torch.float64 else backend, 2 * 3 * V * 4, keep_bytes),
@@ -137,7 +139,7 @@ def test_operator_passes_opcheck(form: int, backend: str) -> None:
     x = inputs(torch.float32)
     arguments = (
         x["hidden"].requires_grad_(), x["head"].weight.requires_grad_(), x["head"].bias.requires_grad_(), x["labels"],
-        x["reference_hidden"], *x["reference_head"], form, backend, 300, 400,
+        x["reference_hidden"], *x["reference_head"][:2], form, [1.0, math.inf, 0.5, 4.0], backend, 300, 400,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.sparsepo.token_stats, arguments)
 

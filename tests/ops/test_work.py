@@ -35,7 +35,7 @@ def test_rows_without_upstream_gradient_cost_no_product(
     products = count_products(monkeypatch)
 
     def gradients(logp_weight: torch.Tensor, v_weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        h, w, b = (t.clone().requires_grad_() for t in (x["hidden"], *x["head"]))
+        h, w, b = (t.clone().requires_grad_() for t in (x["hidden"], *x["head"][:2]))
         stats = token_stats(
             h, Head(w, b), x["labels"], x["reference_hidden"], x["reference_head"], divergence=form, config=config
         )

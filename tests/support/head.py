@@ -60,11 +60,11 @@ AVAILABLE = ["eager", *(name for name in BACKENDS[1:] if has_instruction_set(nam
 def count_products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """A list that grows by (rows, width of a row) with every product of hidden rows and a head."""
     products: list[tuple[int, int]] = []
-    inner = Model.logits
+    inner = Model.products
 
-    def logits(self: Model, rows: slice, entries: slice, out: torch.Tensor) -> torch.Tensor:
+    def of_rows(self: Model, rows: slice, entries: slice, out: torch.Tensor) -> torch.Tensor:
         products.append(tuple(self.hidden[rows].shape))
         return inner(self, rows, entries, out)
 
-    monkeypatch.setattr(Model, "logits", logits)
+    monkeypatch.setattr(Model, "products", of_rows)
     return products

@@ -23,7 +23,7 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
     """A model's configuration, checked for what the fused head and the layouts rely on; `field` names it in messages.
 
     Raises:
-        UserError: it cannot be found, is no decoder, or changes logits after the head.
+        UserError: it cannot be found, or is no decoder.
     """
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -45,9 +45,6 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
         raise UserError(
             f"{field} {path}: a {config.model_type} model is an encoder-decoder, not a causal language model"
         )
-    for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(text_config(config), name, None) not in (None, 1, 1.0):
-            raise UserError(f"{field} {path}: {name} changes the logits after the head, which is not supported yet")
     takes: Any = decoder_class(config)
     takes_positions = whole is None or "position_ids" in inspect.signature(takes.forward).parameters
     if not takes_positions and not has_alibi(config):

@@ -3,7 +3,7 @@
     FOLDER/cache.json          the key, what is stored, sizes of all files; it comes last: without it there is no cache
     FOLDER/pairs.safetensors   per pair: its key, where its rows are, their checksums
     FOLDER/shard-RRRRR-KKKKK.safetensors   rows of the response tokens, those of a pair one after the other
-    FOLDER/head.safetensors    the reference's LM head, where a divergence needs it
+    FOLDER/head.safetensors    the reference's LM head and what it does to its logits, where a divergence needs them
 
 Rows of a field are [rows, ...]; a pair's are those of its chosen response, then those of its rejected one. Fields are
 those of ReferenceOutputs; layer_hidden is [rows, L, D] here.
@@ -24,10 +24,10 @@ from torch import Tensor
 
 from sparsepo_dist.errors import RankError, UserError, shortened
 from sparsepo_dist.files import follow_umask, read_json
-from sparsepo_dist.ops import Head
+from sparsepo_dist.ops import Head, LogitMap
 
 MANIFEST, PAIRS, HEAD = "cache.json", "pairs.safetensors", "head.safetensors"
-FORMAT = 1
+FORMAT = 2
 MAKE_ANEW = "Make it anew with `sparsepo cache` and this run's options"
 SHARD_BYTES = 256 * 2**20
 
@@ -160,10 +160,10 @@ class ReferenceCache:
         """
         try:
             tensors = load_file(self.folder / HEAD)
-            found = Head(tensors["weight"], tensors.get("bias"))
-        except (OSError, SafetensorError, KeyError) as error:
+            found = Head(tensors["weight"], tensors.get("bias"), LogitMap(*tensors["map"].tolist()))
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise UserError(f"reference.cache: {self.folder / HEAD} cannot be read: {error}") from None
-        sums = [checksum(part) for part in found if part is not None]
+        sums = [checksum(part) for part in head_tensors(found).values()]
         form = Form(found.weight.dtype, tuple(found.weight.shape[1:]))
         if sums != self.key.get("head") or form != self._forms["final_hidden"]:
             raise UserError(f"reference.cache: {self.folder / HEAD} has changed since it was written. {MAKE_ANEW}")
@@ -241,6 +241,12 @@ def _check_index(pairs: Tensor, checksums: Tensor, fields: Sequence[Form]) -> No
         raise ValueError(f"{PAIRS} does not hold what is stored of each pair")
     if (pairs[1:, 0] <= pairs[:-1, 0]).any() or (pairs[:, 1:] < 0).any():
         raise ValueError(f"{PAIRS} is not in order")
+
+
+def head_tensors(head: Head) -> dict[str, Tensor]:
+    """What is stored of a head, in the order of its checksums: scale and cap of its map are float64 [2]."""
+    tensors = {"weight": head.weight, "bias": head.bias, "map": torch.tensor(head.map, dtype=torch.float64)}
+    return {name: part.cpu().contiguous() for name, part in tensors.items() if part is not None}
 
 
 def checksum(values: Tensor) -> int:

@@ -106,8 +106,9 @@ class CachedReference:
         """The reference's head, for an objective with a divergence. Raises UserError where it cannot be read."""
         if not self._head_leaves:
             return None
-        weight, bias = self._cache.head()
-        return Head(weight.to(self._device), None if bias is None else bias.to(self._device))
+        head = self._cache.head()
+        bias = None if head.bias is None else head.bias.to(self._device)
+        return head._replace(weight=head.weight.to(self._device), bias=bias)
 
     def score(self, batch: PackedBatch) -> ReferenceOutputs:
         """What the reference said of a batch. Raises RankError for a pair that is not there, or not as written."""

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
 from sparsepo_dist.engines.config import Placement
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.head import HeadStats
@@ -28,7 +29,9 @@ class _Scorer(nn.Module):
         super().__init__()
         self.base = backbone(model)
         self.lm_head = None if ops is None else model.get_output_embeddings()
-        self.head_stats = None if ops is None else HeadStats(model.get_output_embeddings(), None, None, ops)
+        self.head_stats = None
+        if ops is not None:
+            self.head_stats = HeadStats(model.get_output_embeddings(), logit_map(model), None, None, ops)
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
         hidden = hidden_at(self.base, batch)
@@ -67,7 +70,8 @@ class ReferenceEngine:
         device: torch.device,
     ) -> None:
         model.requires_grad_(False)
-        self.readings = ReferenceReadings(backbone(model), model.get_output_embeddings(), kind, masks)
+        head = model.get_output_embeddings()
+        self.readings = ReferenceReadings(backbone(model), head, logit_map(model), kind, masks)
         scorer = _Scorer(model, None if head_leaves else ops).eval()
         self._module: Any = scorer
         self.model: PreTrainedModel | None = model
@@ -146,4 +150,4 @@ def _frozen_head(model: PreTrainedModel, *, lent: bool) -> Head:
     parameters = [p for p in (head.weight, head.bias) if p is not None]
     with deepspeed.zero.GatheredParameters(parameters):
         whole = [p.detach() if lent else p.detach().clone() for p in parameters]
-    return Head(whole[0], whole[1] if len(whole) > 1 else None)
+    return Head(whole[0], whole[1] if len(whole) > 1 else None, logit_map(model))

@@ -22,7 +22,7 @@ from sparsepo_dist.engines.policy import OwnReference, PolicyModel, parameter_gr
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
 from sparsepo_dist.objectives import Requirements
-from sparsepo_dist.ops import OpsConfig
+from sparsepo_dist.ops import PLAIN, OpsConfig
 from tests.support.tiny import save_tiny_model
 
 IDS = torch.arange(12).view(1, 12)
@@ -105,7 +105,7 @@ def test_every_matrix_but_the_head_is_adapted_and_every_adapter_gets_a_gradient(
 
 def test_only_adapters_and_masks_are_optimised(llama: Path) -> None:
     model = adapted(llama)
-    readings = ReferenceReadings(model.base_model, model.get_output_embeddings(), "learned", MaskConfig())
+    readings = ReferenceReadings(model.base_model, model.get_output_embeddings(), PLAIN, "learned", MaskConfig())
     masker = TokenMasker("learned", MaskConfig(), readings, seed=0)
     module = PolicyModel(model, Requirements(True, None, "learned"), masker, OwnReference(None, readings), OpsConfig())
     groups = parameter_groups(

@@ -17,9 +17,10 @@ from sparsepo_dist.engines.attention.segments import SEGMENTS
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.decoder.loading import load_model
+from sparsepo_dist.engines.decoder.logits import own_head
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.ops import Head, token_stats
+from sparsepo_dist.ops import token_stats
 from tests.support.tiny import CONFIGS, save_tiny_model, tiny_tokenizer, write_pairs
 
 LAYOUTS = ("prefix_shared", "packed", "padded")
@@ -38,9 +39,8 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[TokenizedPair]:
 
 def logps(folder: Path, batch: PackedBatch, layout: str) -> torch.Tensor:
     model = load_model(str(folder), load_config(str(folder)), dtype=torch.float32, layout=layout, zero3=None).eval()
-    head = model.get_output_embeddings()
     with torch.no_grad():
-        return token_stats(hidden_at(backbone(model), batch), Head(head.weight, head.bias), batch.labels).policy_logp
+        return token_stats(hidden_at(backbone(model), batch), own_head(model), batch.labels).policy_logp
 
 
 def plain_logps(folder: Path, pairs: list[TokenizedPair]) -> torch.Tensor:

@@ -20,7 +20,7 @@ from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.saving import gathered_state, write_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings
-from sparsepo_dist.ops import Head, token_stats
+from sparsepo_dist.ops import PLAIN, Head, token_stats
 from tests.engines.attention.packed_batches import random_pairs
 from tests.support.composites import COMPOSITES, HYBRIDS, PROCESSOR, save_composite
 from tests.support.tiny import tiny_tokenizer
@@ -109,7 +109,7 @@ def test_targets_in_the_vision_tower_alone_are_refused(gemma: Path) -> None:
 def test_masks_read_the_text_decoder_alone(gemma: Path, sites: str) -> None:
     model = loaded(gemma, "prefix_shared")
     readings = ReferenceReadings(
-        backbone(model), model.get_output_embeddings(), "activation", MaskConfig(sites=sites)
+        backbone(model), model.get_output_embeddings(), PLAIN, "activation", MaskConfig(sites=sites)
     )  # fmt: skip
     inside = {id(module) for module in backbone(model).modules()}
     assert readings.sites and all(id(site.module) in inside for site in readings.sites)

@@ -16,6 +16,7 @@ from sparsepo_dist.engines.reference.cached import cache_key, check_key
 from sparsepo_dist.errors import RankError, UserError
 from sparsepo_dist.masks import MaskConfig
 from sparsepo_dist.objectives import Requirements
+from sparsepo_dist.ops import Head, LogitMap
 
 COUNTS = {-5: 3, 11: 1, 7: 4, 2**62: 2}
 NEEDS = Requirements(reference=True, divergence="policy", masks="activation")
@@ -154,14 +155,19 @@ def test_the_same_bytes_as_another_kind_of_number(folder: Path, form: Any) -> No
 
 
 def test_a_head_that_was_tampered_with(folder: Path) -> None:
-    weight = torch.ones(4, 6, dtype=torch.bfloat16)
+    weight, map = torch.ones(4, 6, dtype=torch.bfloat16), LogitMap(0.5, 30.0)
+    stored = cache_files.head_tensors(Head(weight, None, map))
     manifest = json.loads((folder / cache_files.MANIFEST).read_text())
-    manifest["key"]["head"] = [cache_files.checksum(weight)]
+    manifest["key"]["head"] = [cache_files.checksum(part) for part in stored.values()]
     (folder / cache_files.MANIFEST).write_text(json.dumps(manifest))
-    save_file({"weight": weight}, folder / cache_files.HEAD)
-    assert torch.equal(ReferenceCache(folder).head().weight, weight)
-    for tensors in ({"weight": weight.view(torch.float16)}, {"weight": weight.view(6, 4)}, {"weight": weight + 1}):
-        save_file(tensors, folder / cache_files.HEAD)
+    save_file(stored, folder / cache_files.HEAD)
+    found = ReferenceCache(folder).head()
+    assert torch.equal(found.weight, weight) and found.map == map
+    for changed in (
+        {"weight": weight.view(torch.float16)}, {"weight": weight.view(6, 4)}, {"weight": weight + 1},
+        {"map": stored["map"] * 2},
+    ):  # fmt: skip
+        save_file({**stored, **changed}, folder / cache_files.HEAD)
         with pytest.raises(UserError, match="has changed since it was written"):
             ReferenceCache(folder).head()
     save_file({"bias": weight}, folder / cache_files.HEAD)

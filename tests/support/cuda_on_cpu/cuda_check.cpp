@@ -55,6 +55,7 @@ struct Case {
   std::vector<int64_t> widths;  // of the tiles
   Fill fill = Fill::kNormal;
   Offsets offsets = {0, 0, 0};
+  LogitMap policy_map = {}, reference_map = {};
 };
 
 struct Worst { Real forward = 0, gradient = 0, share = 0; };
@@ -118,6 +119,19 @@ class Check {
     }
   }
 
+  static Real mapped(const LogitMap& map, Real x) {
+    return map.cap < kInfinity ? map.cap * std::tanh(map.scale * x / map.cap) : map.scale * x;
+  }
+  Real policy_logit(int64_t k) const { return mapped(one_.policy_map, z_[k]); }
+  Real reference_logit(int64_t k) const { return mapped(one_.reference_map, y_[k]); }
+
+  // Of a policy's logit with respect to its product.
+  Real slope(int64_t k) const {
+    const LogitMap& map = one_.policy_map;
+    const Real hyperbolic = map.cap < kInfinity ? std::cosh(map.scale * static_cast<Real>(z_[k]) / map.cap) : 1;
+    return map.scale / hyperbolic / hyperbolic;
+  }
+
   // A tile's elements behind `offset` others, in a buffer of exactly that size.
   std::vector<T> tile(const std::vector<float>& matrix, int64_t first, int64_t width, size_t offset) const {
     std::vector<T> result(offset + one_.rows * width, narrow<T>(7.f));
@@ -136,7 +150,7 @@ class Check {
       const std::vector<T> reference = tile(y_, first, width, one_.offsets.reference);
       const ForwardArgs args = {policy.data() + one_.offsets.policy,
                                 has_reference_ ? reference.data() + one_.offsets.reference : nullptr,
-                                labels_.data(), width, first, kElement<T>, form_, state_.data()};
+                                labels_.data(), width, first, kElement<T>, form_, state_.data(), one_.policy_map, one_.reference_map};
       if (cuda_forward(args, one_.rows, nullptr) != cudaSuccess) fail("cuda_forward returned an error");
       first += width;
     }
@@ -144,21 +158,23 @@ class Check {
   }
 
   void check_state(int64_t row) {
-    const float *z = &z_[row * columns_], *y = &y_[row * columns_];
-    RowState top = {-kInfinity, 0, z[labels_[row]], -kInfinity, 0, 0, 0};
+    const auto z = [&](int64_t i) { return policy_logit(row * columns_ + i); };
+    const auto y = [&](int64_t i) { return reference_logit(row * columns_ + i); };
+    RowState top = {-kInfinity, 0, static_cast<double>(z(labels_[row])), -kInfinity, 0, 0, 0};
     for (int64_t i = 0; i < columns_; ++i) {
-      top.policy_top = std::max<double>(top.policy_top, z[i]);
-      if (has_reference_) top.reference_top = std::max<double>(top.reference_top, y[i]);
+      top.policy_top = std::max<double>(top.policy_top, z(i));
+      if (has_reference_) top.reference_top = std::max<double>(top.reference_top, y(i));
     }
-    if (has_reference_) top.reference_label = y[labels_[row]];
+    if (has_reference_) top.reference_label = y(labels_[row]);
+    if (!is_plain(one_.policy_map) || !is_plain(one_.reference_map)) take_tops(top, state_[row]);
     Real policy_sum = 0, reference_sum = 0, ratio_sum = 0;
     for (int64_t i = 0; i < columns_; ++i) {
-      const Real p = std::exp(static_cast<Real>(z[i]) - top.policy_top);
-      const Real r = has_reference_ ? std::exp(static_cast<Real>(y[i]) - top.reference_top) : 0;
+      const Real p = std::exp(z(i) - top.policy_top);
+      const Real r = has_reference_ ? std::exp(y(i) - top.reference_top) : 0;
       const Real weight = form_ == Form::kPolicy ? p : form_ == Form::kReference ? r : 0;
       policy_sum += p;
       reference_sum += r;
-      if (weight > 0) ratio_sum += weight * (static_cast<Real>(z[i]) - y[i]);
+      if (weight > 0) ratio_sum += weight * (z(i) - y(i));
     }
     want_.push_back({policy_sum, reference_sum, ratio_sum});
     const RowState& got = state_[row];
@@ -169,8 +185,9 @@ class Check {
     if (one_.fill == Fill::kEqual && got.ratio_sum != 0) fail("equal models diverge");
     forward_error(got.policy_sum, policy_sum);
     forward_error(got.reference_sum, reference_sum);
-    forward_error(got.ratio_sum, ratio_sum);
-    if (form_ == Form::kNone) return;
+    if (form_ == Form::kNone) return forward_error(got.ratio_sum, ratio_sum);
+    // Ratios may cancel where a map makes a row flat: they are added up with these weights.
+    forward_error(got.ratio_sum, ratio_sum, form_ == Form::kPolicy ? policy_sum : reference_sum);
     // What the sums are for: digits lost to an offset between the models would show here.
     const auto divergence = [&](Real policy, Real reference, Real ratio) {
       return ratio / (form_ == Form::kPolicy ? policy : reference) - (top.policy_top - top.reference_top) -
@@ -180,9 +197,19 @@ class Check {
                   divergence(policy_sum, reference_sum, ratio_sum));
   }
 
-  void forward_error(Real got, Real want) {
+  // Logits that a map made have roundings of their own: small ones are accepted, and sums are compared below what was got.
+  void take_tops(RowState& want, const RowState& got) {
+    for (const auto field : {&RowState::policy_top, &RowState::policy_label, &RowState::reference_top,
+                             &RowState::reference_label}) {
+      if (got.*field == want.*field) continue;
+      forward_error(got.*field, want.*field);
+      want.*field = got.*field;
+    }
+  }
+
+  void forward_error(Real got, Real want, Real least = 1) {
     if (got == want) return;
-    const Real error = std::abs(got - want) / (1 + std::abs(want));
+    const Real error = std::abs(got - want) / (least + std::abs(want));
     note(worst_.forward, error);
     if (!(error <= kForwardBound)) fail("forward: " + std::to_string(got) + " instead of " + std::to_string(want));
   }
@@ -209,7 +236,7 @@ class Check {
       const BackwardArgs args = {policy.data() + one_.offsets.policy, gradient.data() + offset,
                                  diverges ? reference.data() + one_.offsets.reference : nullptr, labels_.data(), width,
                                  first, kElement<T>, form_, state.data(), grad_logp.data(),
-                                 diverges ? grad_divergence.data() : nullptr};
+                                 diverges ? grad_divergence.data() : nullptr, one_.policy_map, one_.reference_map};
       if (cuda_backward(args, one_.rows, nullptr) != cudaSuccess) fail("cuda_backward returned an error");
       for (size_t i = 0; i < offset; ++i) {
         if (widen(gradient[i]) != 7.f) fail("a gradient lies before its tile");
@@ -224,7 +251,8 @@ class Check {
   }
 
   void check_gradient(int64_t row, int64_t i, Real gl, Real gv, Real got) {
-    const Real z = z_[row * columns_ + i], y = y_[row * columns_ + i], onehot = i == labels_[row];
+    const int64_t k = row * columns_ + i;
+    const Real z = policy_logit(k), y = reference_logit(k), onehot = i == labels_[row];
     const Real p = std::exp(z - state_[row].policy_top) / want_[row].policy_sum;
     Real want = gl * (onehot - p), terms = std::abs(gl) * (onehot + p);
     if (gv != 0 && form_ == Form::kPolicy && p > 0) {
@@ -238,6 +266,8 @@ class Check {
       want += gv * (r - p);
       terms += std::abs(gv) * (r + p);
     }
+    want *= slope(k);
+    terms *= slope(k);
     const Bound& bound = kBound<T>;
     const Real error = std::abs(got - want);
     const Real share = error / (bound.rounding * std::abs(want) + bound.terms * terms + bound.least);
@@ -283,6 +313,13 @@ std::vector<Case> cases() {
   for (const Offsets offsets : {Offsets{1, 1, 1}, {3, 3, 0}, {5, 0, 5}, {0, 7, 1}}) {
     result.push_back({2, {1024, 1003}, Fill::kNormal, offsets});
   }
+  const LogitMap plain, scaled = {0.0625f}, capped = {1, 30}, both = {1.5f, 4};
+  for (const auto& [policy, reference] : {std::pair{scaled, plain}, {plain, capped}, {capped, both}, {both, scaled}}) {
+    for (const Fill fill : {Fill::kNormal, Fill::kRising, Fill::kShifted}) {
+      result.push_back({3, {67, 250, 1030}, fill, {3, 3, 0}, policy, reference});
+    }
+  }
+  for (const LogitMap& map : {scaled, capped}) result.push_back({3, {67, 250}, Fill::kMasked, {1, 1, 1}, map, map});
   result.push_back({40, {40}});    // more rows than blocks
   result.push_back({5, {17000}});  // the same, of the most threads
   result.push_back({1, {17001}});  // a row's gradient by several blocks

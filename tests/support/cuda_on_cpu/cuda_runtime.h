@@ -140,6 +140,7 @@ T __shfl_xor_sync(unsigned mask, T value, int lane_mask) {
 
 // As the GPU does it: one rounded product, and a power of two.
 inline float __expf(float x) { return std::exp2(x * 1.4426950408889634f); }
+inline float __fdividef(float x, float y) { return x / y; }
 
 inline unsigned __float_as_uint(float value) {
   unsigned bits;
