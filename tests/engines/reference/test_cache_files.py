@@ -87,9 +87,9 @@ def test_damage_that_shows_at_once(folder: Path) -> None:
     ("change", "words"),
     [
         (lambda text: text[:40], "is damaged"),
-        (lambda text: text.replace('"format": 1', '"format": 2'), "has format 2"),
-        (lambda text: text.replace('"format": 1', '"format": 2').replace("readings", "read"), "has format 2"),
-        (lambda text: '{"format": 1, "key": ' + "[" * 100_000, "is damaged .nested too deeply"),
+        (lambda text: text.replace('"format": 2', '"format": 3'), "has format 3"),
+        (lambda text: text.replace('"format": 2', '"format": 3').replace("readings", "read"), "has format 3"),
+        (lambda text: '{"format": 2, "key": ' + "[" * 100_000, "is damaged .nested too deeply"),
         (lambda text: "[]", "is damaged"),
         (lambda text: text.replace('"files": {}', '"files": []'), "is damaged .cache.json has no files"),
         (lambda text: text.replace("shard-00001", "../shard-1"), "is missing"),
