@@ -9,6 +9,7 @@ from typing import Literal
 from sparsepo_dist.errors import UserError
 
 Layout = Literal["prefix_shared", "packed", "padded"]
+LayoutName = Literal["auto", "prefix_shared", "packed", "padded"]
 
 
 @dataclass
@@ -36,11 +37,17 @@ class DataConfig:
     date: str | None = None
     """The moment that chat templates which print a date are told, as 2026-11-30T09:00:00; the run's start where not
     given. A run that is gone on with keeps its own."""
-    layout: Layout = "prefix_shared"
-    """`prefix_shared` computes each prompt once; `packed` gives every response its own copy; `padded` is the
-    plain rectangular batch, kept as a check."""
+    layout: LayoutName = "auto"
+    """`prefix_shared` computes each prompt once; `packed` gives every response its own copy; `padded` is the plain
+    rectangular batch. `auto` takes the first of them that the run's models are right in."""
     tokens_per_micro_batch: int = 4096
     """Packed tokens that one rank computes at once; lower it when memory is short. Results do not depend on it."""
+
+    @property
+    def settled_layout(self) -> Layout:
+        """The layout, once `auto` has been replaced by what it stands for."""
+        assert self.layout != "auto"
+        return self.layout
 
     def moment(self) -> datetime | None:
         """`date`, read."""

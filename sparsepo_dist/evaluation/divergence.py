@@ -58,7 +58,7 @@ class ReferenceKL:
         found: list[float] = []
         for start in tqdm(range(0, len(pairs), batch_size), desc="measuring the KL", unit="batch"):
             chunk = pairs[start : start + batch_size]
-            batch = pack(chunk, [1.0] * len(chunk), "packed", self._device)
+            batch = pack(chunk, [1.0] * len(chunk), "padded", self._device)
             policy, other = (hidden_at(backbone(model), batch) for model in models)
             stats = token_stats(policy, heads[0], batch.labels, other, heads[1], divergence="policy")
             assert stats.divergence is not None
@@ -70,7 +70,7 @@ class ReferenceKL:
     def _load(self, model: str | Path, adapter: str | Path | None, field: str) -> PreTrainedModel:
         path = str(model)
         loaded = load_model(
-            path, load_config(path, field=field), dtype=torch.float32, layout="packed", zero3=None
+            path, load_config(path, field=field), dtype=torch.float32, layout="padded", zero3=None
         )  # fmt: skip
         if adapter is not None:
             loaded = with_adapter(loaded, Path(adapter), path).merge_and_unload()

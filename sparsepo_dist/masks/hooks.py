@@ -21,6 +21,7 @@ QueryKey = Callable[[Tensor, Tensor], None]
 RECORDED_ATTENTIONS: set[str] = set()
 """transformers' names of the attention functions that call `see_attention`."""
 _attention_recorders: dict[nn.Module, QueryKey] = {}
+_places: list[Tensor] = []
 
 
 class Site(NamedTuple):
@@ -47,6 +48,16 @@ def see_attention(module: nn.Module, query: Tensor, key: Tensor) -> None:
 
 
 @contextmanager
+def moved(place: Tensor) -> Iterator[None]:
+    """While open, modules compute the batch's tokens in other places, in an order of their own: `place` [T] int64."""
+    _places.append(place)
+    try:
+        yield
+    finally:
+        _places.pop()
+
+
+@contextmanager
 def site_means(sites: Sequence[Site], predict_index: Tensor) -> Iterator[dict[int, Tensor]]:
     """While open, a forward pass stores, per site's index, a float32 [parts, N]: means over features.
 
@@ -59,7 +70,8 @@ def site_means(sites: Sequence[Site], predict_index: Tensor) -> Iterator[dict[in
 
     def keep(index: int, activations: Sequence[Tensor], leading: int) -> None:
         rows = [part.mean(tuple(range(leading, part.dim())), dtype=torch.float32).flatten() for part in activations]
-        means[index] = torch.stack([row[predict_index] for row in rows])
+        picked = _places[-1][predict_index] if _places else predict_index
+        means[index] = torch.stack([row[picked] for row in rows])
 
     def keep_one(index: int, activation: Tensor) -> None:
         site, leading = sites[index], activation.dim() - 1

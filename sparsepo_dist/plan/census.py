@@ -127,7 +127,7 @@ def take_census(setting: Setting) -> Census:
     config = setting.config
     lent = lends_head(setting.placement, setting.stage)
     parts = (setting.dtype, setting.needs, setting.mask_kind, setting.placement, lent, config.models, config.masks)
-    key = repr((models, parts, config.data.layout))
+    key = repr((models, parts, config.data.settled_layout))
     if key not in _taken:
         _taken[key] = _take_census(setting)
     return _taken[key]
@@ -267,6 +267,8 @@ def _frozen_adapter(setting: Setting, units: tuple[Unit, ...]) -> int:
 
 def _empty(setting: Setting, model: PretrainedConfig) -> PreTrainedModel:
     config = setting.config
-    made = empty_model(model, setting.dtype, config.data.layout, trust_remote_code=config.model.trust_remote_code)
+    made = empty_model(
+        model, setting.dtype, config.data.settled_layout, trust_remote_code=config.model.trust_remote_code
+    )
     logit_map(made)  # refuses what a run would refuse
     return made

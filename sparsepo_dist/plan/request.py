@@ -12,10 +12,11 @@ import torch
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from transformers import AutoConfig, PretrainedConfig
 
-from sparsepo_dist.engines.composite import text_config
+from sparsepo_dist.engines.composite import decoder_class, text_config
 from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings, Placement
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.deepspeed.ds_config import agree, engine_config, precision, reference_config
+from sparsepo_dist.engines.layouts.choice import ModelKind, layout_of
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, resolve_kind
 from sparsepo_dist.objectives import Requirements, build_objective
@@ -54,6 +55,7 @@ class Setting:
     """A request with everything resolved that the run would resolve when it starts."""
 
     request: Request
+    """Its layout is settled."""
     needs: Requirements
     mask_kind: MaskKind | None
     placement: Placement | None
@@ -139,16 +141,20 @@ def resolve(request: Request) -> Setting:
     placement = config.models.placement(request.gpus) if needs.reference else None
     engine = engine_config(ds_config, agreed, dtype, text_config(policy).hidden_size, Path("monitor"))
     _refuse_what_is_not_planned(engine)
+    reference = None if placement in (None, "adapter") else config.reference.path or config.model.path
+    frozen = {"reference.path": reference, "oracle.path": config.oracle.path}
+    models = {field: model_config(path, config) for field, path in frozen.items() if path is not None}
+    kinds = {field: ModelKind(model, decoder_class(model)) for field, model in {"model.path": policy, **models}.items()}
+    layout = layout_of(config.data.layout, kinds, config.data.max_length).layout
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, layout=layout))
     return Setting(
-        request=request,
+        request=dataclasses.replace(request, config=config),
         needs=needs,
         mask_kind=mask_kind,
         placement=placement,
         policy=policy,
-        reference=None
-        if placement in (None, "adapter")
-        else model_config(config.reference.path or config.model.path, config),
-        oracle=None if config.oracle.path is None else model_config(config.oracle.path, config),
+        reference=models.get("reference.path"),
+        oracle=models.get("oracle.path"),
         dtype=dtype,
         engine=engine,
         zero=_zero(engine),

@@ -78,7 +78,7 @@ def largest_batch(setting: Setting) -> BatchShape:
     """
     data, needs = setting.config.data, setting.needs
     pair = PairShape.longest(data, rejected=needs.rejected)
-    length = pair.tokens(data.layout)
+    length = pair.tokens(data.settled_layout)
     most = -(-setting.pairs_per_step // setting.ranks)
     limit = most_pairs_per_micro_batch(setting.request.ds_config)
     most = most if limit is None else min(most, limit)
@@ -86,8 +86,8 @@ def largest_batch(setting: Setting) -> BatchShape:
     pairs = [pair] * count
     rest = data.tokens_per_micro_batch - count * length
     if count < most and rest >= 4 * pair.responses:
-        pairs.append(pair.scaled(rest, data.layout))
-    return batch_of(pairs, data.layout, setting.request.device)
+        pairs.append(pair.scaled(rest, data.settled_layout))
+    return batch_of(pairs, data.settled_layout, setting.request.device)
 
 
 def batch_of(pairs: list[PairShape], layout: Layout, device: Device = "cpu") -> BatchShape:
@@ -109,13 +109,13 @@ def mean_pair(setting: Setting) -> PairShape:
     longest = PairShape.longest(data, rejected=setting.needs.rejected)
     if setting.request.tokens_per_pair is None:
         return longest
-    return longest.scaled(max(1, round(setting.request.tokens_per_pair)), data.layout)
+    return longest.scaled(max(1, round(setting.request.tokens_per_pair)), data.settled_layout)
 
 
 def micro_batches(setting: Setting) -> int:
     """Micro-batches of an optimizer step on each rank, if every pair had the mean length."""
     data = setting.config.data
-    longest = PairShape.longest(data, rejected=setting.needs.rejected).tokens(data.layout)
+    longest = PairShape.longest(data, rejected=setting.needs.rejected).tokens(data.settled_layout)
     mean = max(1, round(setting.request.tokens_per_pair or longest))
     pairs = range(setting.pairs_per_step)
     limit = most_pairs_per_micro_batch(setting.request.ds_config)

@@ -133,8 +133,9 @@ def _micro_batch(gpu_memory: float) -> Callable[[Request], Request | None]:
     """The largest of half the budget, a quarter and so on that fits; not less than the longest pair."""
 
     def apply(request: Request) -> Request | None:
-        data = request.config.data
-        least = PairShape.longest(data, rejected=make_plan(request).setting.needs.rejected).tokens(data.layout)
+        setting = make_plan(request).setting
+        data = setting.config.data
+        least = PairShape.longest(data, rejected=setting.needs.rejected).tokens(data.settled_layout)
         budget, found = data.tokens_per_micro_batch, None
         while budget > least:
             budget = max(budget // 2, least)

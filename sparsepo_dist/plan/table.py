@@ -125,7 +125,7 @@ def _batch(plan: Plan) -> str:
     rows = [
         ("packed tokens", f"{shape.tokens:,}"),
         ("response tokens", f"{shape.predicted:,}"),
-        (f"attention, {data.layout}", f"{shape.blocks} blocks of {shape.slots:,}"),
+        (f"attention, {data.settled_layout}", f"{shape.blocks} blocks of {shape.slots:,}"),
         ("micro-batches of a step, on each rank", f"{plan.micro_batches:,}"),
     ]
     return _block("Largest micro-batch, if every pair is as long as the recipe allows", rows)

@@ -68,7 +68,7 @@ def step_time(plan: Plan, machine: Machine) -> StepTime:
     setting, census = plan.setting, plan.census
     _refuse_hosts(setting)
     rate = machine.rate(setting.dtype)
-    pair, layout = mean_pair(setting), setting.config.data.layout
+    pair, layout = mean_pair(setting), setting.config.data.settled_layout
     pairs = -(-setting.pairs_per_step // setting.ranks)
     together = max(1, round(pairs / plan.micro_batches))
     first_pass = setting.needs.global_means and plan.micro_batches > 1

@@ -59,7 +59,9 @@ def check_models(
     """
     for role, model in models.items():
         dropout = role == "model" and not config.model.disable_dropout
-        attention_for(model, config.data.layout, dtype, AttentionSetting(config.model.attention, device, dropout))
+        attention_for(
+            model, config.data.settled_layout, dtype, AttentionSetting(config.model.attention, device, dropout)
+        )
     built = {role: _structure(config, role, model, dtype) for role, model in models.items()}
     router_loss(built["model"])
     for structure in built.values():
@@ -85,7 +87,7 @@ def check_models(
         head = reference.get_output_embeddings()
         readings = ReferenceReadings(backbone(reference), head, logit_map(reference), mask_kind, config.masks)
     if readings.sites and config.masks.site_patterns:
-        _check_named_sites(reference, readings, config.data.layout)
+        _check_named_sites(reference, readings, config.data.settled_layout)
 
 
 def _check_named_sites(reference: PreTrainedModel, readings: ReferenceReadings, layout: Layout) -> None:
@@ -112,7 +114,7 @@ def _structure(config: RunConfig, role: str, model: PretrainedConfig, dtype: tor
         getattr(config, role).path,
         model,
         dtype,
-        config.data.layout,
+        config.data.settled_layout,
         field=f"{role}.path",
         trust_remote_code=config.model.trust_remote_code,
     )

@@ -13,13 +13,15 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.balance import pair_tokens
 from sparsepo_dist.data.pack import pair_key
 from sparsepo_dist.data.tokenize import load_tokenized
-from sparsepo_dist.engines.composite import text_config
+from sparsepo_dist.engines.composite import decoder_class, text_config
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import agree, check_filled, engine_config, load_ds_config, precision
+from sparsepo_dist.engines.layouts.choice import ChosenLayout, ModelKind, layout_of
 from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, ReferenceCache
 from sparsepo_dist.engines.reference.cached import cache_key, check_key
 from sparsepo_dist.errors import UserError
@@ -92,6 +94,8 @@ def load_inputs(config: RunConfig) -> Inputs:
     check_window(model_config, config.data.max_length)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     frozen = _load_frozen_configs(config, model_config, tokenizer, divergence=needs.divergence is not None)
+    chosen = _layout(config, {"model": model_config, **frozen})
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, layout=chosen.layout))
     engine = engine_config(ds_config, agreed, dtype, text_config(model_config).hidden_size, Path("monitor"))
     check_filled(config.ds_config, ds_config, engine, device)
     check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype, device)
@@ -100,6 +104,9 @@ def load_inputs(config: RunConfig) -> Inputs:
         raise UserError(
             "checkpoints.keep_best needs held-out pairs to evaluate on: give data.heldout or data.heldout_pairs"
         )
+    if chosen.why is not None and distributed.rank() == 0:
+        more = sum(pair_tokens(p, chosen.layout) for p in train) / sum(pair_tokens(p, "prefix_shared") for p in train)
+        log.warning("data.layout is %s, %.1f times the tokens of prefix_shared: %s", chosen.layout, more, chosen.why)
     check_token_ids(config, {"model": model_config, **frozen}, (*train, *heldout))
     if not needs.rejected:
         train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))
@@ -217,6 +224,11 @@ def _load_frozen_configs(
                 f"{ours}; a divergence needs the same"
             )
     return configs
+
+
+def _layout(config: RunConfig, models: Mapping[str, PretrainedConfig]) -> ChosenLayout:
+    kinds = {f"{role}.path": ModelKind(model, decoder_class(model)) for role, model in models.items()}
+    return layout_of(config.data.layout, kinds, config.data.max_length)
 
 
 def _load_pairs(

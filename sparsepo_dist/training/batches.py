@@ -28,7 +28,7 @@ class MicroBatches:
 
     def of(self, indices: Sequence[int]) -> StepBatches:
         """This rank's micro-batches of a global batch; equally many on every rank, weights summing to 1 over all."""
-        tokens = {i: pair_tokens(self.pairs[i], self.config.layout) for i in indices}
+        tokens = {i: pair_tokens(self.pairs[i], self.config.settled_layout) for i in indices}
         plans = plan_step(indices, tokens, world_size(), self.config.tokens_per_micro_batch, self.most_pairs)
         return StepBatches(self, plans[rank()], 1 / len(indices), imbalance(plans, tokens))
 
@@ -36,11 +36,11 @@ class MicroBatches:
         """The pairs of some micro-batches as one, each with its share of the global mean."""
         indices = [i for plan in plans for i in plan.indices]
         weights = [0.0 if plan.filler else share for plan in plans for _ in plan.indices]
-        return pack([self.pairs[i] for i in indices], weights, self.config.layout, self.device, indices)
+        return pack([self.pairs[i] for i in indices], weights, self.config.settled_layout, self.device, indices)
 
     def tokens(self, indices: Sequence[int]) -> int:
         """Packed tokens of a global batch, over all ranks."""
-        return sum(pair_tokens(self.pairs[i], self.config.layout) for i in indices)
+        return sum(pair_tokens(self.pairs[i], self.config.settled_layout) for i in indices)
 
     def steps(self, pairs_per_step: int) -> Iterator[list[int]]:
         """Indices of all pairs in file order, in global batches: for evaluation."""

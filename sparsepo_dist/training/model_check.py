@@ -112,7 +112,7 @@ class _Check:
     ) -> None:  # fmt: skip
         self.trainer, self.told, self.tokenizer, self.dtype, self.pairs = trainer, models, tokenizer, dtype, pairs
         self.device = trainer.train_batches.device
-        self.layout: Layout = trainer.train_batches.config.layout
+        self.layout: Layout = trainer.train_batches.config.settled_layout
         self.responses = [
             _Response(pair, name, ids)
             for pair in pairs

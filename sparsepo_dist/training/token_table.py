@@ -36,7 +36,7 @@ def write_token_table(
     device = trainer.train_batches.device
     rows = []
     for number, pair in enumerate(pairs):
-        batch = pack([pair], [1.0], config.layout, device)
+        batch = pack([pair], [1.0], config.settled_layout, device)
         stats, masks = trainer.statistics(batch, trainer.score(batch))
         for branch, (name, ids) in enumerate((("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids))):
             if not ids or stats.reference_logp is None or beta is None:

@@ -31,6 +31,9 @@ ATTENTION_INPUTS: dict[str, Callable[[PackedBatch, Reach], dict[str, Any]]] = {
 }
 """What an attention function of ours is told of a batch, by transformers' `attn_implementation`; on its device."""
 
+WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"})
+"""Families, by `model_type`, that take neither positions nor a mask of attention: a state goes from token to token."""
+
 
 def model_inputs(batch: PackedBatch, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, Any]:
     """Keyword arguments of a transformers base model: [rows, T / rows] ids, and the layout's attention.
@@ -45,6 +48,8 @@ def model_inputs(batch: PackedBatch, config: PretrainedConfig, dtype: torch.dtyp
     }
     attention_inputs = ATTENTION_INPUTS.get(config._attn_implementation)
     if batch.attention is not None and attention_inputs is None:
+        if config.model_type in WITHOUT_ATTENTION:
+            return inputs
         _check_dense(config, batch.attention)
         inputs["attention_mask"] = dense_mask(batch, dtype)
         return inputs

@@ -12,6 +12,7 @@ from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.engines.attention.alibi import packed_alibi
 from sparsepo_dist.engines.attention.inputs import model_inputs
 from sparsepo_dist.engines.composite import is_composite, text_decoder
+from sparsepo_dist.engines.layouts.preparation import tell
 from sparsepo_dist.errors import UserError
 
 
@@ -32,6 +33,7 @@ def backbone(model: PreTrainedModel) -> PreTrainedModel:
 def hidden_at(base: PreTrainedModel, batch: PackedBatch) -> Tensor:
     """[N, D]: final hidden states of the rows that predict the response tokens."""
     dtype = base.get_input_embeddings().weight.dtype
+    tell(base, batch)
     with packed_alibi(base.config, batch):
         hidden: Tensor = base(**model_inputs(batch, base.config, dtype)).last_hidden_state
     return hidden.reshape(-1, hidden.shape[-1])[batch.predict_index]

@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PretrainedConfig
 
 from sparsepo_dist.engines.attention.alibi import has_alibi
+from sparsepo_dist.engines.attention.inputs import WITHOUT_ATTENTION
 from sparsepo_dist.engines.composite import decoder_class, is_composite, model_class, text_config
 from sparsepo_dist.errors import UserError, unreadable
 
@@ -47,8 +48,13 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
         )
     takes: Any = decoder_class(config)
     takes_positions = whole is None or "position_ids" in inspect.signature(takes.forward).parameters
-    if not takes_positions and not has_alibi(config):
+    if not takes_positions and not has_alibi(config) and config.model_type not in WITHOUT_ATTENTION:
         raise UserError(f"{field} {path}: {config.model_type} takes no position_ids, which packing needs")
+    if getattr(config, "rescale_every", 0):
+        raise UserError(
+            f"{field} {path}: a {config.model_type} model divides its weights by powers of 2 in evaluation, every "
+            f"{config.rescale_every} layers; set rescale_every to 0 in its config.json, which computes the same"
+        )
     return config
 
 

@@ -23,6 +23,7 @@ from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.configuration import UNREADABLE
 from sparsepo_dist.engines.decoder.finite import not_finite
 from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks
+from sparsepo_dist.engines.layouts.preparation import prepare
 from sparsepo_dist.errors import UserError, unreadable
 
 
@@ -70,6 +71,7 @@ def load_model(
         pack_experts(model, dtype)
     _keep_used_conversions(model)
     freeze_other_parts(model, backbone(model))
+    prepare(backbone(model), layout)
     if disable_dropout:
         _zero_dropout(model)
     return model

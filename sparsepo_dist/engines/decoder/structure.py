@@ -20,6 +20,7 @@ from sparsepo_dist.engines.composite import auto_class, freeze_other_parts
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.loading import attention_for, check_complete
+from sparsepo_dist.engines.layouts.preparation import prepare
 from sparsepo_dist.errors import UserError, unreadable
 
 
@@ -39,6 +40,7 @@ def unloaded_model(
         trust_remote_code=trust_remote_code,
     )
     freeze_other_parts(model, backbone(model))
+    prepare(backbone(model), layout)
     return model
 
 
@@ -102,6 +104,7 @@ def checked_structure(
             "two is another model's"
         )
     check_complete(path, found)
+    prepare(backbone(model), layout)
     return model
 
 
