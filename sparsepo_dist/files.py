@@ -14,7 +14,7 @@ import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import yaml
 
@@ -141,14 +141,35 @@ def remove(path: Path) -> None:
 
 
 def put_in_place(finished: Path, place: Path) -> None:
-    """Rename a finished folder to its place, and remove what was there. A process that is killed meanwhile leaves the
-    old one, none or the new one there, never a part. Raises OSError where that cannot be."""
+    """Rename a finished folder to its place, and remove what was there. A process that is killed meanwhile, and a
+    machine that loses its power, leaves the old one, none or the new one there, never a part. Raises OSError where that
+    cannot be."""
+    for path in finished.rglob("*"):
+        sync(path)
+    sync(finished)
     old = place.with_name(f".old-{place.name}")
     remove(old)
     if os.path.lexists(place):
         place.rename(old)
     finished.rename(place)
+    sync(place.parent)
     remove(old)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, durable. Raises OSError where it cannot be."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_new(path: Path) -> IO[bytes]:
+    """A new file where an old one was, or a symbolic link, which is not followed. Raises OSError where that cannot
+    be."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
 
 
 def free_bytes(folder: Path) -> int:

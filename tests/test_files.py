@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from unittest.mock import patch
 
@@ -46,6 +47,27 @@ def test_a_kill_around_a_rename(folder: Path, rename: int, after: bool) -> None:
     put_in_place(folder / ".writing-final", place)
     assert (place / "model").read_text() == "again"
     assert [path.name for path in folder.iterdir()] == ["final"]
+
+
+def test_what_is_put_in_place_survives_a_power_cut(folder: Path) -> None:
+    """Every file and folder is on the disk before the rename, the rename before the old one goes."""
+    (folder / ".writing-final" / "below").mkdir()
+    (folder / ".writing-final" / "below" / "tokenizer").write_text("words")
+    done: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(descriptor: int) -> None:
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def renamed(self: Path, target: Path) -> Path:
+        done.append(f"{self.name} is {target.name}")
+        return rename(self, target)
+
+    with patch.object(os, "fsync", synced), patch.object(Path, "rename", renamed):
+        put_in_place(folder / ".writing-final", folder / "final")
+    assert sorted(done[:4]) == [".writing-final", "below", "model", "tokenizer"]
+    assert done[4:] == ["final is .old-final", ".writing-final is final", folder.name]
 
 
 def test_what_a_link_leads_to_stays(folder: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.files import open_new
 from sparsepo_dist.report.figures import draw_figures
 from sparsepo_dist.report.model_card import model_card
 from sparsepo_dist.report.page import index_page, tokens_page
@@ -17,11 +18,19 @@ log = logging.getLogger(__name__)
 def build_report(folder: Path) -> list[Path]:
     """Draw a run again from its files; the paths written.
 
+    A run's folder may be someone else's: symbolic links in it are not written through.
+
     Raises:
         UserError: the folder is no run's, one of its files is damaged, or the report cannot be written.
     """
     run = read_run(folder)
     report, final = folder / "report", folder / "final"
+    for place in (report, final):
+        if place.is_symlink():
+            raise UserError(
+                f"{place} is a symbolic link, to {place.readlink()}: nothing is written through it. Remove it, or put "
+                "the folder itself in its place"
+            )
     settings = run.settings() if run.config and final.is_dir() else None
     try:
         report.mkdir(exist_ok=True)
@@ -35,7 +44,8 @@ def build_report(folder: Path) -> list[Path]:
             composite = config.is_file() and '"text_config"' in config.read_text(encoding="utf-8")
             pages[final / "README.md"] = model_card(run, settings, has_masks=masks, composite=composite)
         for path, text in pages.items():
-            path.write_text(text, encoding="utf-8")
+            with open_new(path) as file:
+                file.write(text.encode())
     except OSError as error:
         raise UserError(f"{error.filename or report} cannot be written: {error.strerror}") from None
     return [*written, *pages]

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from sparsepo_dist.files import open_new
 from sparsepo_dist.report.reading import RunFiles
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"  # Okabe-Ito: told apart by every eye
@@ -74,7 +75,8 @@ def _draw(run: RunFiles, panels: list[Panel], path: Path) -> Path:
     FigureCanvasAgg(figure)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         _draw_panel(run, panel, axes)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
+    with open_new(path) as file:
+        figure.savefig(file, format="png", dpi=DOTS_PER_INCH)
     return path
 
 

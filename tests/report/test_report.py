@@ -114,3 +114,27 @@ def test_parts_that_were_not_written_are_left_out(run: Path) -> None:
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not a run's folder"):
         build_report(tmp_path)
+
+
+def test_nothing_is_written_through_a_link(run: Path) -> None:
+    (run / "report").mkdir()
+    links = [run / name for name in ("report/loss.png", "report/index.html", "report/tokens.html", "final/README.md")]
+    outside = [run.parent / link.name for link in links]
+    for link, file in zip(links, outside, strict=True):
+        file.write_text("kept")
+        link.symlink_to(file)
+    build_report(run)
+    assert all(file.read_text() == "kept" for file in outside)
+    assert all(link.is_file() and not link.is_symlink() for link in links)
+
+
+@pytest.mark.parametrize("name", ["report", "final"])
+def test_nothing_is_written_through_a_link_to_a_folder(run: Path, name: str) -> None:
+    outside = run.parent / "outside"
+    outside.mkdir()
+    shutil.rmtree(run / name, ignore_errors=True)
+    (run / name).symlink_to(outside)
+    with pytest.raises(UserError, match=f"{name} is a symbolic link, to .*outside: nothing is written through it"):
+        build_report(run)
+    assert not list(outside.iterdir())
+    assert name == "report" or not (run / "report").exists()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import read_json, remove, sha256
+from sparsepo_dist.files import read_json, remove, sha256, sync
 
 COMPLETE, MANIFEST, STATE = "COMPLETE", "manifest.json", "state.json"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -115,8 +115,7 @@ class CheckpointStore:
         """Sync some files of a pending folder to the disk, and leave their bytes and SHA-256 there as a part."""
         pending, entries = self.pending(step), {}
         for file in files:
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
+            sync(file)
             entries[file.relative_to(pending).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
         unfinished = pending / f"{_part(part)}.writing"
         unfinished.write_text(json.dumps(entries), encoding="utf-8")
@@ -139,10 +138,10 @@ class CheckpointStore:
         _write_synced(pending / MANIFEST, json.dumps(dict(sorted(digests.items())), indent=1))
         _write_synced(pending / COMPLETE, sha256(pending / MANIFEST))
         for folder in (*(path for path in pending.rglob("*") if path.is_dir()), pending):
-            sync_folder(folder)
+            sync(folder)
         _discard(final)
         pending.rename(final)
-        sync_folder(self.folder)
+        sync(self.folder)
         return Checkpoint(final, step)
 
     def complete(self) -> list[Checkpoint]:
@@ -197,15 +196,6 @@ def open_checkpoint(folder: Path, *, field: str = "resume") -> Checkpoint:
     if match is None or not (folder / COMPLETE).is_file():
         raise UserError(f"{field}: {folder} is no complete checkpoint (step-NNNNNNNN with a file {COMPLETE})")
     return Checkpoint(folder, int(match[1]))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _discard(folder: Path) -> None:
