@@ -45,7 +45,7 @@ def merge_adapter(adapter: Path, output: Path, base: str | None = None) -> Path:
         raise UserError(f"{output} is not empty; name another folder")
     load_config(path, field="base")
     tokenizer = load_tokenizer(tokenizer_source(path, adapter), field="base")
-    warning = other_base(str(adapter), path, "adapter")
+    warning = other_base(str(adapter), settings.base_model_name_or_path, path, "adapter")
     if warning is not None:
         log.warning("%s", warning)
     both = with_adapter(load_generator(path, dtype="auto", field="base"), adapter, path)

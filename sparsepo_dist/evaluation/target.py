@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import NamedTuple
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import read_json, sha256
+
+log = logging.getLogger(__name__)
 
 FINAL = "final"
 _ADAPTER = "adapter_config.json"
@@ -76,6 +79,8 @@ def _base_of(adapter: Path, given: str | None) -> str:
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"--model: {adapter / _ADAPTER} cannot be read: {error}") from None
     base = given or named
+    if given:
+        _warn_of_another_base(adapter, named, given)
     if not base:
         raise UserError(f"--model: {adapter} does not say which model it belongs on; name it with --base")
     if Path(base).is_dir():
@@ -83,3 +88,13 @@ def _base_of(adapter: Path, given: str | None) -> str:
     if str(base).startswith((".", "/", "~")):
         raise UserError(f"--model: the adapter {adapter} belongs on {base}, which is not there; name it with --base")
     return str(base)
+
+
+def _warn_of_another_base(adapter: Path, named: str | None, given: str) -> None:
+    # Imported where they are needed: both bring torch, which a driver may not have asked for yet.
+    from sparsepo_dist.engines.adapters.files import other_base
+    from sparsepo_dist.engines.deepspeed.distributed import rank
+
+    sentence = other_base(str(adapter), named, given, "--model")
+    if sentence is not None and rank() == 0:
+        log.warning("%s", sentence)

@@ -174,8 +174,10 @@ def warn_of_other_bases(config: RunConfig) -> None:
     bases = {"model": config.model.path, "reference": config.reference.path or config.model.path}
     told = set()
     for part, base in bases.items():
-        path = getattr(config, part).adapter_path
-        sentence = None if path is None or (path, base) in told else other_base(path, base, f"{part}.adapter_path")
+        path, field = getattr(config, part).adapter_path, f"{part}.adapter_path"
+        if path is None or (path, base) in told:
+            continue
         told.add((path, base))
+        sentence = other_base(path, adapter_settings(path, field).base_model_name_or_path, base, field)
         if sentence is not None:
             log.warning("%s", sentence)

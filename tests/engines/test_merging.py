@@ -60,7 +60,7 @@ def test_an_adapter_on_another_base_is_named(
     assert not caplog.records
     merge_adapter(adapter, tmp_path / "merged-other", str(other))
     assert f"it was made for the model {base}, and is put on {other}" in caplog.text
-    assert other_base(str(adapter), str(base / ".." / "base"), "adapter") is None
+    assert other_base(str(adapter), str(base), str(base / ".." / "base"), "adapter") is None
 
 
 def test_what_is_written_may_be_read_as_other_files_may(adapter: Path, tmp_path: Path) -> None:

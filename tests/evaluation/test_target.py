@@ -52,6 +52,16 @@ def test_an_adapter_names_its_model(model: Path, tmp_path: Path) -> None:
         target(str(adapter(tmp_path / "nameless", None)))
 
 
+def test_another_base_than_the_adapter_names_is_said(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = adapter(tmp_path / "here", str(model))
+    target(str(here)), target(str(here), base=f"{model}/../model")
+    assert not caplog.records
+    assert target(str(here), base="other/model").model == "other/model"
+    assert f"--model {here}: it was made for the model {model}, and is put on other/model" in caplog.text
+
+
 def test_what_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds neither a model"):
         target(str(tmp_path))

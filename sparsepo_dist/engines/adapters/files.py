@@ -77,14 +77,14 @@ def adapter_settings(folder: str, field: str) -> LoraConfig:
     return config
 
 
-def other_base(adapter: str, model: str, field: str) -> str | None:
-    """A sentence if an adapter says that it was made for another model than the one it is put on; else None.
+def other_base(adapter: str, named: str | None, model: str, field: str) -> str | None:
+    """A sentence if an adapter was made for another model than the one it is put on; else None.
 
-    Raises:
-        UserError: as `adapter_settings`.
+    Args:
+        named: the model that its settings name.
+        field: what the user called the adapter.
     """
-    named = adapter_settings(adapter, field).base_model_name_or_path
-    if not named or str(named) == model or Path(named).resolve() == Path(model).resolve():
+    if not named or named == model or Path(named).resolve() == Path(model).resolve():
         return None
     return (
         f"{field} {adapter}: it was made for the model {named}, and is put on {model}; unless the two have the same "
