@@ -6,11 +6,11 @@ import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
 
 import torch.distributed as dist
 
+from sparsepo_dist.commands.printing import keep_printable, print_traceback
 from sparsepo_dist.commands.speaking import speak
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import FinishedError, RankError, RunError, StoppedError, UserError, printable
@@ -21,13 +21,12 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     """Run an entry point: 0, or an error's own code after printing its message, without a stack trace.
 
     What every rank says is printed once per machine, what one says with its name. 2 is a UserError, 1 a RunError, 75 a
-    run that was asked to stop, 130 one that was by hand. Any other error is raised again by a process that is alone,
-    and is 1 among ranks. Losing standard output or standard error ends nothing.
+    run that was asked to stop, 130 one that was by hand. Any other error is 1, after its stack trace. Nothing that is
+    printed holds a control character, and losing standard output or standard error ends nothing.
     """
     keep_streams()
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Printable("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    keep_printable()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("sparsepo_dist").setLevel(logging.INFO)
     code = 0
     try:
@@ -53,9 +52,7 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except Exception:
-        if not _among_others():
-            raise
-        traceback.print_exc()
+        print_traceback()
         code = 1
     if code and _among_others():
         # The others may wait in a collective: only the end of this process, without more ado, tells them.
@@ -65,11 +62,6 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     if dist.is_initialized():
         dist.destroy_process_group()
     return code
-
-
-class _Printable(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
 
 
 def _why_alone(error: dist.DistError) -> str:
