@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--backend", choices=["harness", "lm-eval", "vllm"], default="harness", help="BigCode's harness (the "
         "paper's), or lm-eval's tasks, whose prompts are others, on transformers or on vLLM")  # fmt: skip
     add("--harness", type=path_argument, help="a checkout of bigcode-evaluation-harness (default: the installed one); "
-        "its code is run with your rights, outside the sandbox")  # fmt: skip
+        "its code is run with your rights, outside the sandbox: name one that you trust")  # fmt: skip
     add("--n_samples", type=int, default=100, help="programs a problem (100)")
     add("--temperature", type=float, default=0.6, help="0.6; 0 takes the likeliest token, for one sample")
     add("--top_p", type=float, default=0.95, help="nucleus sampling (0.95)")
