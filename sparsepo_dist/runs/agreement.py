@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import leaves
 from sparsepo_dist.runs.inputs import Inputs
+from sparsepo_dist.training.supervision.endings import Endings
 from sparsepo_dist.training.supervision.failures import failures_explained
 from sparsepo_dist.training.supervision.progress import Progress
 from sparsepo_dist.training.supervision.watchdog import Watchdog
@@ -27,6 +29,7 @@ _BY_CONTENT = (
 _PACKAGES = ("torch", "deepspeed", "transformers", "peft", "tokenizers", "accelerate", "bitsandbytes")
 _PACKAGE = Path(__file__).resolve().parents[1]
 _MOST_NAMED = 8
+_runs = itertools.count()  # of this process, which may train several in turn among the same ranks
 
 
 @contextmanager
@@ -42,13 +45,18 @@ def joined(inputs: Inputs, described: Mapping[str, Any], progress: Progress) -> 
     Raises:
         UserError: ranks disagree.
         RankError: another rank is lost, or a file cannot be read or written, while this is open.
+        UserError, RunError: as another rank's, where that ended by one.
     """
     minutes = inputs.config.training.hang_minutes
     with Watchdog(progress, 60 * minutes) as watchdog:
         progress.at("joining the other ranks")
         distributed.initialise(hang_minutes=minutes)
-        watchdog.joined()
-        with failures_explained(progress):
+        endings = Endings(
+            distributed.own_store(), f"sparsepo/run-{next(_runs)}", distributed.rank(), distributed.world_size(),
+            holds_store=distributed.holds_store(),
+        )  # fmt: skip
+        watchdog.joined(endings)
+        with failures_explained(progress, endings):
             progress.at("comparing what ranks must agree on")
             distributed.learn_hosts()
             check_agreement(inputs, described)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,21 +19,48 @@ pytestmark = pytest.mark.slow
 STAGES = (0, 2, 3)
 
 
-def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
-    fields = {
-        "model.path": save_tiny_model(tmp_path / "llama"), "data.train": write_pairs(tmp_path / "train.jsonl", 12),
+@pytest.fixture(scope="module")
+def fields(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("data")
+    return {
+        "model.path": save_tiny_model(folder / "llama"), "data.train": write_pairs(folder / "train.jsonl", 12),
         "data.max_length": 100, "training.pairs_per_step": 6, "training.max_steps": 2, "training.precision": "fp32",
         "checkpoints.every_steps": 1,
     }  # fmt: skip
-    written = [scenario(f"stage {stage}", tmp_path, {**fields, "ds_config": ZERO[stage]}) for stage in STAGES]
-    done = play(tmp_path, written, ranks=2)
+
+
+@pytest.fixture(scope="module")
+def written(fields: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs on two ranks, one for each stage, with checkpoints."""
+    folder = tmp_path_factory.mktemp("written")
+    plan = [scenario(f"stage {stage}", folder, {**fields, "ds_config": ZERO[stage]}) for stage in STAGES]
+    done = play(folder, plan, ranks=2)
     assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+def test_code_that_one_rank_alone_finds_is_named_by_all(fields: dict[str, Any], written: Path, tmp_path: Path) -> None:
+    """Rank 0 has read its own part, and would only see the other go."""
+    whole = written / "stage 3" / "checkpoints" / "step-00000001"
+    (shard,) = (whole / "engine").glob("zero_pp_rank_1_*optim_states.pt")
+    copy = tmp_path / "run" / "checkpoints" / whole.name
+    shutil.copytree(whole, copy)
+    trapped(copy, copy / "engine" / shard.name, tmp_path / "sprung")
+    play(tmp_path, [scenario("run", tmp_path, {**fields, "ds_config": ZERO[3], "resume": copy})], ranks=2)
+    result = outcome(tmp_path, "run")
+    assert (result["error"], result["code"]) == ("UserError", 2), result
+    assert result["message"].startswith(f"another rank ended: rank 1 on {socket.gethostname()}: ")
+    assert "may be code: it was not unpickled" in result["message"]
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_code_in_a_checkpoint_is_not_run(fields: dict[str, Any], written: Path, tmp_path: Path) -> None:
     for ranks in (1, 2):
         folder = tmp_path / f"on {ranks}"
         folder.mkdir()
         plan: list[Scenario] = []
         for stage in STAGES:
-            whole = tmp_path / f"stage {stage}" / "checkpoints" / "step-00000001"
+            whole = written / f"stage {stage}" / "checkpoints" / "step-00000001"
             for file in sorted((whole / "engine").glob("*.pt")):
                 name = f"{stage} {file.stem}"
                 copy = folder / name / "checkpoints" / whole.name

@@ -13,9 +13,9 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -223,6 +223,29 @@ def listed(numbers: Sequence[int]) -> str:
     """`rank 1`, or `ranks 0, 1, ...`: the first few of them."""
     shown = ", ".join(map(str, numbers[:_MOST_NAMED]))
     return f"rank{'s' if len(numbers) > 1 else ''} {shown}{', ...' if len(numbers) > _MOST_NAMED else ''}"
+
+
+def own_store() -> Any:
+    """A connection of its own to the store that the ranks came together over, so that nobody waits behind another's
+    question; None for one rank."""
+    if world_size() == 1:
+        return None
+    store: Any = dist.distributed_c10d._get_default_store()
+    return store.clone()
+
+
+def store_holder(environment: Mapping[str, str] = os.environ) -> str:
+    """Whose process that store is in, as messages name it."""
+    return "torchrun" if _is_torchruns(environment) else named([0])
+
+
+def holds_store() -> bool:
+    """Whether that store ends with this process."""
+    return rank() == 0 and not _is_torchruns(os.environ)
+
+
+def _is_torchruns(environment: Mapping[str, str]) -> bool:
+    return environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def barrier() -> None:

@@ -21,14 +21,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch.distributed as dist
-
-from sparsepo_dist.engines.deepspeed.distributed import named, rank, world_size
+from sparsepo_dist.engines.deepspeed.distributed import named, own_store, rank, store_holder, world_size
 from sparsepo_dist.errors import RunError
+from sparsepo_dist.training.supervision.endings import LONGEST_BEAT, Endings, sign_key
 from sparsepo_dist.training.supervision.progress import Progress
 from sparsepo_dist.training.supervision.streams import tell
 
-LONGEST_PULSE = 5.0  # seconds between two signs of life
+LONGEST_PULSE = 5.0  # seconds between two looks at the own progress
 _FRAMES_OF_A_WAIT = 8
 _WORK_BYTES = 1 << 20  # between two pulses
 
@@ -62,6 +61,7 @@ class Watchdog:
         self.folder: Path | None = None
         """Where the stacks of a rank that hangs are written, once there is such a folder."""
         self._store: Any = None
+        self._endings: Endings | None = None
         self._joined = threading.Event()
         self._closed = threading.Event()
         self._spoken = False
@@ -79,10 +79,10 @@ class Watchdog:
                 thread.start()
         return self
 
-    def joined(self) -> None:
-        """The ranks have found each other: from now on they tell each other how they are."""
+    def joined(self, endings: Endings) -> None:
+        """The ranks have found each other: from now on they tell each other how they are, and hear of ends."""
         if self._seconds:
-            self._store = _own_store()
+            self._store, self._endings = own_store(), endings
             self._joined.set()
 
     def __exit__(self, *_: object) -> None:
@@ -111,8 +111,10 @@ class Watchdog:
     def _tell(self) -> None:
         self._joined.wait()
         with suppress(RuntimeError):  # the store ended with its rank; each rank's own clock still counts
-            while self._store is not None and not self._closed.wait(self._pulse):
-                self._store.set(_key(rank()), json.dumps(self._sign().__dict__))
+            beat = min(self._pulse, LONGEST_BEAT)
+            while self._store is not None and self._endings is not None and not self._closed.wait(beat):
+                self._store.set(sign_key(rank()), json.dumps(self._sign().__dict__))
+                self._endings.hear(self._store)
 
     def _end(self, own: Sign) -> None:
         # Asking may hang as the work does.
@@ -153,8 +155,8 @@ class Watchdog:
     def _signs(self, own: Sign) -> dict[int, Sign]:
         signs = {rank(): own}
         for other in range(world_size()):
-            if self._store is not None and other != rank() and self._store.check([_key(other)]):
-                signs[other] = Sign(**json.loads(self._store.get(_key(other))))
+            if self._store is not None and other != rank() and self._store.check([sign_key(other)]):
+                signs[other] = Sign(**json.loads(self._store.get(sign_key(other))))
         return signs
 
 
@@ -170,11 +172,15 @@ def describe_hang(signs: Mapping[int, Sign], seconds: float, stale: float) -> st
     silent = [number for number, sign in signs.items() if newest - sign.sent > stale]
     behind = [number for number, sign in signs.items() if sign.marks == min(s.marks for s in signs.values())]
     culprits = silent or [number for number in behind if not signs[number].waits] or behind
-    lines = []
-    for number in culprits:
-        sign = signs[number]
-        mute = f", without a sign of life for {newest - sign.sent:.0f} s" if number in silent else ""
-        lines.append(f"{named([number])} hangs in {sign.work}, at {sign.place}{mute}")
+    if silent:
+        lines = [
+            f"no sign of life for {newest - max(signs[number].sent for number in numbers):.0f} s "
+            f"from {named(numbers)}, last in {where}"
+            for where, numbers in _by(lambda number: f"{signs[number].work}, at {signs[number].place}", silent).items()
+        ]
+        lines.append("stopped, or locked up in native code, or the machine, or the network to it, is gone")
+    else:
+        lines = [f"{named([number])} hangs in {signs[number].work}, at {signs[number].place}" for number in culprits]
     others = _by(lambda number: signs[number].work, [number for number in sorted(signs) if number not in culprits])
     waiting = "".join(f"; waiting for it in {work}: {named(numbers)}" for work, numbers in others.items())
     return f"{_nothing_moved(seconds)}: {'; '.join(lines)}{waiting}. All ranks end."
@@ -196,11 +202,10 @@ def describe_silence(number: int, own: Sign, seconds: float, environment: Mappin
 
     A store answers from a thread that needs no Python: who holds it is stopped, or cannot be reached.
     """
-    holder = "torchrun" if environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else "rank 0"
     return (
-        f"{_nothing_moved(seconds)}, and {holder} at {_meeting_point(environment)}, through which ranks speak, does "
-        "not answer: it was stopped, or its machine, this one or the network between them is gone. Rank "
-        f"{number} on {socket.gethostname()} was in {own.work}, at {own.place}. This rank ends."
+        f"{_nothing_moved(seconds)}, and {store_holder(environment)} at {_meeting_point(environment)}, through which "
+        "ranks speak, does not answer: it was stopped, or its machine, this one or the network between them is gone. "
+        f"Rank {number} on {socket.gethostname()} was in {own.work}, at {own.place}. This rank ends."
     )
 
 
@@ -249,15 +254,3 @@ def _bytes_moved() -> int:
 
 def _say(report: str) -> None:
     tell(f"\nerror: {report}\n")
-
-
-def _own_store() -> Any:
-    """A connection of the watchdog's own, so that it never waits behind the working thread's; None for one rank."""
-    if world_size() == 1:
-        return None
-    store: Any = dist.distributed_c10d._get_default_store()
-    return store.clone()
-
-
-def _key(number: int) -> str:
-    return f"sparsepo/watchdog/{number}"

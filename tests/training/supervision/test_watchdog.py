@@ -34,10 +34,10 @@ def test_the_one_that_does_not_wait() -> None:
 
 def test_the_one_without_a_sign_of_life() -> None:
     """A stopped process, or one whose interpreter is locked, cannot tell where it is."""
-    told = describe(rank1={"sent": 930.0, "marks": 41})
-    assert "rank 1 hangs in step 5, backward" in told
-    assert "without a sign of life for 70 s" in told
-    assert "rank 0 hangs" not in told
+    told = describe(rank1={"sent": 930.0, "marks": 41}, rank2={"sent": 929.0, "marks": 41})
+    assert "no sign of life for 70 s from ranks 1, 2, last in step 5, backward, at c10d.py:1" in told
+    assert "or the machine, or the network to it, is gone" in told
+    assert "hangs" not in told
 
 
 def test_all_wait() -> None:
