@@ -19,13 +19,13 @@ from sparsepo_dist.engines.saving import checkpoint_bytes, final_bytes
 from sparsepo_dist.training.checkpoints.store import CheckpointStore
 from tests.support.runs import ZERO, launch, metrics, train_all
 from tests.support.scenarios import outcome, play, scenario, weights
-from tests.support.tiny import save_tiny_model, write_pairs
+from tests.support.tiny import save_tiny_model
 
 pytestmark = pytest.mark.slow
 
 STEPS = 3
 COMMON = {
-    "data.max_length": 100, "data.tokens_per_micro_batch": 70, "training.pairs_per_step": 12,
+    "data.tokens_per_micro_batch": 70, "training.pairs_per_step": 12,
     "training.max_steps": STEPS, "training.epochs": 9, "training.learning_rate": 1e-2, "training.precision": "fp32",
     "checkpoints.every_minutes": 0, "resume": "auto",
 }  # fmt: skip
@@ -33,14 +33,8 @@ FULL = {"kind": "no model", "errno": errno.ENOSPC}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("data")
-    return {
-        **COMMON,
-        "model.path": save_tiny_model(folder / "llama"),
-        "data.train": write_pairs(folder / "train.jsonl", 12),
-        "ds_config": ZERO[3],
-    }
+def data(model_and_pairs: dict[str, Any]) -> dict[str, Any]:
+    return {**COMMON, **model_and_pairs, "ds_config": ZERO[3]}
 
 
 def steps(run: Path) -> list[int]:
@@ -222,10 +216,10 @@ def test_a_report_that_cannot_be_drawn_fails_no_run(data: dict[str, Any], tmp_pa
     assert content(run) == before
 
 
-def test_what_is_written_is_as_large_as_was_said(tmp_path: Path) -> None:
+def test_what_is_written_is_as_large_as_was_said(data: dict[str, Any], tmp_path: Path) -> None:
     common = {
-        **COMMON, "model.path": save_tiny_model(tmp_path / "llama", vocabulary=4000), "objective.name": "dpo",
-        "data.train": write_pairs(tmp_path / "train.jsonl", 12), "checkpoints.every_steps": STEPS,
+        **data, "model.path": save_tiny_model(tmp_path / "llama", vocabulary=4000), "objective.name": "dpo",
+        "checkpoints.every_steps": STEPS,
     }  # fmt: skip
     plan = {
         f"{stage} {precision}": {**common, "ds_config": ZERO[stage], "training.precision": precision}

@@ -11,13 +11,13 @@ import torch
 
 from tests.support.runs import ZERO, metrics
 from tests.support.scenarios import outcome, play, scenario, weights
-from tests.support.tiny import save_tiny_model, write_pairs
+from tests.support.tiny import write_pairs
 
 pytestmark = pytest.mark.slow
 
 PAIRS, STEPS_PER_EPOCH = 12, 3
 COMMON = {
-    "data.max_length": 100, "data.tokens_per_micro_batch": 70, "training.pairs_per_step": 5, "training.epochs": 3,
+    "data.tokens_per_micro_batch": 70, "training.pairs_per_step": 5, "training.epochs": 3,
     "training.learning_rate": 1e-2, "training.precision": "fp32", "training.evaluate_every": 2,
     "masks.dropout": 0.1, "model.disable_dropout": False, "checkpoints.every_steps": 3,
 }  # fmt: skip
@@ -45,14 +45,9 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("data")
-    return {
-        **COMMON,
-        "model.path": save_tiny_model(folder / "llama"),
-        "data.train": write_pairs(folder / "train.jsonl", PAIRS),
-        "data.heldout": write_pairs(folder / "heldout.jsonl", 4, seed=1),
-    }
+def data(model_and_pairs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    heldout = write_pairs(tmp_path_factory.mktemp("data") / "heldout.jsonl", 4, seed=1)
+    return {**COMMON, **model_and_pairs, "data.heldout": heldout}
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

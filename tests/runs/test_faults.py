@@ -17,26 +17,19 @@ from sparsepo_dist.training.checkpoints.store import CheckpointStore
 from tests.support.faults import AT_THE_END
 from tests.support.runs import ZERO, metrics
 from tests.support.scenarios import outcome, play, scenario, weights
-from tests.support.tiny import save_tiny_model, write_pairs
 
 pytestmark = pytest.mark.slow
 
 COMMON = {
-    "data.max_length": 100, "data.tokens_per_micro_batch": 70, "training.pairs_per_step": 5, "training.max_steps": 8,
+    "data.tokens_per_micro_batch": 70, "training.pairs_per_step": 5, "training.max_steps": 8,
     "training.epochs": 9, "training.learning_rate": 1e-2, "training.precision": "fp32", "masks.dropout": 0.1,
     "model.disable_dropout": False, "checkpoints.every_steps": 2, "resume": "auto",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("data")
-    return {
-        **COMMON,
-        "model.path": save_tiny_model(folder / "llama"),
-        "data.train": write_pairs(folder / "train.jsonl", 12),
-        "ds_config": ZERO[3],
-    }
+def data(model_and_pairs: dict[str, Any]) -> dict[str, Any]:
+    return {**COMMON, **model_and_pairs, "ds_config": ZERO[3]}
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import pytest
 from tests.support.runs import ZERO
 from tests.support.scenarios import Scenario, outcome, play, scenario
 from tests.support.tampering import trapped
-from tests.support.tiny import save_tiny_model, write_pairs
 
 pytestmark = pytest.mark.slow
 
@@ -20,11 +19,9 @@ STAGES = (0, 2, 3)
 
 
 @pytest.fixture(scope="module")
-def fields(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("data")
+def fields(model_and_pairs: dict[str, Any]) -> dict[str, Any]:
     return {
-        "model.path": save_tiny_model(folder / "llama"), "data.train": write_pairs(folder / "train.jsonl", 12),
-        "data.max_length": 100, "training.pairs_per_step": 6, "training.max_steps": 2, "training.precision": "fp32",
+        **model_and_pairs, "training.pairs_per_step": 6, "training.max_steps": 2, "training.precision": "fp32",
         "checkpoints.every_steps": 1,
     }  # fmt: skip
 
