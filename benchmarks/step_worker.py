@@ -149,10 +149,11 @@ def our_arguments(work: Work, folder: Path) -> list[str]:
 def our_inputs(work: Work, folder: Path) -> Inputs:
     """What our own trainer is built from, after this process has joined the others."""
     from sparsepo_dist.engines.deepspeed import distributed
+    from sparsepo_dist.engines.deepspeed.environment import prepare_environment
     from sparsepo_dist.runs.inputs import load_inputs
     from sparsepo_dist.runs.parsing import parse_train
 
-    distributed.prepare_environment()
+    prepare_environment()
     inputs = load_inputs(parse_train(our_arguments(work, folder)))
     distributed.initialise()
     given = inputs.train[: work.pairs_of_all_steps]

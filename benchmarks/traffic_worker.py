@@ -21,6 +21,7 @@ from benchmarks.collectives import Counter, logged_by_deepspeed
 from benchmarks.measure import copy_bandwidth, in_turn, matrix_rate
 from benchmarks.step_worker import Work, our_inputs, our_trainer
 from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 
 SIZES = (2**12, 2**24)
 """Bytes of the whole buffers that links are timed with."""
@@ -88,7 +89,7 @@ def main() -> None:
     """Every work in turn, in one process group."""
     given = json.loads(sys.argv[1])
     counter = Counter()
-    distributed.prepare_environment()
+    prepare_environment()
     machine = terms() if given["terms"] else None
     torch.manual_seed(0)
     works = []

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from benchmarks.disturbance.nodes import LINK, Nodes, address
-from sparsepo_dist.engines.deepspeed.distributed import free_port
+from sparsepo_dist.engines.deepspeed.environment import free_port
 
 RANKS_PER_NODE = 2
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,6 +16,7 @@ from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
 from sparsepo_dist.data.pack import pair_key
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.engines.reference.cache_files import (
     HEAD,
     CachedReadings,
@@ -48,7 +49,7 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
         UserError: anything the user can mend, before anything is written.
         RankError: it cannot be written.
     """
-    distributed.prepare_environment()
+    prepare_environment()
     folder = _target(config)
     inputs = load_inputs(_with_an_engine(config))
     needs = inputs.objective.requirements

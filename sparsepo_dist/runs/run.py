@@ -10,6 +10,7 @@ import yaml
 from transformers.utils.logging import disable_progress_bar
 
 from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.engines.saving import save_final
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.runs.agreement import joined
@@ -40,7 +41,7 @@ def run(config: RunConfig) -> Path:
     """
     stop = StopRequest()
     with stop.listening():
-        distributed.prepare_environment()
+        prepare_environment()
         if distributed.rank() != 0:
             disable_progress_bar()
         check_output_dir(config)

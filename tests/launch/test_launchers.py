@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsepo_dist.engines.deepspeed.distributed import free_port
+from sparsepo_dist.engines.deepspeed.environment import free_port
 from tests.support.runs import ROOT, launch
 from tests.support.tiny import save_tiny_model, write_pairs
 from tests.support.warm import hearth, warm

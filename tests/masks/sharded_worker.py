@@ -15,6 +15,7 @@ from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import engine_config, reference_config
+from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.ops import OpsConfig
 from tests.masks.reading import PAIRS, RELEASED
@@ -38,7 +39,7 @@ def score(folder: str, placement: Any, rank: int) -> ReferenceOutputs:
 
 def main() -> None:
     folders, out = json.loads(sys.argv[1]), Path(sys.argv[2])
-    distributed.prepare_environment()
+    prepare_environment()
     distributed.initialise()
     rank = distributed.rank()
     found = {

@@ -13,6 +13,7 @@ from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 
 from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.runs.assembly import build_trainer
 from sparsepo_dist.runs.inputs import load_inputs
 from sparsepo_dist.runs.parsing import parse_train
@@ -23,7 +24,7 @@ STEPS = 4  # ZeRO-3 records modules in the second pass and follows the record fr
 
 
 def run(arguments: list[str]) -> None:
-    distributed.prepare_environment()
+    prepare_environment()
     inputs = load_inputs(parse_train(arguments))
     distributed.initialise()
     folder, _ = open_run(inputs.config)

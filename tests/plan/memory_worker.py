@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.runs.assembly import build_trainer
 from sparsepo_dist.runs.inputs import load_inputs
 from sparsepo_dist.runs.parsing import parse_train
@@ -39,7 +40,7 @@ def main() -> None:
     arguments, keep = json.loads(Path(sys.argv[1]).read_text())
     if not keep:
         distributed.keep_freed_memory = lambda: None
-    distributed.prepare_environment()
+    prepare_environment()
     inputs = load_inputs(parse_train(arguments))
     distributed.initialise()
     folder, _ = open_run(inputs.config)

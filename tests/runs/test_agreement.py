@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sparsepo_dist.engines.deepspeed.distributed import free_port
+from sparsepo_dist.engines.deepspeed.environment import free_port
 from tests.support.runs import ROOT, ZERO, launch
 from tests.support.tiny import save_tiny_model, tiny_tokenizer, write_pairs
 from tests.support.warm import hearth, warm

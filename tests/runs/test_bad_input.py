@@ -58,7 +58,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.fail("joined the ranks")
 
     monkeypatch.setattr(distributed, "initialise", joined)
-    monkeypatch.setattr(distributed, "prepare_environment", lambda: None)
+    monkeypatch.setattr("sparsepo_dist.runs.run.prepare_environment", lambda: None)
     for name in ("inputs", "work"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")

@@ -90,7 +90,7 @@ def test_another_configuration_is_refused_before_ranks_wait_for_each_other(
     data: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = checkpoint_of(inputs(data), tmp_path)
-    monkeypatch.setattr("sparsepo_dist.runs.run.distributed.prepare_environment", lambda: None)
+    monkeypatch.setattr("sparsepo_dist.runs.run.prepare_environment", lambda: None)
     monkeypatch.setattr("sparsepo_dist.runs.run.distributed.initialise", lambda **_: pytest.fail("it joined"))
     for resume in ("auto", str(checkpoint.folder)):
         fields = {**data, "resume": resume, "output_dir": tmp_path, "objective.name": "dpo"}

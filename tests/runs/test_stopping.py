@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from sparsepo_dist.engines.deepspeed.distributed import free_port
+from sparsepo_dist.engines.deepspeed.environment import free_port
 from sparsepo_dist.training.checkpoints.store import CheckpointStore
 from tests.support.runs import ROOT, ZERO, metrics
 from tests.support.tiny import save_tiny_model, write_pairs

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 
 from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.runs.assembly import build_trainer
 from sparsepo_dist.runs.inputs import load_inputs
@@ -89,7 +90,7 @@ def said_of(arguments: list[str]) -> dict[str, Any]:
 def main() -> None:
     """One rank's part; FILE.RANK.json holds what was said on it, by run."""
     plan = Path(sys.argv[1])
-    distributed.prepare_environment()
+    prepare_environment()
     distributed.initialise()
     found = {name: said_of(arguments) for name, arguments in json.loads(plan.read_text()).items()}
     plan.with_suffix(f".{distributed.rank()}.json").write_text(json.dumps(found))

@@ -26,6 +26,7 @@ from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import engine_config, reference_config
+from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.engines.policy import PolicyEngine, PolicyModel, parameter_groups
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.masks import MaskConfig, TokenMasker
@@ -251,7 +252,7 @@ class ShardedCase:
 def main() -> None:
     """Run every case of a plan; what this rank recorded of each is saved beside the plan."""
     plan = Path(sys.argv[1])
-    distributed.prepare_environment()
+    prepare_environment()
     distributed.initialise()
     gc.freeze()  # DeepSpeed collects garbage four times a case, most of the time over a million imported objects
     rank = distributed.rank()

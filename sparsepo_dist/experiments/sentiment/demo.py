@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from sparsepo_dist.builtin.pairs import sentiment_files
-from sparsepo_dist.engines.deepspeed.distributed import free_port
+from sparsepo_dist.engines.deepspeed.environment import free_port
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.sentiment.evaluation import evaluate, write_evaluation
 from sparsepo_dist.report.build import build_report

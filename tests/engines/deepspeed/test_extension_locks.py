@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsepo_dist.engines.deepspeed.distributed import prepare_environment
+from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 
 
 @pytest.fixture

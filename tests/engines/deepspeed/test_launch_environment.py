@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sparsepo_dist.commands.entry import guarded, say
-from sparsepo_dist.engines.deepspeed import distributed
-from sparsepo_dist.engines.deepspeed.distributed import prepare_environment
+from sparsepo_dist.engines.deepspeed import environment
+from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.errors import UserError
 
 SOUND = {"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
@@ -23,7 +23,7 @@ def launched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in SOUND.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    monkeypatch.setattr(distributed, "RESOLVE_SECONDS", 0)
+    monkeypatch.setattr(environment, "RESOLVE_SECONDS", 0)
 
 
 def test_a_sound_launch_is_left_alone() -> None:
@@ -81,9 +81,9 @@ def test_a_name_that_is_announced_late_is_waited_for(monkeypatch: pytest.MonkeyP
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return []
 
-    monkeypatch.setattr(distributed, "RESOLVE_SECONDS", 30)
+    monkeypatch.setattr(environment, "RESOLVE_SECONDS", 30)
     monkeypatch.setattr(socket, "getaddrinfo", lookup)
-    monkeypatch.setattr(distributed.time, "sleep", lambda _: None)
+    monkeypatch.setattr(environment.time, "sleep", lambda _: None)
     monkeypatch.setenv("MASTER_ADDR", "node-0")
     prepare_environment()
     assert asked == ["node-0"] * 3
