@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sparsepo_dist"
 # A room imports only from those above it in this list (docs/architecture.md).
 ROOMS = [
-    "errors", "files", "contracts", "ops", "data", "masks", "objectives", "engines", "training", "sampling", "builtin",
-    "runs", "plan", "report", "evaluation", "experiments", "commands",
+    "errors", "files", "disk", "contracts", "ops", "data", "masks", "objectives", "engines", "training", "sampling",
+    "builtin", "runs", "plan", "report", "evaluation", "experiments", "commands",
 ]  # fmt: skip
 # Within a room that has floors, likewise; "" stands for the files that lie in the room itself.
 FLOORS = {

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sparsepo_dist.disk import follow_umask
 from sparsepo_dist.errors import printable, shortened, unreadable
-from sparsepo_dist.files import follow_umask, path_argument
+from sparsepo_dist.files import path_argument
 
 
 @pytest.fixture(params=[0o022, 0o027, 0o002])

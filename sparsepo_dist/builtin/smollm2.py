@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations import deepspeed as hf_deepspeed
 
 from sparsepo_dist.builtin.cache import cache_folder, made_once
+from sparsepo_dist.disk import follow_umask
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import follow_umask
 
 _FOLDER = "smollm2-135m-instruct"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from peft import PeftModel, get_peft_model_state_dict
 from transformers import PreTrainedModel
 
+from sparsepo_dist.disk import follow_umask
 from sparsepo_dist.engines.adapters.files import (
     KEY_PREFIX,
     adapter_settings,
@@ -21,7 +22,6 @@ from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_generator
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import follow_umask
 
 log = logging.getLogger(__name__)
 

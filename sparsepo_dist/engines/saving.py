@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sparsepo_dist.disk import follow_umask, free_bytes, in_gib, put_in_place, remove, unwritten
 from sparsepo_dist.engines.adapters.files import save_adapter
 from sparsepo_dist.engines.adapters.lora import POLICY, has_adapters
 from sparsepo_dist.engines.composite import copy_processor, outside_text
 from sparsepo_dist.engines.deepspeed.distributed import of_rank_0, rank
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.errors import RunError
-from sparsepo_dist.files import follow_umask, free_bytes, in_gib, put_in_place, remove, unwritten
 
 MASKS = "masks.safetensors"
 

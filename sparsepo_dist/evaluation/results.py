@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsepo_dist.disk import unwritable
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.files import read_json, unwritable
+from sparsepo_dist.files import read_json
 
 _ALWAYS = ("torch", "transformers", "datasets", "sparsepo_dist")
 

@@ -7,8 +7,9 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
+from sparsepo_dist.disk import sha256
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import read_json, sha256
+from sparsepo_dist.files import read_json
 
 log = logging.getLogger(__name__)
 

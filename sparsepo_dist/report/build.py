@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from sparsepo_dist.disk import open_new
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.files import open_new
 from sparsepo_dist.report.figures import draw_figures
 from sparsepo_dist.report.model_card import model_card
 from sparsepo_dist.report.page import index_page, tokens_page

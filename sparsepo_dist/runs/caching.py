@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
 from sparsepo_dist.data.pack import pair_key
+from sparsepo_dist.disk import remove
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.environment import prepare_environment
@@ -27,7 +28,6 @@ from sparsepo_dist.engines.reference.cache_files import (
 )
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import remove
 from sparsepo_dist.masks import activation_masks
 from sparsepo_dist.ops import Head
 from sparsepo_dist.runs.agreement import joined

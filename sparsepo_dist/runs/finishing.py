@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from sparsepo_dist.disk import free_bytes, in_gib
 from sparsepo_dist.engines.deepspeed.distributed import of_rank_0, rank
 from sparsepo_dist.engines.saving import checkpoint_bytes, final_bytes
 from sparsepo_dist.errors import FinishedError, UserError
-from sparsepo_dist.files import free_bytes, in_gib
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.folder import FINAL, run_folder
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer

@@ -11,9 +11,9 @@ import uuid
 from pathlib import Path
 from typing import IO
 
+from sparsepo_dist.disk import remove, unwritable
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import remove, unwritable
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.training.checkpoints.store import open_checkpoint
 

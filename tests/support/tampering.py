@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sparsepo_dist.files import sha256
+from sparsepo_dist.disk import sha256
 from sparsepo_dist.training.checkpoints.store import COMPLETE, MANIFEST
 
 

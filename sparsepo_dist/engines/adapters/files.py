@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sparsepo_dist.disk import follow_umask
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import follow_umask, read_json
+from sparsepo_dist.files import read_json
 
 if TYPE_CHECKING:
     from peft import LoraConfig

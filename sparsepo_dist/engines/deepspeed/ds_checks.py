@@ -17,8 +17,8 @@ from deepspeed.runtime.config import DeepSpeedConfig
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from pydantic import ValidationError
 
+from sparsepo_dist.disk import unwritable
 from sparsepo_dist.errors import did_you_mean, shortened
-from sparsepo_dist.files import unwritable
 
 Json = Mapping[str, Any]
 

@@ -10,8 +10,8 @@ import time
 import warnings
 from pathlib import Path
 
+from sparsepo_dist.disk import unwritable
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.files import unwritable
 
 log = logging.getLogger(__name__)
 

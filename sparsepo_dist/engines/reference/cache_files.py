@@ -22,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sparsepo_dist.disk import follow_umask
 from sparsepo_dist.errors import RankError, UserError, shortened
-from sparsepo_dist.files import follow_umask, read_json
+from sparsepo_dist.files import read_json
 from sparsepo_dist.ops import Head, LogitMap
 
 MANIFEST, PAIRS, HEAD = "cache.json", "pairs.safetensors", "head.safetensors"

@@ -11,10 +11,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
+from sparsepo_dist.disk import sha256
 from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, CachedReadings, ReferenceCache
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import sha256
 from sparsepo_dist.masks import MaskConfig, MaskKind
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.ops import Head

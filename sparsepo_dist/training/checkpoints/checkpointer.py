@@ -20,13 +20,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from sparsepo_dist.disk import follow_umask, free_bytes, in_gib, remove, unwritten
 from sparsepo_dist.engines.deepspeed.distributed import barrier, lost_peer, of_all_ranks, of_rank_0, rank, world_size
 from sparsepo_dist.engines.deepspeed.persistence import TAG, load_engine, save_engine
 from sparsepo_dist.engines.deepspeed.universal import Conversion
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.saving import checkpoint_bytes
 from sparsepo_dist.errors import RankError, RunError, UserError
-from sparsepo_dist.files import follow_umask, free_bytes, in_gib, remove, unwritten
 from sparsepo_dist.training.checkpoints import random_state
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import STATE, Checkpoint, CheckpointStore

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
+from sparsepo_dist.disk import remove, unwritable
 from sparsepo_dist.engines.adapters.lora import add_adapters, has_adapters
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.decoder.configuration import load_config
@@ -19,7 +20,6 @@ from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed.trained_weights import trained_weights
 from sparsepo_dist.engines.saving import saved_names, write_model
 from sparsepo_dist.errors import UserError, unreadable
-from sparsepo_dist.files import remove, unwritable
 from sparsepo_dist.training.checkpoints.store import Checkpoint, open_checkpoint
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparsepo_dist.disk import remove, sha256, sync
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import read_json, remove, sha256, sync
+from sparsepo_dist.files import read_json
 
 COMPLETE, MANIFEST, STATE = "COMPLETE", "manifest.json", "state.json"
 _NAME = re.compile(r"step-(\d{8,})")

@@ -115,12 +115,12 @@ class Endings:
                 self._store.set(f"{self._key}/ended", json.dumps(asdict(ending)))
             self._acknowledge(self._store)
             if self._holds_store:
-                until = time.monotonic() + _PATIENCE
+                until = time.monotonic() + 2 * _PATIENCE
                 while self._store.add(f"{self._key}/known", 0) < self._ranks and time.monotonic() < until:
                     time.sleep(_TICK)
 
         if self._store is not None:
-            self._asked(told, 2 * _PATIENCE)
+            self._asked(told, 3 * _PATIENCE)
 
     def _acknowledge(self, store: Any) -> None:
         if not self._acknowledged:

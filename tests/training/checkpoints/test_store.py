@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from sparsepo_dist.disk import remove, sha256, unwritten
 from sparsepo_dist.engines.deepspeed.persistence import only_tensors
 from sparsepo_dist.errors import RunError, UserError, unreadable
-from sparsepo_dist.files import remove, sha256, unwritten
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer, _files_of_all
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import COMPLETE, MANIFEST, CheckpointStore, open_checkpoint

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from sparsepo_dist.files import put_in_place, remove
+from sparsepo_dist.disk import put_in_place, remove
 
 
 class Killed(BaseException):
