@@ -29,6 +29,14 @@ class RankError(RunError):
     """What happened to this rank alone; the others only see it go."""
 
 
+class HandedOnError(RunError):
+    """What ended another rank first, as that one told it: this one ends by it too, with the same exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class StoppedError(Exception):
     """A run that was asked to stop and did, after a checkpoint; a scheduler may start it again."""
 

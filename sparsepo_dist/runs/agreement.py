@@ -45,7 +45,7 @@ def joined(inputs: Inputs, described: Mapping[str, Any], progress: Progress) -> 
     Raises:
         UserError: ranks disagree.
         RankError: another rank is lost, or a file cannot be read or written, while this is open.
-        UserError, RunError: as another rank's, where that ended by one.
+        HandedOnError: another rank ended first, and said why.
     """
     minutes = inputs.config.training.hang_minutes
     with Watchdog(progress, 60 * minutes) as watchdog:

@@ -43,11 +43,10 @@ def test_code_that_one_rank_alone_finds_is_named_by_all(fields: dict[str, Any], 
     copy = tmp_path / "run" / "checkpoints" / whole.name
     shutil.copytree(whole, copy)
     trapped(copy, copy / "engine" / shard.name, tmp_path / "sprung")
-    play(tmp_path, [scenario("run", tmp_path, {**fields, "ds_config": ZERO[3], "resume": copy})], ranks=2)
-    result = outcome(tmp_path, "run")
-    assert (result["error"], result["code"]) == ("UserError", 2), result
-    assert result["message"].startswith(f"another rank ended: rank 1 on {socket.gethostname()}: ")
-    assert "may be code: it was not unpickled" in result["message"]
+    done = play(tmp_path, [scenario("run", tmp_path, {**fields, "ds_config": ZERO[3], "resume": copy})], ranks=2)
+    (message,) = (line for line in done.stderr.splitlines() if line.startswith("error: another rank ended"))
+    assert message.startswith(f"error: another rank ended: rank 1 on {socket.gethostname()}: ")
+    assert "may be code: it was not unpickled" in message and "exitcode  : 2" in done.stderr
     assert not (tmp_path / "sprung").exists()
 
 

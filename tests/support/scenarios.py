@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed.distributed import rank
-from sparsepo_dist.errors import FinishedError, RankError, RunError, StoppedError, UserError
+from sparsepo_dist.errors import FinishedError, HandedOnError, RankError, RunError, StoppedError, UserError
 from sparsepo_dist.runs.parsing import parse_train
 from sparsepo_dist.training.batches import MicroBatches
 from sparsepo_dist.training.checkpoints.store import CheckpointStore
@@ -98,7 +98,7 @@ def _play(entry: Scenario, result: Path) -> None:
         try:
             run(config)
         except (UserError, RunError, StoppedError, FinishedError) as error:
-            if isinstance(error, RankError):  # the other ranks know nothing of it
+            if isinstance(error, RankError | HandedOnError):  # not of all ranks alike
                 raise
             found = {"error": type(error).__name__, "code": error.exit_code, "message": str(error)}
     result.write_text(json.dumps({**found, "seen": seen}))

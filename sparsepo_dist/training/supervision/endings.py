@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from socket import gethostname
 from typing import Any, TypeVar
 
-from sparsepo_dist.errors import RankError, RunError, UserError, shortened
+from sparsepo_dist.errors import HandedOnError, RankError, RunError, UserError, shortened
 
 LONGEST_BEAT = 1.0
 """Seconds between two signs of life, at most."""
@@ -36,10 +36,9 @@ class Ending:
     """Ranks that it had no sign of life of; empty where it ended by itself."""
     message: str = ""
 
-    def error(self) -> Exception:
+    def error(self) -> HandedOnError:
         """For a rank that ends because of it."""
-        kind = UserError if self.code == UserError.exit_code else RunError
-        return kind(f"another rank ended: {self.message}")
+        return HandedOnError(f"another rank ended: {self.message}", self.code)
 
 
 class Endings:
@@ -86,7 +85,9 @@ class Endings:
         """
         if self._store is None or self._heard is not None:
             return self._heard
-        before = self._asked(self._signs) or {}
+        before = self._asked(self._signs)
+        if before is None:
+            return None
         until = time.monotonic() + _PATIENCE
         while not self.store_is_silent and time.monotonic() < until:
             self._heard = self._asked(lambda: self._ended(self._store))
@@ -120,14 +121,14 @@ class Endings:
                     time.sleep(_TICK)
 
         if self._store is not None:
-            self._asked(told, 3 * _PATIENCE)
+            self._asked(told, waits=3)
 
     def _acknowledge(self, store: Any) -> None:
         if not self._acknowledged:
             self._acknowledged = True
             store.add(f"{self._key}/known", 1)
 
-    def _asked(self, question: Callable[[], T], seconds: float = _PATIENCE) -> T | None:
+    def _asked(self, question: Callable[[], T], *, waits: int = 1) -> T | None:
         """An answer of the store; None where it gives none: its machine, or the network to it, may be gone."""
         answers: list[T] = []
 
@@ -139,6 +140,6 @@ class Endings:
 
         thread = threading.Thread(target=ask, name="asking the store", daemon=True)
         thread.start()
-        thread.join(seconds)
+        thread.join(waits * _PATIENCE)
         self.store_is_silent = not answers
         return answers[0] if answers else None

@@ -10,7 +10,7 @@ from socket import gethostname
 from safetensors import SafetensorError
 
 from sparsepo_dist.engines.deepspeed.distributed import lost_peer, named, rank, store_holder
-from sparsepo_dist.errors import FinishedError, RankError, StoppedError
+from sparsepo_dist.errors import FinishedError, RankError, RunError, StoppedError
 from sparsepo_dist.training.supervision.endings import Endings
 from sparsepo_dist.training.supervision.progress import Progress
 
@@ -24,7 +24,7 @@ def failures_explained(progress: Progress, endings: Endings) -> Iterator[None]:
 
     Raises:
         RankError: in place of the OSError, SafetensorError or RuntimeError; other errors pass.
-        UserError, RunError: another rank ended by an error of that kind, which is named.
+        HandedOnError: another rank ended first, and said why.
     """
     try:
         yield
@@ -44,7 +44,7 @@ def failures_explained(progress: Progress, endings: Endings) -> Iterator[None]:
         raise
 
 
-def _lost(error: RuntimeError, progress: Progress, endings: Endings) -> Exception:
+def _lost(error: RuntimeError, progress: Progress, endings: Endings) -> RunError:
     """What to raise where a collective failed."""
     # Launchers signal the ranks that are left; these end all the same, but have something to say first.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
