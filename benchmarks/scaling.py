@@ -23,10 +23,10 @@ from transformers import GPTJConfig, GPTNeoXConfig, PretrainedConfig
 
 from benchmarks.measure import describe
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
-from sparsepo_dist.plan.machine import Machine, find_machine
-from sparsepo_dist.plan.plan import GIB, make_plan
-from sparsepo_dist.plan.request import Request
-from sparsepo_dist.plan.time import StepTime, step_time
+from sparsepo_dist.plan.asked.request import Request
+from sparsepo_dist.plan.needs.plan import GIB, make_plan
+from sparsepo_dist.plan.speed.machine import Machine, find_machine
+from sparsepo_dist.plan.speed.time import StepTime, step_time
 from sparsepo_dist.runs.parsing import parse_train
 
 GPUS = (8, 32, 128, 512, 1024)

@@ -40,7 +40,7 @@ from transformers import (
 from benchmarks.measure import MIB, describe, matrix_rate
 from benchmarks.step_worker import Measured, Work
 from benchmarks.tables import table
-from sparsepo_dist.plan.flops import necessary_flops
+from sparsepo_dist.plan.speed.flops import necessary_flops
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {"HH": "hh_harmless_base.jsonl", "IMDB": "imdb_pairs.jsonl"}

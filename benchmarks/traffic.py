@@ -29,10 +29,10 @@ from benchmarks.measure import MIB, describe
 from benchmarks.step_worker import Work, our_arguments
 from benchmarks.tables import table
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
-from sparsepo_dist.plan.machine import Machine
-from sparsepo_dist.plan.plan import Plan, make_plan
-from sparsepo_dist.plan.request import Request
-from sparsepo_dist.plan.time import step_time
+from sparsepo_dist.plan.asked.request import Request
+from sparsepo_dist.plan.needs.plan import Plan, make_plan
+from sparsepo_dist.plan.speed.machine import Machine
+from sparsepo_dist.plan.speed.time import step_time
 from sparsepo_dist.runs.parsing import parse_train
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,12 +14,12 @@ from jsonargparse import ArgumentParser
 from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.errors import UserError, printable
-from sparsepo_dist.plan.machine import KNOWN, changed, find_machine
-from sparsepo_dist.plan.plan import Plan, make_plan
-from sparsepo_dist.plan.request import Request
+from sparsepo_dist.plan.asked.request import Request
+from sparsepo_dist.plan.needs.plan import Plan, make_plan
+from sparsepo_dist.plan.speed.machine import KNOWN, changed, find_machine
+from sparsepo_dist.plan.speed.time import StepTime, step_time
 from sparsepo_dist.plan.switches import remedies
 from sparsepo_dist.plan.table import as_json, as_text
-from sparsepo_dist.plan.time import StepTime, step_time
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.parsing import parse_arguments, train_parser
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from sparsepo_dist.engines.config import Placement
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.plan.plan import Plan, make_plan, usable
-from sparsepo_dist.plan.request import Request
-from sparsepo_dist.plan.shapes import PairShape
+from sparsepo_dist.plan.asked.request import Request
+from sparsepo_dist.plan.asked.shapes import PairShape
+from sparsepo_dist.plan.needs.plan import Plan, make_plan, usable
 
 MOST_GPUS = 1024
 

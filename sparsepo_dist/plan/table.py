@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparsepo_dist.engines.config import Checkpointing
-from sparsepo_dist.plan.phases import Memory, Parts
-from sparsepo_dist.plan.pieces import policy_activations
-from sparsepo_dist.plan.plan import GIB, MARGIN, Plan, usable
+from sparsepo_dist.plan.needs.phases import Memory, Parts
+from sparsepo_dist.plan.needs.pieces import policy_activations
+from sparsepo_dist.plan.needs.plan import GIB, MARGIN, Plan, usable
+from sparsepo_dist.plan.speed.time import StepTime
 from sparsepo_dist.plan.switches import Remedy, describe
-from sparsepo_dist.plan.time import StepTime
 
 MICRO = 10**6
 _CHECKPOINTING: dict[str, Checkpointing] = {

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
 from benchmarks.step_worker import Work
-from sparsepo_dist.plan.flops import necessary_flops
+from sparsepo_dist.plan.speed.flops import necessary_flops
 from tests.support.tiny import save_tiny_model, tiny_config, write_pairs
 
 ROOT = Path(__file__).resolve().parents[2]

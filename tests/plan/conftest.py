@@ -10,7 +10,7 @@ import pytest
 from transformers import GPTJConfig, GPTNeoXConfig, PretrainedConfig
 
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
-from sparsepo_dist.plan.request import Device, Request
+from sparsepo_dist.plan.asked.request import Device, Request
 from sparsepo_dist.runs.parsing import parse_train
 from tests.plan.measuring import arguments
 

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
-from sparsepo_dist.plan.plan import Plan, make_plan
-from sparsepo_dist.plan.request import Device, Request
+from sparsepo_dist.plan.asked.request import Device, Request
+from sparsepo_dist.plan.needs.plan import Plan, make_plan
 from sparsepo_dist.runs.parsing import parse_train
 from tests.plan.memory_worker import GLIBC_TUNABLES
 from tests.support.runs import launch

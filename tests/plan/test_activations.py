@@ -16,11 +16,11 @@ from sparsepo_dist.engines.config import Checkpointing
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.loading import attention_for
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.plan.activations import Activations, activations, scoring_peak
-from sparsepo_dist.plan.decoder import SMALL_VOCABULARY, Decoder
-from sparsepo_dist.plan.request import Device
-from sparsepo_dist.plan.shapes import PairShape, batch_of
-from sparsepo_dist.plan.tracker import LiveBytes
+from sparsepo_dist.plan.asked.request import Device
+from sparsepo_dist.plan.asked.shapes import PairShape, batch_of
+from sparsepo_dist.plan.model.activations import Activations, activations, scoring_peak
+from sparsepo_dist.plan.model.decoder import SMALL_VOCABULARY, Decoder
+from sparsepo_dist.plan.model.tracker import LiveBytes
 from tests.support.composites import COMPOSITES
 from tests.support.tiny import CONFIGS, tiny_config
 

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
-from sparsepo_dist.plan.plan import Plan
-from sparsepo_dist.plan.states import policy_weights
+from sparsepo_dist.plan.needs.plan import Plan
+from sparsepo_dist.plan.needs.states import policy_weights
 from tests.plan.measuring import predict
 from tests.plan.test_counts import _constants
 from tests.support.mixtures import save_mixture

@@ -17,9 +17,9 @@ from sparsepo_dist.engines.adapters.lora import add_adapters, quantisation
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.masks import MaskConfig
 from sparsepo_dist.masks.learned import MaskHeads
-from sparsepo_dist.plan.plan import Plan
-from sparsepo_dist.plan.shapes import PairShape, batch_like, batch_of
-from sparsepo_dist.plan.states import policy_weights
+from sparsepo_dist.plan.asked.shapes import PairShape, batch_like, batch_of
+from sparsepo_dist.plan.needs.plan import Plan
+from sparsepo_dist.plan.needs.states import policy_weights
 from tests.plan.measuring import predict
 from tests.support.composites import save_composite
 from tests.support.tiny import CONFIGS, save_tiny_model

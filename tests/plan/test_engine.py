@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sparsepo_dist.plan.gathering import persistent
-from sparsepo_dist.plan.pieces import policy_gathering
-from sparsepo_dist.plan.plan import Plan
-from sparsepo_dist.plan.states import MASTER, MOMENTS, frozen_weights, policy_weights, training
+from sparsepo_dist.plan.model.gathering import persistent
+from sparsepo_dist.plan.needs.pieces import policy_gathering
+from sparsepo_dist.plan.needs.plan import Plan
+from sparsepo_dist.plan.needs.states import MASTER, MOMENTS, frozen_weights, policy_weights, training
 from tests.plan.measuring import arguments, predict, write_full_pairs
 from tests.support.runs import launch
 from tests.support.tiny import save_tiny_model

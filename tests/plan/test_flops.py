@@ -12,8 +12,8 @@ from sparsepo_dist.engines.adapters.lora import add_adapters
 from sparsepo_dist.engines.config import Checkpointing, LoraSettings
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.ops.operator import token_stats_backward_op, token_stats_op
-from sparsepo_dist.plan.decoder import Decoder
-from sparsepo_dist.plan.flops import BodyFlops, body_flops, counter, done_flops
+from sparsepo_dist.plan.model.decoder import Decoder
+from sparsepo_dist.plan.speed.flops import BodyFlops, body_flops, counter, done_flops
 from tests.plan.measuring import predict
 from tests.plan.test_activations import UNLIKE, decoder, of, real_batch, real_model
 from tests.support.tiny import VOCABULARY, save_tiny_model

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sparsepo_dist.plan.plan import GIB, make_plan
-from sparsepo_dist.plan.request import Request
-from sparsepo_dist.plan.states import policy_weights
+from sparsepo_dist.plan.asked.request import Request
+from sparsepo_dist.plan.needs.plan import GIB, make_plan
+from sparsepo_dist.plan.needs.states import policy_weights
 from tests.plan.conftest import Ask
 
 DIALOGUE = {"recipe": "launch/recipes/dialogue.yaml", "ds_config": "ds_configs/zero3.json"}

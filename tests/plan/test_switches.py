@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sparsepo_dist.plan.plan import make_plan
+from sparsepo_dist.plan.needs.plan import make_plan
 from sparsepo_dist.plan.switches import describe, remedies
 from sparsepo_dist.plan.table import as_text
 from tests.plan.conftest import Ask

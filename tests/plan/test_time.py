@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.plan.machine import KNOWN, Machine, changed, find_machine
-from sparsepo_dist.plan.plan import make_plan
-from sparsepo_dist.plan.time import StepTime, memory_bytes, ring_latency, step_time
+from sparsepo_dist.plan.needs.plan import make_plan
+from sparsepo_dist.plan.speed.machine import KNOWN, Machine, changed, find_machine
+from sparsepo_dist.plan.speed.time import StepTime, memory_bytes, ring_latency, step_time
 from tests.plan.conftest import Ask
 
 ROUND = Machine(

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.step_worker import Work
 from benchmarks.traffic import NOTHING_KEPT, launch, planned, predict, sent
 from benchmarks.traffic_worker import UNCOUNTED
-from sparsepo_dist.plan.plan import Plan
+from sparsepo_dist.plan.needs.plan import Plan
 from tests.plan.measuring import PROMPT, RESPONSE, write_full_pairs
 from tests.support.tiny import save_tiny_model
 

@@ -12,7 +12,7 @@ import transformers as hf
 
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.plan.request import Request, resolve
+from sparsepo_dist.plan.asked.request import Request, resolve
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.inputs import load_inputs
 from sparsepo_dist.runs.parsing import parse_train

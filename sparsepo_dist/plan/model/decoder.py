@@ -26,7 +26,7 @@ from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.structure import adapt, empty_model, make_fake
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks.decoder import decoder_blocks
-from sparsepo_dist.plan.shapes import BatchShape, batch_like
+from sparsepo_dist.plan.asked.shapes import BatchShape, batch_like
 
 FEWER, MORE = 2, 3  # blocks: with a single one, the first would be the last
 _SHORT = 16  # tokens

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsepo_dist.plan.census import Census, take_census
-from sparsepo_dist.plan.phases import Memory, memory
-from sparsepo_dist.plan.request import Request, Setting, resolve
-from sparsepo_dist.plan.shapes import BatchShape, largest_batch, micro_batches
-from sparsepo_dist.plan.traffic import Traffic, traffic
+from sparsepo_dist.plan.asked.request import Request, Setting, resolve
+from sparsepo_dist.plan.asked.shapes import BatchShape, largest_batch, micro_batches
+from sparsepo_dist.plan.model.census import Census, take_census
+from sparsepo_dist.plan.needs.phases import Memory, memory
+from sparsepo_dist.plan.needs.traffic import Traffic, traffic
 
 GIB = 2**30
 MARGIN = 0.08

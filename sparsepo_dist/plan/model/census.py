@@ -20,7 +20,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import ReferenceReadings
 from sparsepo_dist.masks.decoder import decoder_blocks
 from sparsepo_dist.masks.learned import MaskHeads
-from sparsepo_dist.plan.request import Setting
+from sparsepo_dist.plan.asked.request import Setting
 
 Role = Literal["model", "other part", "adapter", "masks", "reference head"]
 BLOCK, SECOND_BLOCK = 64, 256

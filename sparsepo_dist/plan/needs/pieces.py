@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sparsepo_dist.engines.config import Checkpointing
-from sparsepo_dist.plan.activations import Activations, activations, scoring_peak
-from sparsepo_dist.plan.census import Census, unique
-from sparsepo_dist.plan.decoder import Decoder
-from sparsepo_dist.plan.gathering import Gathered, embedding, gather, policy_order, scoring_order
-from sparsepo_dist.plan.head import HeadBytes, head_bytes
-from sparsepo_dist.plan.request import Setting, adapter_shape
-from sparsepo_dist.plan.shapes import BatchShape
-from sparsepo_dist.plan.states import Training, training
+from sparsepo_dist.plan.asked.request import Setting, adapter_shape
+from sparsepo_dist.plan.asked.shapes import BatchShape
+from sparsepo_dist.plan.model.activations import Activations, activations, scoring_peak
+from sparsepo_dist.plan.model.census import Census, unique
+from sparsepo_dist.plan.model.decoder import Decoder
+from sparsepo_dist.plan.model.gathering import Gathered, embedding, gather, policy_order, scoring_order
+from sparsepo_dist.plan.model.head import HeadBytes, head_bytes
+from sparsepo_dist.plan.needs.states import Training, training
 
 
 class Pieces(NamedTuple):

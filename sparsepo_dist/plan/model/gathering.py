@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
-from sparsepo_dist.plan.census import Census, Unit, Weight, unique
+from sparsepo_dist.plan.model.census import Census, Unit, Weight, unique
 
 Moment = Literal["scoring", "forward", "head", "backward", "end"]
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from sparsepo_dist.plan.census import Census, Weight
-from sparsepo_dist.plan.gathering import persistent
-from sparsepo_dist.plan.pieces import frozen_gathering, policy_gathering, scored_at_once
-from sparsepo_dist.plan.request import Setting
-from sparsepo_dist.plan.states import groups
+from sparsepo_dist.plan.asked.request import Setting
+from sparsepo_dist.plan.model.census import Census, Weight
+from sparsepo_dist.plan.model.gathering import persistent
+from sparsepo_dist.plan.needs.pieces import frozen_gathering, policy_gathering, scored_at_once
+from sparsepo_dist.plan.needs.states import groups
 
 STAGE_0_BUCKET = 500_000_000
 """Numbers that DeepSpeed reduces at once without ZeRO."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 
 from sparsepo_dist.engines.config import Placement
-from sparsepo_dist.plan.census import Census, Unit, Weight, unique
-from sparsepo_dist.plan.gathering import persistent
-from sparsepo_dist.plan.request import Setting
+from sparsepo_dist.plan.asked.request import Setting
+from sparsepo_dist.plan.model.census import Census, Unit, Weight, unique
+from sparsepo_dist.plan.model.gathering import persistent
 
 MASTER, MOMENTS = 4, 8  # bytes of a trained number's float32 copy, and of Adam's two moments
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.ops.tiles import plan_tiles
-from sparsepo_dist.plan.census import Census
-from sparsepo_dist.plan.request import Setting
-from sparsepo_dist.plan.shapes import BatchShape
+from sparsepo_dist.plan.asked.request import Setting
+from sparsepo_dist.plan.asked.shapes import BatchShape
+from sparsepo_dist.plan.model.census import Census
 
 STATE = 7 * 8  # bytes of a row's running sums
 

@@ -6,11 +6,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sparsepo_dist.plan.census import Census
-from sparsepo_dist.plan.pieces import Pieces, find_pieces
-from sparsepo_dist.plan.request import Setting
-from sparsepo_dist.plan.shapes import BatchShape
-from sparsepo_dist.plan.states import frozen_weights, policy_weights
+from sparsepo_dist.plan.asked.request import Setting
+from sparsepo_dist.plan.asked.shapes import BatchShape
+from sparsepo_dist.plan.model.census import Census
+from sparsepo_dist.plan.needs.pieces import Pieces, find_pieces
+from sparsepo_dist.plan.needs.states import frozen_weights, policy_weights
 
 MIB = 2**20
 FRAMEWORK = {"cuda": 1536 * MIB, "cpu": 50 * MIB}

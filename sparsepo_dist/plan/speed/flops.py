@@ -25,12 +25,12 @@ from sparsepo_dist.engines.composite import auto_class, text_config
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.structure import make_fake
 from sparsepo_dist.ops.tiles import plan_tiles
-from sparsepo_dist.plan.activations import linears
-from sparsepo_dist.plan.census import Census
-from sparsepo_dist.plan.decoder import Decoder, over_all_blocks, short_model
-from sparsepo_dist.plan.pieces import frozen_decoders, policy_decoder
-from sparsepo_dist.plan.request import Setting
-from sparsepo_dist.plan.shapes import BatchShape, batch_like
+from sparsepo_dist.plan.asked.request import Setting
+from sparsepo_dist.plan.asked.shapes import BatchShape, batch_like
+from sparsepo_dist.plan.model.activations import linears
+from sparsepo_dist.plan.model.census import Census
+from sparsepo_dist.plan.model.decoder import Decoder, over_all_blocks, short_model
+from sparsepo_dist.plan.needs.pieces import frozen_decoders, policy_decoder
 
 
 def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:

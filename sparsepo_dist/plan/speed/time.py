@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.plan.census import Census, unique
-from sparsepo_dist.plan.flops import StepFlops, done_flops, necessary_flops
-from sparsepo_dist.plan.machine import Machine
-from sparsepo_dist.plan.plan import Plan
-from sparsepo_dist.plan.request import Setting
-from sparsepo_dist.plan.shapes import PairShape, batch_of, mean_pair
-from sparsepo_dist.plan.traffic import Collective
+from sparsepo_dist.plan.asked.request import Setting
+from sparsepo_dist.plan.asked.shapes import PairShape, batch_of, mean_pair
+from sparsepo_dist.plan.model.census import Census, unique
+from sparsepo_dist.plan.needs.plan import Plan
+from sparsepo_dist.plan.needs.traffic import Collective
+from sparsepo_dist.plan.speed.flops import StepFlops, done_flops, necessary_flops
+from sparsepo_dist.plan.speed.machine import Machine
 
 MOMENTS_AND_MASTER = 3 * 4  # bytes of a trained number, read and written once a step
 

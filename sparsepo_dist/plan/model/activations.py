@@ -23,9 +23,9 @@ from sparsepo_dist.engines.attention import flex
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.structure import make_fake
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.plan.decoder import Decoder, over_all_blocks, short_model
-from sparsepo_dist.plan.shapes import batch_like
-from sparsepo_dist.plan.tracker import LiveBytes
+from sparsepo_dist.plan.asked.shapes import batch_like
+from sparsepo_dist.plan.model.decoder import Decoder, over_all_blocks, short_model
+from sparsepo_dist.plan.model.tracker import LiveBytes
 
 
 class Activations(NamedTuple):

@@ -1,0 +1,1 @@
+"""What is to be planned: a run's request, and the shape of its micro-batches."""
