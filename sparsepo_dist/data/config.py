@@ -35,8 +35,8 @@ class DataConfig:
     chat_template: str | None = None
     """Jinja file for rows of messages, where the tokenizer has no chat template of its own."""
     date: str | None = None
-    """The moment that chat templates which print a date are told, as 2026-11-30T09:00:00; the run's start where not
-    given. A run that is gone on with keeps its own."""
+    """What chat templates that print a date are told, as 2026-11-30 or 2026-11-30T09:00:00; where not given, the day
+    (UTC) on which the run began. A run that is gone on with keeps its own."""
     layout: LayoutName = "auto"
     """`prefix_shared` computes each prompt once; `packed` gives every response its own copy; `padded` is the plain
     rectangular batch. `auto` takes the first of them that the run's models are right in."""
@@ -58,7 +58,7 @@ class DataConfig:
         try:
             self.moment()
         except ValueError:
-            raise UserError(f"data.date: {self.date} is no moment; write it as 2026-11-30T09:00:00") from None
+            raise UserError(f"data.date: {self.date} is no date; write it as 2026-11-30") from None
         for name, least in (("max_length", 2), ("max_prompt_length", 1), ("tokens_per_micro_batch", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"data.{name}: {getattr(self, name)} must be at least {least}")

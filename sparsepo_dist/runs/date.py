@@ -1,9 +1,9 @@
-"""The moment that a run's chat templates are told, where they print a date: another day must not change the data."""
+"""The day that a run's chat templates are told, where they print a date: another day must not change the data."""
 
 from __future__ import annotations
 
 import dataclasses
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.folder import CHECKPOINTS, run_folder
@@ -11,10 +11,10 @@ from sparsepo_dist.training.checkpoints.store import CheckpointStore
 
 
 def dated(config: RunConfig) -> RunConfig:
-    """With `data.date`: as given, or of the run that is gone on with, or now."""
+    """With `data.date`: as given, or of the run that is gone on with, or today's: UTC, so that machines agree."""
     if config.data.date is not None:
         return config
-    date = _of_run(config) or datetime.now().isoformat(timespec="seconds")
+    date = _of_run(config) or datetime.now(UTC).date().isoformat()
     return dataclasses.replace(config, data=dataclasses.replace(config.data, date=date))
 
 

@@ -168,5 +168,5 @@ def test_a_template_that_prints_a_date_prints_the_one_it_is_told(tmp_path: Path)
     source.write_text(json.dumps({**fields, "rejected": messages(("assistant", "n"))}) + "\n")
     (pair,) = load_tokenized(str(source), tokenizer, DataConfig(date="2001-02-03T00:00:00"))
     assert text(pair.prompt_ids).startswith("03 February 2001 ")
-    with pytest.raises(UserError, match=r"data.date: tomorrow is no moment"):
+    with pytest.raises(UserError, match=r"data.date: tomorrow is no date"):
         DataConfig(date="tomorrow").validate()

@@ -1,7 +1,8 @@
 """Builds the trainers that a JSON file describes and notes what is said of their models; knows a family that is wrong.
 
 The family `leaking` is Llama with two faults that a decoder can have: `leak` adds to each token's embedding the one
-before it, whoever's that is in the packed row, as a short convolution does; `gain` multiplies logits after the head.
+before it, whoever's that is in the packed row, as a short convolution does; `gain` multiplies embeddings where
+the model's own forward calls the decoder, and nowhere else.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class LeakingConfig(LlamaConfig):
 class LeakingModel(LlamaModel):
     config_class = LeakingConfig
 
-    def forward(self, input_ids: Tensor, inputs_embeds: None = None, **others: Any) -> Any:
-        embeddings = self.embed_tokens(input_ids)
+    def forward(self, input_ids: Tensor, inputs_embeds: None = None, gain: float = 1.0, **others: Any) -> Any:
+        embeddings = gain * self.embed_tokens(input_ids)
         if self.config.leak:
             embeddings = embeddings + torch.cat([torch.zeros_like(embeddings[:, :1]), embeddings[:, :-1]], 1)
         return super().forward(inputs_embeds=embeddings, **others)
@@ -51,9 +52,7 @@ class LeakingForCausalLM(LlamaForCausalLM):
         self.post_init()
 
     def forward(self, input_ids: Tensor, position_ids: Tensor | None = None, **others: Any) -> Any:
-        outputs = super().forward(input_ids, position_ids=position_ids, **others)
-        outputs.logits = outputs.logits * self.config.gain
-        return outputs
+        return super().forward(input_ids, position_ids=position_ids, gain=self.config.gain, **others)
 
 
 AutoConfig.register("leaking", LeakingConfig)
