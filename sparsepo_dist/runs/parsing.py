@@ -159,10 +159,14 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 
 def _check_once(arguments: Sequence[str], parser: ArgumentParser) -> None:
+    """The last of an option counts, as scripts that add options rely on; of sources, people mean all."""
     options = [argument.partition("=")[0] for argument in arguments]
     for option, times in Counter(option for option in options if option in parser._option_string_actions).items():
+        name = option.removeprefix("--")
+        if times > 1 and name in ("data.train", "data.heldout"):
+            raise UserError(f"{name} is given {times} times, and takes one source: join them in one file")
         if times > 1:
-            raise UserError(f"{option.removeprefix('--')} is given {times} times; the last would win: keep one")
+            log.warning("%s is given %d times: the last one counts", name, times)
 
 
 def _check_numbers(arguments: Sequence[str], parser: ArgumentParser) -> None:
