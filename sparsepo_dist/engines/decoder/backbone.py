@@ -24,10 +24,13 @@ def backbone(model: PreTrainedModel) -> PreTrainedModel:
     """
     if is_composite(model.config):
         return text_decoder(model)
-    base = model.base_model
-    if base is model:
+    base: PreTrainedModel = model.base_model
+    if base is not model:
+        return base
+    inside = [child for child in model.children() if isinstance(child, PreTrainedModel)]
+    if len(inside) != 1:  # some name it otherwise than they call it (Llama 4)
         raise UserError(f"{type(model).__name__} does not separate a backbone from its head; it is not supported")
-    return base
+    return inside[0]
 
 
 def hidden_at(base: PreTrainedModel, batch: PackedBatch) -> Tensor:

@@ -11,7 +11,7 @@ from transformers import MODEL_FOR_MASKED_LM_MAPPING, AutoConfig, PretrainedConf
 
 from sparsepo_dist.engines.attention.alibi import has_alibi
 from sparsepo_dist.engines.attention.inputs import WITHOUT_ATTENTION
-from sparsepo_dist.engines.composite import decoder_class, is_composite, model_class, text_config
+from sparsepo_dist.engines.composite import decoder_class, model_class, text_config
 from sparsepo_dist.errors import UserError, unreadable
 
 # What transformers raises over files that are damaged, or hold what it did not expect.
@@ -42,7 +42,7 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
             f"{field} {path}: the model is stored quantised, which cannot be trained or compared with here; name its "
             "original (--model.adapter qlora puts that into 4 bits by itself)"
         )
-    if is_composite(config) and config.is_encoder_decoder:
+    if config.is_encoder_decoder:
         raise UserError(
             f"{field} {path}: a {config.model_type} model is an encoder-decoder, not a causal language model"
         )

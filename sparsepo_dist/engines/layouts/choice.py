@@ -38,10 +38,12 @@ def layout_of(wanted: LayoutName, models: Mapping[str, ModelKind], max_length: i
         max_length: most tokens of prompt + response.
 
     Raises:
-        UserError: a layout was asked for by name that a model is not right in.
+        UserError: a layout was asked for by name that a model is not right in, or it is right in none.
     """
     hindrances = {layout: _hindrance(models, layout, max_length) for layout in get_args(Layout)}
     right = [layout for layout, hindrance in hindrances.items() if hindrance is None]
+    if not right:
+        raise UserError(f"data.layout: none is right: {hindrances['padded']}")
     if wanted == "auto":
         return ChosenLayout(right[0], hindrances["prefix_shared"])
     if hindrances[wanted] is not None:
@@ -61,9 +63,12 @@ def _hindrance(models: Mapping[str, ModelKind], layout: Layout, max_length: int)
 
 def _wrong_in(model: ModelKind, layout: Layout, max_length: int) -> str | None:
     """Why a model is not right in a layout; None where it is. Padded, every sequence has a row of its own."""
+    text = model.config.get_text_config()
+    kept = getattr(text, "keep_window_size", None)
+    if kept and max_length > kept:
+        return f"keys are selected by the length of their row beyond {kept} tokens, and data.max_length is {max_length}"
     if layout == "padded":
         return None
-    text = model.config.get_text_config()
     kind: str = text.model_type
     hindered = ONLY_PADDED.get(kind) or against_packing(text)
     if hindered is not None:

@@ -41,6 +41,16 @@ def test_auto_takes_the_cheapest_that_is_right(family: str) -> None:
         assert chosen.why is None or f"{family} model (model.path)" in chosen.why
 
 
+def test_what_no_layout_computes_is_refused() -> None:
+    models = {"model.path": kind(hf.DogeConfig(keep_window_size=64))}
+    assert layout_of("auto", models, 64).layout == "padded"
+    for layout in ("auto", "padded"):
+        with pytest.raises(
+            UserError, match=r"none is right: of a doge model .* beyond 64 tokens, and data.max_length is 65"
+        ):
+            layout_of(layout, models, 65)
+
+
 def test_a_layout_that_a_model_is_wrong_in_is_refused_by_name() -> None:
     models = {"model.path": kind(tiny_config("llama")), "reference.path": kind(LONGROPE)}
     assert layout_of("prefix_shared", models, 64).layout == "prefix_shared"
