@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all test-fast test-machines bench-ops bench bench-traffic lint format clean
+.PHONY: setup demo test test-all test-fast test-machines bench-ops bench bench-traffic models lint format clean
 
 setup: $(STAMP)
 
@@ -54,6 +54,10 @@ bench: setup
 # Bytes that two CPU ranks move in a step, by collective, beside sparsepo plan's; and this machine's terms for its time.
 bench-traffic: setup
 	$(BIN)/python -m benchmarks.traffic --output benchmarks/results/traffic.json
+
+# The tables of docs/models.md: every family of the installed transformers, in every layout.
+models: setup
+	$(BIN)/python -m tests.support.sweep
 
 lint: setup
 	$(BIN)/ruff check .

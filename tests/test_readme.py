@@ -52,6 +52,13 @@ def test_sparsepo_doctor_prints_the_kernels_in_use() -> None:
     assert re.search(r"^token_stats float32 +cpp \(built at ", done.stdout, re.MULTILINE), done.stdout
 
 
+def test_sparsepo_doctor_asks_a_model(tmp_path: Path) -> None:
+    command = next(command for command in COMMANDS if command.startswith("sparsepo doctor --model.path"))
+    done = console(command.replace("DIR_OR_HUB_ID", str(save_tiny_model(tmp_path / "model", "gpt_neox"))))
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^(prefix_shared|packed|padded) .*right", done.stdout, re.MULTILINE)) == 3, done.stdout
+
+
 def test_sparsepo_plan_answers_as_shown(tmp_path: Path) -> None:
     """But for the model: the recipe's is on a hub."""
     model = save_tiny_model(tmp_path / "model", "gpt_neox", positions=2048)
