@@ -7,6 +7,7 @@ stands in. Parameters and their gradients do not count: ZeRO decides where those
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -74,6 +75,8 @@ def scoring_peak(decoder: Decoder) -> int:
 
 @contextmanager
 def _explained(decoder: Decoder) -> Iterator[None]:
+    torchs_own = logging.getLogger(torch._subclasses.fake_tensor.__name__)  # prints stack traces of what is said here
+    before, torchs_own.disabled = torchs_own.disabled, True
     try:
         yield
     except UserError:
@@ -83,6 +86,8 @@ def _explained(decoder: Decoder) -> Iterator[None]:
             f"plan: activations of a {decoder.config.model_type} model in {decoder.dtype} cannot be found without "
             f"running it: {str(error).splitlines()[0]}"
         ) from error
+    finally:
+        torchs_own.disabled = before
 
 
 def _train(decoder: Decoder, blocks: int) -> Activations:
