@@ -45,7 +45,8 @@ def put_in_place(finished: Path, place: Path) -> None:
     machine that loses its power, leaves the old one, none or the new one there, never a part. Raises OSError where that
     cannot be."""
     for path in finished.rglob("*"):
-        sync(path)
+        if not path.is_symlink():
+            sync(path)
     sync(finished)
     old = place.with_name(f".old-{place.name}")
     remove(old)

@@ -49,13 +49,14 @@ class Cuts:
         if not fits and self.config.on_long == "drop":
             self._dropped += 1
             return None
+        room = self.config.max_length - min(len(prompt), most)
+        if room < 1:
+            raise RowError(
+                place, f"the prompt's {min(len(prompt), most)} tokens fill data.max_length {self.config.max_length}"
+            )
         if len(prompt) > most:
             self._prompts += 1
-            prompt = (
-                [bos, *prompt[len(prompt) - most + 1 :]] if bos is not None and prompt[0] == bos else prompt[-most:]
-            )
-        room = self.config.max_length - len(prompt)
-        if room < 1:
-            raise RowError(place, f"the prompt's {len(prompt)} tokens fill data.max_length {self.config.max_length}")
+            kept = prompt[len(prompt) - most :]
+            prompt = [prompt[0], *kept[1:]] if prompt[0] == bos else kept
         self._responses += sum(len(response) > room for response in responses)
         return prompt, [response[:room] for response in responses]

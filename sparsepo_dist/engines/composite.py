@@ -5,6 +5,7 @@ Their text decoder is trained on token ids alone. The other parts are loaded, ke
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -19,7 +20,9 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, unreadable
+
+log = logging.getLogger(__name__)
 
 _PROCESSOR_FILES = (
     "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json", "chat_template.json",
@@ -118,9 +121,13 @@ def copy_processor(source: str, folder: Path) -> None:
         OSError: one cannot be written.
     """
     for name in _PROCESSOR_FILES:
-        file = cached_file(
-            source, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )  # fmt: skip
+        try:
+            file = cached_file(
+                source, name, _raise_exceptions_for_gated_repo=False, _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )  # fmt: skip
+        except Exception as error:  # whatever a hub raises: the weights must not be lost for it
+            log.warning("%s of %s is not put beside the model: %s", name, source, unreadable(error))
+            continue
         if file is not None and not (folder / name).exists():
             shutil.copyfile(file, folder / name)

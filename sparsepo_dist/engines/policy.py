@@ -156,9 +156,11 @@ class PolicyEngine:
         """
         own = self.module.own_reference
         assert own is not None or not reference
-        with nullcontext() if own is None or not reference else as_reference(self.module.model, own.adapter):
-            yield self.module.model
-        forget_trace(self.engine)
+        try:
+            with nullcontext() if own is None or not reference else as_reference(self.module.model, own.adapter):
+                yield self.module.model
+        finally:
+            forget_trace(self.engine)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
         """Add the gradient of a micro-batch's `loss` [] to the step's; `last` ends the step's accumulation."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sparsepo_dist.disk import open_new
 from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.files import read_json
 from sparsepo_dist.report.figures import draw_figures
 from sparsepo_dist.report.model_card import model_card
 from sparsepo_dist.report.page import index_page, tokens_page
@@ -40,8 +41,7 @@ def build_report(folder: Path) -> list[Path]:
             pages[report / "tokens.html"] = tokens_page(run)
         if settings is not None:
             masks = (final / "masks.safetensors").is_file()
-            config = final / "config.json"
-            composite = config.is_file() and '"text_config"' in config.read_text(encoding="utf-8")
+            composite = _is_composite(final / "config.json")
             pages[final / "README.md"] = model_card(run, settings, has_masks=masks, composite=composite)
         for path, text in pages.items():
             with open_new(path) as file:
@@ -49,6 +49,17 @@ def build_report(folder: Path) -> list[Path]:
     except OSError as error:
         raise UserError(f"{error.filename or report} cannot be written: {error.strerror}") from None
     return [*written, *pages]
+
+
+def _is_composite(config: Path) -> bool:
+    """Whether a model has parts besides its text decoder. Raises UserError where its configuration is damaged."""
+    if not config.is_file():
+        return False
+    try:
+        found = read_json(config)
+    except ValueError as error:
+        raise UserError(f"{config} is damaged: {error}") from None
+    return isinstance(found, dict) and "text_config" in found
 
 
 def try_report(folder: Path) -> bool:

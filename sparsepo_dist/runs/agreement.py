@@ -23,8 +23,8 @@ from sparsepo_dist.training.supervision.watchdog import Watchdog
 
 # Compared by what they hold: each machine may keep its own copy.
 _BY_CONTENT = (
-    "ds_config", "output_dir", "data.train", "data.heldout", "model.path", "model.adapter_path", "reference.path",
-    "reference.adapter_path", "reference.cache", "oracle.path",
+    "ds_config", "output_dir", "data.train", "data.heldout", "data.date", "model.path", "model.adapter_path",
+    "reference.path", "reference.adapter_path", "reference.cache", "oracle.path",
 )  # fmt: skip
 _PACKAGES = ("torch", "deepspeed", "transformers", "peft", "tokenizers", "accelerate", "bitsandbytes")
 _PACKAGE = Path(__file__).resolve().parents[1]

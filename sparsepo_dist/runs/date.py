@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.folder import CHECKPOINTS, run_folder
@@ -14,7 +14,7 @@ def dated(config: RunConfig) -> RunConfig:
     """With `data.date`: as given, or of the run that is gone on with, or today's: UTC, so that machines agree."""
     if config.data.date is not None:
         return config
-    date = _of_run(config) or datetime.now(UTC).date().isoformat()
+    date = _of_run(config) or datetime.now(timezone.utc).date().isoformat()
     return dataclasses.replace(config, data=dataclasses.replace(config.data, date=date))
 
 

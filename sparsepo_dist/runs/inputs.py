@@ -144,8 +144,8 @@ def _open_cache(
     if missing:
         raise UserError(
             f"reference.cache: {cache.folder} lacks {len(missing)} of {len(pairs)} pairs, among them "
-            f"{pairs[missing[0]].place}: it was made from other data, or with another tokenizer or truncation. "
-            f"{MAKE_ANEW}"
+            f"{pairs[missing[0]].place}: it was made from other data, or with another tokenizer, truncation or "
+            f"data.date. {MAKE_ANEW}"
         )
     return cache
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import re
 import sys
 import types
@@ -159,13 +160,14 @@ def _kinds(hint: Any) -> tuple[Any, ...]:
 
 
 def _check_once(arguments: Sequence[str], parser: ArgumentParser) -> None:
-    """The last of an option counts, as scripts that add options rely on; of sources, people mean all."""
+    """The last of an option counts, as scripts that add options rely on, but for recipes, which are merged in order; of
+    sources, people mean all."""
     options = [argument.partition("=")[0] for argument in arguments]
     for option, times in Counter(option for option in options if option in parser._option_string_actions).items():
         name = option.removeprefix("--")
         if times > 1 and name in ("data.train", "data.heldout"):
             raise UserError(f"{name} is given {times} times, and takes one source: join them in one file")
-        if times > 1:
+        if times > 1 and name != "recipe" and not name.endswith("+") and os.environ.get("RANK", "0") == "0":
             log.warning("%s is given %d times: the last one counts", name, times)
 
 

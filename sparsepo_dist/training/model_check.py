@@ -33,6 +33,7 @@ from sparsepo_dist.engines.decoder.check import (
 )
 from sparsepo_dist.engines.decoder.loading import attention_for
 from sparsepo_dist.engines.deepspeed.distributed import lost_peer, of_all_ranks, rank, world_size
+from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.reference.cached import CachedReference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.errors import UserError, shortened
@@ -199,6 +200,7 @@ class _Check:
     def _works(self, way: _Way, role: str, own: Sequence[Tensor], bound: float) -> bool:
         """Whether a model's numbers in training are its own that way."""
         setting = AttentionSetting(way.attention, self.device, dropout=not self.told.model.disable_dropout)
+        found: dict[str, list[Tensor]] = {}
         try:
             with ExitStack() as stack:
                 for model in self.models.values():
@@ -208,6 +210,9 @@ class _Check:
         except Exception as error:  # whatever a model does in a layout that it was not loaded for: it is no way
             if isinstance(error, RuntimeError) and lost_peer(error):
                 raise
+            log.debug("%s cannot be: %s", way.options, error)
+        if not all(of_all_ranks(bool(found))):
+            forget_trace(self.trainer.policy.engine)
             return False
         return _worst(found[role], own).mean <= bound
 
@@ -219,7 +224,7 @@ class _Check:
         remedy = (
             f"What was tried and is right: {' or '.join(way.options for way in ways)}"
             if ways
-            else "No other layout or attention is right either: this model is not supported"
+            else "No other layout or attention that could be tried is right either: this model is not supported"
         )
         return (
             f"the {role} {path} ({type(model).__name__}) is computed wrongly with data.layout {self.layout} and the "

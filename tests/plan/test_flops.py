@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sparsepo_dist.engines.adapters.lora import add_adapters
 from sparsepo_dist.engines.config import Checkpointing, LoraSettings
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
+from sparsepo_dist.ops import PLAIN
 from sparsepo_dist.ops.operator import token_stats_backward_op, token_stats_op
 from sparsepo_dist.plan.model.decoder import Decoder
 from sparsepo_dist.plan.speed.flops import BodyFlops, body_flops, counter, done_flops
@@ -67,7 +68,7 @@ def test_products_of_the_heads_are_those_that_the_operation_does(
     hidden, weight, labels = torch.randn(24, 32), torch.randn(VOCABULARY, 32), torch.arange(24)
     frozen = (hidden, weight) if models == 2 else (None, None)
     form, ones = (1, torch.ones(24)) if models == 2 else (0, None)
-    options = (form, "eager", 4096, keep_bytes)
+    options = (form, [*PLAIN, *PLAIN], "eager", 4096, keep_bytes)
     # torch's counter does not know products that are added in place: the gradient of hidden rows.
     in_place = {torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1]}
     with FlopCounterMode(display=False, custom_mapping=in_place) as counted:

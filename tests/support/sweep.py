@@ -149,7 +149,10 @@ def _reason(refusal: UserError, folder: str) -> str:
     said = str(refusal).replace(f"model.path {folder}: ", "").partition(". Right is ")[0]
     for layout in LAYOUTS:
         said = said.removeprefix(f"data.layout {layout}: ")
-    return re.sub(r"of an? \w+ model \(model.path\), ", "", said)
+    said = re.sub(r"of an? [\w-]+ model \(model.path\), ", "", said)
+    # What is a number of the miniature's.
+    said = re.sub(r"reaches \d+ tokens", "reaches no further than a window", said)
+    return re.sub(r",? and data.max_length is \d+", "", said)
 
 
 def row(kind: str, found: Verdict) -> str:

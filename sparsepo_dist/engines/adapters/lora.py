@@ -6,6 +6,7 @@ peft is imported where it is called: it brings bitsandbytes and torch's compiler
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,7 +171,7 @@ def _load(
 def _inject(model: PreTrainedModel, config: LoraConfig, name: str, dtype: torch.dtype, field: str) -> None:
     from peft import inject_adapter_in_model
 
-    config = dataclasses.replace(config, exclude_modules=outside_text(model) or config.exclude_modules)
+    config = dataclasses.replace(config, exclude_modules=_excluded(model, config.exclude_modules))
     with warnings.catch_warnings():
         # Conv1D (GPT-2) stores its matrix transposed: peft sees that, corrects the setting and says so.
         warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")
@@ -208,6 +209,16 @@ def _known_as_sharded(model: PreTrainedModel) -> Iterator[None]:
     finally:
         del keep
         unset_hf_deepspeed_config()
+
+
+def _excluded(model: PreTrainedModel, own: str | list[str] | None) -> str | list[str] | None:
+    """What is no part of the text decoder, and what an adapter itself leaves out."""
+    outside = outside_text(model)
+    if outside is None or not own:
+        return outside or own
+    if not isinstance(own, str):
+        own = rf"(.*\.)?({'|'.join(map(re.escape, own))})"
+    return f"{outside}|{own}"
 
 
 def _layers(model: nn.Module) -> Iterator[BaseTunerLayer]:

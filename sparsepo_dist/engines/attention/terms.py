@@ -49,7 +49,8 @@ def attended_block(
         query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
-    return attended[:, :, -queries:, :width]
+    # A slice that leaves nothing out still costs a copy in backward.
+    return attended if sinks is None else attended[:, :, -queries:, :width]
 
 
 def _with_sinks(
@@ -79,7 +80,7 @@ def _capped(
     parts = []
     for block in range(len(query)):
         arguments = (query[block], key[block], value[block], mask[block], scale, dropout, terms.softcap, terms.sinks)
-        parts.append(checkpoint(_capped_scores, *arguments, use_reentrant=False))
+        parts.append(checkpoint(_capped_scores, *arguments, use_reentrant=False, preserve_rng_state=dropout > 0))
     return torch.stack(parts)
 
 

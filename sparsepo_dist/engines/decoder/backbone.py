@@ -36,7 +36,8 @@ def backbone(model: PreTrainedModel) -> PreTrainedModel:
 def hidden_at(base: PreTrainedModel, batch: PackedBatch) -> Tensor:
     """[N, D]: final hidden states of the rows that predict the response tokens."""
     dtype = base.get_input_embeddings().weight.dtype
+    inputs = model_inputs(batch, base.config, dtype)
     tell(base, batch)
     with packed_alibi(base.config, batch):
-        hidden: Tensor = base(**model_inputs(batch, base.config, dtype)).last_hidden_state
+        hidden: Tensor = base(**inputs).last_hidden_state
     return hidden.reshape(-1, hidden.shape[-1])[batch.predict_index]

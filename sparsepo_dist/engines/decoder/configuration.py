@@ -33,6 +33,10 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
         here = "the folder holds no model" if Path(path).is_dir() else "neither a folder here nor found on a hub"
         raise UserError(f"{field} {path}: {here} ({unreadable(error, 200)})") from None
     whole = model_class(config)
+    if getattr(config, "is_encoder_decoder", False):
+        raise UserError(
+            f"{field} {path}: a {config.model_type} model is an encoder-decoder, not a causal language model"
+        )
     if type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False):
         raise UserError(f"{field} {path}: a {config.model_type} model is an encoder, not a causal language model")
     if whole is None and not (trust_remote_code and getattr(config, "auto_map", None)):
@@ -41,10 +45,6 @@ def load_config(path: str, *, field: str = "model.path", trust_remote_code: bool
         raise UserError(
             f"{field} {path}: the model is stored quantised, which cannot be trained or compared with here; name its "
             "original (--model.adapter qlora puts that into 4 bits by itself)"
-        )
-    if config.is_encoder_decoder:
-        raise UserError(
-            f"{field} {path}: a {config.model_type} model is an encoder-decoder, not a causal language model"
         )
     takes: Any = decoder_class(config)
     takes_positions = whole is None or "position_ids" in inspect.signature(takes.forward).parameters

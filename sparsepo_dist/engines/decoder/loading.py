@@ -78,8 +78,8 @@ def load_model(
 
 
 def load_generator(
-    path: str, *, dtype: torch.dtype | Literal["auto"], field: str = "model.path"
-) -> PreTrainedModel:  # fmt: skip
+    path: str, *, dtype: torch.dtype | Literal["auto"], field: str = "model.path", trust_remote_code: bool = False
+) -> PreTrainedModel:
     """A causal language model as transformers has it, to sample from; `field` names it in messages, and with the dtype
     "auto" its weights stay as they are stored.
 
@@ -88,7 +88,7 @@ def load_generator(
     """
     try:
         # Unsaid, transformers asks at the terminal whether the model's own code may run.
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         model, found = auto_class(config).from_pretrained(
             path, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )

@@ -51,8 +51,14 @@ class RouterLoss:
         losses: list[Tensor] = []
 
         def read(module: nn.Module, inputs: Any, outputs: Any) -> None:
+            logits = getattr(outputs, "router_logits", None)
+            if not (isinstance(logits, tuple) and logits):
+                raise UserError(
+                    f"{type(module).__name__} gives no router logits, of which its configuration asks for a loss; set "
+                    "output_router_logits to false in its config.json"
+                )
             real = (batch.pair_id >= 0).view(batch.rows, -1)
-            balance = self._function(outputs.router_logits, self._experts, self._chosen, real)
+            balance = self._function(logits, self._experts, self._chosen, real)
             losses.append(self.coefficient * balance)
 
         hook = self._base.register_forward_hook(read)

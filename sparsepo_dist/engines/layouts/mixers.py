@@ -80,8 +80,8 @@ class ByRows:
         """How many modules that are."""
 
     def begin(self, batch: PackedBatch | None) -> None:
-        """Go by a batch in a packed layout; None where rows are sequences already."""
-        self._rows = None if batch is None else sequence_rows(batch)
+        """Go by a batch; in the layout `padded`, and where it is None, rows are sequences already."""
+        self._rows = None if batch is None or batch.attention is None else sequence_rows(batch)
 
     def _by_rows(self, forward: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(forward)

@@ -19,19 +19,19 @@ from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.head import HeadStats
 from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings
-from sparsepo_dist.ops import Head, OpsConfig
+from sparsepo_dist.ops import Head, LogitMap, OpsConfig
 
 
 class _Scorer(nn.Module):
     """Hidden rows of a decoder and, with its head, log-probabilities."""
 
-    def __init__(self, model: PreTrainedModel, ops: OpsConfig | None) -> None:
+    def __init__(self, model: PreTrainedModel, map: LogitMap, ops: OpsConfig | None) -> None:
         super().__init__()
         self.base = backbone(model)
         self.lm_head = None if ops is None else model.get_output_embeddings()
         self.head_stats = None
         if ops is not None:
-            self.head_stats = HeadStats(model.get_output_embeddings(), logit_map(model), None, None, ops)
+            self.head_stats = HeadStats(model.get_output_embeddings(), map, None, None, ops)
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
         hidden = hidden_at(self.base, batch)
@@ -70,9 +70,9 @@ class ReferenceEngine:
         device: torch.device,
     ) -> None:
         model.requires_grad_(False)
-        head = model.get_output_embeddings()
-        self.readings = ReferenceReadings(backbone(model), head, logit_map(model), kind, masks)
-        scorer = _Scorer(model, None if head_leaves else ops).eval()
+        head, map = model.get_output_embeddings(), logit_map(model)
+        self.readings = ReferenceReadings(backbone(model), head, map, kind, masks)
+        scorer = _Scorer(model, map, None if head_leaves else ops).eval()
         self._module: Any = scorer
         self.model: PreTrainedModel | None = model
         """Until it is released: with its head, wherever that goes."""
@@ -80,7 +80,7 @@ class ReferenceEngine:
         """Whether a pass brings weights here from elsewhere."""
         if placement == "replicated":
             scorer.to(device)
-        self._head = _frozen_head(model, lent=head_is_lent) if head_leaves else None
+        self._head = _frozen_head(model, map, lent=head_is_lent) if head_leaves else None
         """Until it is taken: the whole head, on every rank."""
         if placement == "replicated":
             return
@@ -107,9 +107,11 @@ class ReferenceEngine:
             head.to(model.get_input_embeddings().weight.device)
             yield model
             return
-        with nullcontext() if self._module.module.lm_head is not None else gathered_as_it_runs(head):
-            yield model
-        forget_trace(self._module)
+        try:
+            with nullcontext() if self._module.module.lm_head is not None else gathered_as_it_runs(head):
+                yield model
+        finally:
+            forget_trace(self._module)
 
     def release_model(self) -> None:
         """Keep only what scores: a head that has left for the policy's engine is not held twice."""
@@ -144,10 +146,10 @@ def gathered_as_it_runs(module: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _frozen_head(model: PreTrainedModel, *, lent: bool) -> Head:
+def _frozen_head(model: PreTrainedModel, map: LogitMap, *, lent: bool) -> Head:
     """The whole head on every rank: the model's own tensors, or copies."""
     head = model.get_output_embeddings()
     parameters = [p for p in (head.weight, head.bias) if p is not None]
     with deepspeed.zero.GatheredParameters(parameters):
         whole = [p.detach() if lent else p.detach().clone() for p in parameters]
-    return Head(whole[0], whole[1] if len(whole) > 1 else None, logit_map(model))
+    return Head(whole[0], whole[1] if len(whole) > 1 else None, map)

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
-from sparsepo_dist.disk import remove, unwritable
+from sparsepo_dist.disk import put_in_place, remove, unwritable
 from sparsepo_dist.engines.adapters.lora import add_adapters, has_adapters
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.decoder.configuration import load_config
@@ -56,16 +56,14 @@ def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_r
     frozen = set() if has_adapters(model) else {name for name, p in model.named_parameters() if not p.requires_grad}
     weights = trained_weights(folder, [name for name in saved_names(model) if name not in frozen], dtype)
     if frozen:  # checkpoints leave them out
-        start = load_generator(path, dtype=dtype, field="export: the run's model")
+        start = load_generator(path, dtype=dtype, field="export: the run's model", trust_remote_code=trust_remote_code)
         weights |= {name: p.detach() for name, p in start.named_parameters() if name in frozen}
     unfinished = output.with_name(f".writing-{output.name}")
     try:
         remove(unfinished)
         with quiet():
             write_model(model, tokenizer, weights, unfinished)
-        if output.is_dir():
-            output.rmdir()
-        unfinished.rename(output)
+        put_in_place(unfinished, output)
     except (OSError, SafetensorError) as error:
         raise UserError(f"export: {output} cannot be written: {error}") from None
     return output

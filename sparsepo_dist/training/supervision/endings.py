@@ -56,7 +56,7 @@ class Endings:
         self._store, self._key, self._number, self._ranks = store, key, number, ranks
         self._holds_store = holds_store
         self._heard: Ending | None = None
-        self._acknowledged = False
+        self._acknowledged, self._lock = False, threading.Lock()
         self.store_is_silent = False
         """Whether the store did not answer when it was asked last."""
 
@@ -76,30 +76,45 @@ class Endings:
         code = getattr(error, "exit_code", RunError.exit_code)
         message = str(error) if isinstance(error, UserError | RunError) else f"{type(error).__name__}: {error}"
         named = message if isinstance(error, RankError) else f"rank {self._number} on {gethostname()}: {message}"
-        self._tell(Ending(code, [], shortened(named, _LONGEST)))
+        ending = Ending(code, [], shortened(named, _LONGEST))
+
+        def told() -> None:
+            self._leave(ending)
+            self._stay(ending)
+
+        if self._store is not None:
+            self._asked(told, waits=3)
 
     def of_another(self) -> Ending | None:
         """Why another rank ended, after a collective has failed; None where nobody can say.
 
-        Takes up to `_PATIENCE`: a rank without a word and without a sign of life in that time is a lost one.
+        A rank without a word and without a sign of life for `_PATIENCE` is a lost one. The process that holds the store
+        stays, for twice that time at most, until the other living ranks have heard.
         """
-        if self._store is None or self._heard is not None:
-            return self._heard
+        if self._store is None:
+            return None
+        ending = self._heard or self._awaited()
+        if ending is not None:
+            self._asked(lambda: self._stay(ending), waits=3)
+        return ending
+
+    def _awaited(self) -> Ending | None:
         before = self._asked(self._signs)
         if before is None:
             return None
         until = time.monotonic() + _PATIENCE
         while not self.store_is_silent and time.monotonic() < until:
-            self._heard = self._asked(lambda: self._ended(self._store))
-            if self._heard is not None:
-                return self._heard
+            heard = self._asked(lambda: self._ended(self._store))
+            if heard is not None:
+                return heard
             time.sleep(_TICK)
         after = self._asked(self._signs) or {}
         lost = [number for number, sign in before.items() if after.get(number) == sign]
-        if lost:
-            self._tell(Ending(RunError.exit_code, lost))
-            return Ending(RunError.exit_code, lost)
-        return None
+        if not lost:
+            return None
+        ending = Ending(RunError.exit_code, lost)
+        self._asked(lambda: self._leave(ending))
+        return ending
 
     def _ended(self, store: Any) -> Ending | None:
         key = f"{self._key}/ended"
@@ -110,23 +125,23 @@ class Endings:
         others = [number for number in range(self._ranks) if number != self._number]
         return {number: self._store.get(sign_key(number)) for number in others if self._store.check([sign_key(number)])}
 
-    def _tell(self, ending: Ending) -> None:
-        def told() -> None:
-            if self._store.add(f"{self._key}/first", 1) == 1:
-                self._store.set(f"{self._key}/ended", json.dumps(asdict(ending)))
-            self._acknowledge(self._store)
-            if self._holds_store:
-                until = time.monotonic() + 2 * _PATIENCE
-                while self._store.add(f"{self._key}/known", 0) < self._ranks and time.monotonic() < until:
-                    time.sleep(_TICK)
+    def _leave(self, ending: Ending) -> None:
+        """Put it into the store, unless another rank was first."""
+        if self._store.add(f"{self._key}/first", 1) == 1:
+            self._store.set(f"{self._key}/ended", json.dumps(asdict(ending)))
 
-        if self._store is not None:
-            self._asked(told, waits=3)
+    def _stay(self, ending: Ending) -> None:
+        self._acknowledge(self._store)
+        if self._holds_store:
+            living, until = self._ranks - len(ending.lost), time.monotonic() + 2 * _PATIENCE
+            while self._store.add(f"{self._key}/known", 0) < living and time.monotonic() < until:
+                time.sleep(_TICK)
 
     def _acknowledge(self, store: Any) -> None:
-        if not self._acknowledged:
-            self._acknowledged = True
-            store.add(f"{self._key}/known", 1)
+        with self._lock:
+            if not self._acknowledged:
+                self._acknowledged = True
+                store.add(f"{self._key}/known", 1)
 
     def _asked(self, question: Callable[[], T], *, waits: int = 1) -> T | None:
         """An answer of the store; None where it gives none: its machine, or the network to it, may be gone."""

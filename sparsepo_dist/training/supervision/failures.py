@@ -54,11 +54,17 @@ def _lost(error: RuntimeError, progress: Progress, endings: Endings) -> RunError
     whom, why = "another rank", "What that rank or the launcher says tells why"
     if ending is not None:
         whom = named(ending.lost)
-        why = "No sign of life came from there any more: killed, or the machine, or the network to it, is gone"
+        why = (
+            "No sign of life came from there any more: killed, ended without a word, or the machine, or the network to "
+            "it, is gone"
+        )
     elif endings.store_is_silent:
         why = (
             f"{store_holder()}, through which ranks speak, does not answer: it has ended, or its machine, this one or "
             "the network between them is gone"
         )
     reason = str(error).splitlines()[0].partition(". This is")[0]
-    return RankError(f"rank {rank()} on {gethostname()} lost {whom} in {progress} ({reason}). {why}. {progress.left()}")
+    own = RankError(f"rank {rank()} on {gethostname()} lost {whom} in {progress} ({reason}). {why}. {progress.left()}")
+    if ending is None:
+        endings.tell(own)
+    return own

@@ -53,7 +53,7 @@ class Watchdog:
 
     Args:
         progress: marked by the working thread, which opens and closes the watchdog.
-        seconds: how long nothing may move; 0 turns the watchdog off.
+        seconds: how long nothing may move; 0 for ever. Ranks tell each other how they are all the same.
     """
 
     def __init__(self, progress: Progress, seconds: float) -> None:
@@ -66,31 +66,28 @@ class Watchdog:
         self._closed = threading.Event()
         self._spoken = False
         self._worker = threading.current_thread().ident
-        self._pulse = min(LONGEST_PULSE, seconds / 10)
+        self._pulse = min(LONGEST_PULSE, seconds / 10) if seconds else LONGEST_PULSE
         # Two threads: the store may be on a machine that is gone, and talking to it may then take for ever.
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
-            for name, work in (("watchdog", self._watch), ("signs of life", self._tell))
+            for name, work in (("signs of life", self._tell), ("watchdog", self._watch))[: 2 if seconds else 1]
         ]
 
     def __enter__(self) -> Watchdog:
-        if self._seconds:
-            for thread in self._threads:
-                thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def joined(self, endings: Endings) -> None:
         """The ranks have found each other: from now on they tell each other how they are, and hear of ends."""
-        if self._seconds:
-            self._store, self._endings = own_store(), endings
-            self._joined.set()
+        self._store, self._endings = own_store(), endings
+        self._joined.set()
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
         self._joined.set()
-        if self._seconds:
-            for thread in self._threads:
-                thread.join(timeout=2 * self._pulse)
+        for thread in self._threads:
+            thread.join(timeout=2 * self._pulse)
 
     def _watch(self) -> None:
         moved = _bytes_moved()

@@ -84,3 +84,15 @@ def test_families_without_attention_get_no_mask_of_tokens_by_tokens() -> None:
     config = CONFIGS["mamba"]()
     config._attn_implementation = "eager"
     assert "attention_mask" not in model_inputs(pack(PAIRS, [1.0] * len(PAIRS), "packed"), config, torch.float32)
+
+
+def test_a_model_that_runs_by_rows_runs_a_padded_batch_as_it_is() -> None:
+    """What the check of a model tries before it names a remedy."""
+    config = CONFIGS["lfm2"]()
+    found = []
+    for layout in ("prefix_shared", "padded"):
+        model = hybrid(config, attention_for(config, "padded", torch.float32)).eval()
+        prepare(backbone(model), layout)
+        with torch.no_grad():
+            found.append(hidden_at(backbone(model), pack(PAIRS, [1.0] * len(PAIRS), "padded")))
+    assert torch.equal(*found)

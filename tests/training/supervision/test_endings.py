@@ -102,3 +102,17 @@ def test_who_holds_the_store_stays_until_all_have_heard(store: Any, monkeypatch:
     assert not ends.is_alive()
     found = second.of_another()
     assert found is not None and "no such file" in found.message
+
+
+def test_who_holds_the_store_and_heard_of_an_end_stays_as_well(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings, "_PATIENCE", 60)
+    first, second, third = ranks(store, 3)
+    second.tell(UserError("no such file"))
+    hears = threading.Thread(target=first.of_another, daemon=True)
+    hears.start()
+    hears.join(timeout=0.5)
+    assert hears.is_alive()
+    found = third.of_another()
+    assert found is not None and "no such file" in found.message
+    hears.join(timeout=60)
+    assert not hears.is_alive()
