@@ -78,7 +78,7 @@ def test_sparsepo_cache_runs_as_shown(tmp_path: Path) -> None:
     done = console(command, *(f"--{name}={value}" for name, value in given.items()))
     assert done.returncode == 0, done.stderr
     assert "6 pairs" in done.stdout and (tmp_path / "cache" / "cache.json").is_file()
-    assert "reference.cache" not in done.stderr
+    assert "ignored: reference" not in done.stderr
 
 
 def test_sparsepo_merge_runs_as_shown(tmp_path: Path) -> None:
