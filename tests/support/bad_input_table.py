@@ -289,7 +289,7 @@ MODELS = [
     Case("builtin", ("model.path: builtin:gpt5", "smollm2"), {"model.path": "builtin:gpt5"}),
     Case("builtin_reference", ("reference.path: builtin:gpt5", "a folder or hub id"),
          {"reference.path": "builtin:gpt5"}),
-    Case("t5", ("a t5 model is not a causal language model",), {"model.path": "{models}/t5"}),
+    Case("t5", ("a t5 model is an encoder-decoder, not a causal language model",), {"model.path": "{models}/t5"}),
     Case("bert", ("a bert model is an encoder",), {"model.path": "{models}/bert"}),
     Case("config_garbage", ("model.path", "config.json"), damage=rewritten("config.json", b"{")),
     Case("config_deep", ("model.path", "the folder holds no model"), damage=rewritten("config.json", DEEP)),

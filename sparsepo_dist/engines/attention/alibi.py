@@ -8,16 +8,18 @@ Shapes: T packed tokens, H heads.
 
 from __future__ import annotations
 
-import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.engines.attention.reach import REMEDY
+from sparsepo_dist.errors import UserError
 
 # By model_type: the function of the family's module that makes the bias. [H, 1, T] each, for one row of tokens.
 _MAKERS = {"bloom": "build_alibi_tensor", "falcon": "build_alibi_tensor", "mpt": "build_mpt_alibi_tensor"}
@@ -29,17 +31,23 @@ def has_alibi(config: PretrainedConfig) -> bool:
 
 
 @contextmanager
-def packed_alibi(config: PretrainedConfig, batch: PackedBatch) -> Iterator[None]:
-    """While open, a model with ALiBi makes its bias for the positions of a batch in a packed layout.
+def packed_alibi(base: PreTrainedModel, batch: PackedBatch) -> Iterator[None]:
+    """While open, a decoder with ALiBi makes its bias for the positions of a batch in a packed layout.
 
     The families' functions count the tokens of a row, which no argument changes.
+
+    Raises:
+        UserError: code of the model's own makes it otherwise.
     """
+    config = base.config
     if batch.attention is None or not has_alibi(config):
         yield
         return
     name = _MAKERS[config.model_type]
-    module: Any = importlib.import_module(f"transformers.models.{config.model_type}.modeling_{config.model_type}")
-    own = getattr(module, name)
+    module: Any = sys.modules[type(base).__module__]
+    own = getattr(module, name, None)
+    if own is None:
+        raise UserError(f"data.layout: {type(base).__name__} has no {name}; {REMEDY}")
 
     def by_position(first: Any, *others: Any, **named: Any) -> Tensor:
         # MPT's starts with the number of heads, and makes a bias of its longest sequence; the others' with a mask.

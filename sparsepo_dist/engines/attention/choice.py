@@ -131,7 +131,7 @@ def _against_flash(
         return f"FlashAttention takes bf16 and fp16, not {dtype}"
     if _heads(config).width > _FLASH_WIDEST or getattr(text_config(config), "v_head_dim", None) is not None:
         return f"FlashAttention takes heads up to {_FLASH_WIDEST} wide, values as wide as queries"
-    if config.get_text_config().model_type in WITH_SINKS:
+    if text_config(config).model_type in WITH_SINKS:
         return "FlashAttention has no attention sinks"
     if setting.present and torch.cuda.get_device_capability(setting.device) < _FLASH_OLDEST:
         return "FlashAttention needs a GPU of compute capability 8.0 or newer"

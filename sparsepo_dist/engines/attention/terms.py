@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig
 
 from sparsepo_dist.engines.attention.reach import REMEDY
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.errors import UserError
 
 _WIDTH_STEP = 8  # SDPA's kernels on GPUs take heads of a multiple of that
@@ -118,7 +119,7 @@ _OWN = {
 
 def against_packing(config: PretrainedConfig) -> str | None:
     """Why a model's attention is right in the layout `padded` alone, as far as its family says; None if nothing is."""
-    config = config.get_text_config()
+    config = text_config(config)
     why = _OWN.get(config.model_type)
     return None if why is None else f"the attention of a {config.model_type} model {why}"
 

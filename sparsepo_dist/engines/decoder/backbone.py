@@ -38,6 +38,6 @@ def hidden_at(base: PreTrainedModel, batch: PackedBatch) -> Tensor:
     dtype = base.get_input_embeddings().weight.dtype
     inputs = model_inputs(batch, base.config, dtype)
     tell(base, batch)
-    with packed_alibi(base.config, batch):
+    with packed_alibi(base, batch):
         hidden: Tensor = base(**inputs).last_hidden_state
     return hidden.reshape(-1, hidden.shape[-1])[batch.predict_index]

@@ -64,7 +64,10 @@ def _linear(model: PreTrainedModel) -> Any:
     head: Any = model.get_output_embeddings()
     linear = getattr(head, "original_module", head)  # peft's wrapper, where an adapter has a head of its own
     if not hasattr(linear, "out_features") or all(child is not head for child in model.children()):
-        raise UserError(f"{type(model).__name__} has a head that is more than one linear layer; it is not supported")
+        raise UserError(
+            f"{type(model).__name__} has a head that is more than one linear layer, or part of a model inside it; it "
+            "is not supported"
+        )
     return linear
 
 

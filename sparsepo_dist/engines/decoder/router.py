@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.errors import UserError
 
@@ -74,7 +75,7 @@ def router_loss(model: PreTrainedModel) -> RouterLoss | None:
     Raises:
         UserError: transformers has none for this model, or one of another kind than Mixtral's.
     """
-    if not getattr(model.config.get_text_config(), "output_router_logits", False):
+    if not getattr(text_config(model.config), "output_router_logits", False):
         return None
     function = getattr(sys.modules[type(model).__module__], _FUNCTION, None)
     if function is None or list(inspect.signature(function).parameters) != _PARAMETERS:
@@ -87,7 +88,7 @@ def router_loss(model: PreTrainedModel) -> RouterLoss | None:
 
 
 def _number(model: PreTrainedModel, names: tuple[str, ...]) -> float:
-    for place in (model, model.config.get_text_config()):
+    for place in (model, text_config(model.config)):
         for name in names:
             value = getattr(place, name, None)
             if isinstance(value, int | float):

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 
 from sparsepo_dist.data.config import Layout, LayoutName
 from sparsepo_dist.engines.attention.terms import against_packing
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.layouts.families import ATTENTION_LAYERS, MIXERS, ONLY_PADDED
 from sparsepo_dist.engines.layouts.rotary import longest_short
 from sparsepo_dist.errors import UserError
@@ -63,7 +64,7 @@ def _hindrance(models: Mapping[str, ModelKind], layout: Layout, max_length: int)
 
 def _wrong_in(model: ModelKind, layout: Layout, max_length: int) -> str | None:
     """Why a model is not right in a layout; None where it is. Padded, every sequence has a row of its own."""
-    text = model.config.get_text_config()
+    text = text_config(model.config)
     kept = getattr(text, "keep_window_size", None)
     if kept and max_length > kept:
         return f"keys are selected by the length of their row beyond {kept} tokens, and data.max_length is {max_length}"

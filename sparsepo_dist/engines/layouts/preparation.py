@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.data.config import Layout
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.layouts.families import ATTENTION_LAYERS, MIXERS
 from sparsepo_dist.engines.layouts.mixers import ByRows
 from sparsepo_dist.engines.layouts.rotary import RotaryBySequence, longest_short
@@ -42,7 +43,7 @@ def prepare(base: PreTrainedModel, layout: Layout) -> None:
     Raises:
         UserError: its mixers are not found: the installed transformers has others.
     """
-    text = base.config.get_text_config()
+    text = text_config(base.config)
     mixers, longest = MIXERS.get(text.model_type), longest_short(text)
     parts: list[Part] = []
     if mixers is not None and layout != "padded":
