@@ -12,7 +12,7 @@ import torch
 
 from tests.support.checked import LeakingConfig, LeakingForCausalLM
 from tests.support.runs import ZERO, launch, train_all
-from tests.support.tiny import CONFIGS, save_tiny_model, tiny_tokenizer, write_pairs
+from tests.support.tiny import CONFIGS, save_drawn, save_tiny_model, write_pairs
 
 ROUNDING = 1e-5  # in fp32, nats a token
 
@@ -21,13 +21,7 @@ def save_leaking(folder: Path, **faults: Any) -> Path:
     torch.manual_seed(0)
     values = {**CONFIGS["llama"].to_dict(), "vocab_size": 272, "tie_word_embeddings": False}
     model = LeakingForCausalLM(LeakingConfig(**{**values, "model_type": "leaking", **faults}))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.15)
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_drawn(model, folder)
 
 
 @pytest.fixture(scope="module")

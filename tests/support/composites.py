@@ -20,7 +20,7 @@ from transformers import (
     Qwen3_5Config,
 )
 
-from tests.support.tiny import VOCABULARY, tiny_tokenizer
+from tests.support.tiny import VOCABULARY, save_drawn
 
 _TEXT = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -80,12 +80,7 @@ def save_composite(folder: Path, family: str) -> Path:
     """A composite's folder, its processor's files among them, with weights as `tiny.save_tiny_model` draws them."""
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(COMPOSITES[family](), dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.15)
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    save_drawn(model, folder)
     for name, settings in PROCESSOR.items():
         (folder / name).write_text(json.dumps(settings), encoding="utf-8")
     return folder

@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.engines.decoder.miniature import miniature
+from tests.support.tiny import draw_weights
 
 HEADS = {"head_dim": 16}
 # What a family's own defaults leave out, or what makes them too large.
@@ -70,9 +71,7 @@ def tiny_model(config: PretrainedConfig, **options: Any) -> PreTrainedModel:
     """A float32 model with weights large enough for what it leaves out or adds to be seen."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **options)
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
+    draw_weights(model)
     return model.eval()
 
 

@@ -18,7 +18,7 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from tests.support.tiny import VOCABULARY, tiny_tokenizer
+from tests.support.tiny import VOCABULARY, save_drawn
 
 _SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -45,10 +45,4 @@ def save_mixture(folder: Path, family: str, **settings: Any) -> Path:
     config = type(MIXTURES[family]).from_dict({**MIXTURES[family].to_dict(), **settings})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.15)
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    return save_drawn(model, folder)

@@ -30,6 +30,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings
 from sparsepo_dist.ops import token_stats
 from tests.support.families import NOT_BUILT, families, tiny_config, tiny_model
+from tests.support.plain import plain_logps
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 MOST_TOKENS = 32
@@ -69,18 +70,6 @@ def random_pairs(vocabulary: int) -> list[TokenizedPair]:
     return [TokenizedPair(ids(p), ids(c), ids(r)) for p, c, r in ((11, 7, 4), (5, 3, 9), (2, 12, 1))]
 
 
-def plain_logps(model: PreTrainedModel, pairs: list[TokenizedPair]) -> Tensor:
-    """[N]: transformers' own forward and logits, one sequence at a time."""
-    parts = []
-    for pair in pairs:
-        for response in (pair.chosen_ids, pair.rejected_ids):
-            ids = torch.tensor([[*pair.prompt_ids, *response]])
-            with torch.no_grad():
-                logps = model(input_ids=ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
-            parts.append(logps.gather(-1, ids[0, 1:, None]).squeeze(-1)[-len(response) :])
-    return torch.cat(parts)
-
-
 def verdict(family: type[PretrainedConfig]) -> Verdict:
     """Build a family's miniature, and hold every layout, adapter and mask to it."""
     tiny = tiny_config(family)
@@ -93,7 +82,8 @@ def verdict(family: type[PretrainedConfig]) -> Verdict:
         model = tiny_model(tiny)
         model.save_pretrained(folder)
         config, pairs = load_config(folder), random_pairs(tiny.vocab_size)
-        truth = plain_logps(model, pairs)
+        with torch.no_grad():
+            truth = plain_logps(model, pairs)
         layouts = {layout: _judged(folder, config, layout, pairs, truth) for layout in LAYOUTS}
         return Verdict(
             layouts,

@@ -18,6 +18,7 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     PretrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
@@ -65,13 +66,23 @@ def save_tiny_model(
     """A model folder with weights large enough that logits differ visibly between tokens."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(family, positions, vocabulary), dtype=torch.float32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(0, 0.15)
+    return save_drawn(model, folder)
+
+
+def save_drawn(model: PreTrainedModel, folder: Path) -> Path:
+    """A model's folder, once its weights are drawn so large that logits differ visibly between tokens."""
+    draw_weights(model)
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def draw_weights(model: PreTrainedModel) -> None:
+    """Matrices of a model anew, from torch's generator."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.normal_(0, 0.15)
 
 
 def write_pairs(path: Path, count: int, seed: int = 0) -> Path:

@@ -21,6 +21,7 @@ from sparsepo_dist.engines.decoder.logits import own_head
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.ops import token_stats
+from tests.support.plain import plain_logps
 from tests.support.tiny import CONFIGS, save_tiny_model, tiny_tokenizer, write_pairs
 
 LAYOUTS = ("prefix_shared", "packed", "padded")
@@ -43,23 +44,15 @@ def logps(folder: Path, batch: PackedBatch, layout: str) -> torch.Tensor:
         return token_stats(hidden_at(backbone(model), batch), own_head(model), batch.labels).policy_logp
 
 
-def plain_logps(folder: Path, pairs: list[TokenizedPair]) -> torch.Tensor:
-    """transformers alone, one sequence at a time."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    parts = []
-    for pair in pairs:
-        for response in (pair.chosen_ids, pair.rejected_ids):
-            ids = torch.tensor([[*pair.prompt_ids, *response]])
-            with torch.no_grad():
-                log_probs = model(ids).logits[0, :-1].log_softmax(-1)
-            parts.append(log_probs.gather(-1, ids[0, 1:, None]).squeeze(-1)[-len(response) :])
-    return torch.cat(parts)
+@torch.no_grad()
+def of_transformers(folder: Path, pairs: list[TokenizedPair]) -> torch.Tensor:
+    return plain_logps(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), pairs)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_log_probabilities_equal_transformers(folder: Path, pairs: list[TokenizedPair], layout: str) -> None:
     got = logps(folder, pack(pairs, [1.0] * len(pairs), layout), layout)
-    torch.testing.assert_close(got, plain_logps(folder, pairs), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got, of_transformers(folder, pairs), rtol=1e-5, atol=1e-5)
 
 
 def test_families_with_an_attention_interface_use_blocks(folder: Path) -> None:

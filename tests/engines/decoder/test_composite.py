@@ -23,6 +23,7 @@ from sparsepo_dist.masks import MaskConfig, ReferenceReadings
 from sparsepo_dist.ops import PLAIN, Head, token_stats
 from tests.engines.attention.packed_batches import random_pairs
 from tests.support.composites import COMPOSITES, HYBRIDS, PROCESSOR, save_composite
+from tests.support.plain import plain_logps
 from tests.support.tiny import tiny_tokenizer
 
 PAIRS = random_pairs(3, 4, 12)
@@ -42,17 +43,9 @@ def loaded(folder: Path, layout: Layout = "padded") -> PreTrainedModel:
     return load_model(str(folder), load_config(str(folder)), dtype=torch.float32, layout=layout, zero3=None).eval()
 
 
-def plain_logps(folder: Path, pairs: list[TokenizedPair]) -> torch.Tensor:
-    """transformers' composite alone, one sequence at a time."""
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    parts = []
-    for pair in pairs:
-        for response in filter(None, (pair.chosen_ids, pair.rejected_ids)):
-            ids = torch.tensor([[*pair.prompt_ids, *response]])
-            with torch.no_grad():
-                log_probs = model(input_ids=ids).logits[0, :-1].log_softmax(-1)
-            parts.append(log_probs.gather(-1, ids[0, 1:, None]).squeeze(-1)[-len(response) :])
-    return torch.cat(parts)
+@torch.no_grad()
+def of_transformers(folder: Path, pairs: list[TokenizedPair]) -> torch.Tensor:
+    return plain_logps(AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval(), pairs)
 
 
 def logps(folder: Path, layout: Layout) -> torch.Tensor:
@@ -63,7 +56,7 @@ def logps(folder: Path, layout: Layout) -> torch.Tensor:
 
 
 def test_log_probabilities_of_text_are_the_composite_s(folder: Path) -> None:
-    wanted = plain_logps(folder, PAIRS)
+    wanted = of_transformers(folder, PAIRS)
     torch.testing.assert_close(logps(folder, "padded"), wanted, rtol=1e-5, atol=1e-5)
     if folder.name not in HYBRIDS:
         torch.testing.assert_close(logps(folder, "prefix_shared"), wanted, rtol=1e-5, atol=1e-5)

@@ -19,7 +19,7 @@ from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings
 from sparsepo_dist.ops import PLAIN, LogitMap
-from tests.engines.attention.test_layouts import logps, plain_logps
+from tests.engines.attention.test_layouts import logps, of_transformers
 from tests.support.tiny import VOCABULARY, tiny_config, tiny_tokenizer, write_pairs
 
 SHAPE = {
@@ -71,7 +71,7 @@ def test_what_a_family_does_is_found_out_and_followed(family: str, tmp_path: Pat
     model.save_pretrained(tmp_path)
     pairs = load_tokenized(str(write_pairs(tmp_path / "pairs.jsonl", 3)), tiny_tokenizer(), DataConfig())
     got = logps(tmp_path, pack(pairs, [1.0] * len(pairs), "padded"), "padded")
-    torch.testing.assert_close(got, plain_logps(tmp_path, pairs), rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(got, of_transformers(tmp_path, pairs), rtol=1e-5, atol=2e-5)
 
 
 def test_a_family_that_does_nothing_to_its_logits_is_plain() -> None:

@@ -19,6 +19,7 @@ from sparsepo_dist.engines.layouts.families import MIXERS
 from sparsepo_dist.engines.layouts.preparation import prepare
 from tests.engines.attention.packed_batches import random_pairs
 from tests.support.hybrids import CONFIGS, hybrid
+from tests.support.plain import plain_logps
 
 LAYOUTS: tuple[Layout, ...] = ("prefix_shared", "packed", "padded")
 PAIRS = [TokenizedPair((5, 6, 7, 8), (21, 22, 23, 24, 257), (31, 257)), *random_pairs(0, 3, 12)]
@@ -29,13 +30,7 @@ def plain(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Log-probabilities [N] and gradients of their weighted sum, by transformers, one sequence at a time."""
     model = hybrid(config, "eager").train(training)
-    parts = []
-    for pair in pairs:
-        for response in filter(None, (pair.chosen_ids, pair.rejected_ids)):
-            ids = torch.tensor([[*pair.prompt_ids, *response]])
-            logps = model(input_ids=ids, use_cache=False).logits[0, :-1].log_softmax(-1)
-            parts.append(logps.gather(-1, ids[0, 1:, None]).squeeze(-1)[-len(response) :])
-    return of_weighted_sum(model, torch.cat(parts))
+    return of_weighted_sum(model, plain_logps(model, pairs))
 
 
 def through_layout(
