@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-TAIL = 40
+TAIL = 200
 """Characters of a prompt that a response is encoded together with; tokens are shorter."""
 _ANCHORS = ("\n", "=", "a")
 
