@@ -17,7 +17,7 @@ ROOMS = [
 ]  # fmt: skip
 # Within a room that has floors, likewise; "" stands for the files that lie in the room itself.
 FLOORS = {
-    "engines": ["config", "composite", "attention", "layouts", "adapters", "deepspeed", "decoder", "", "reference"],
+    "engines": ["config", "composite", "attention", "layouts", "deepspeed", "adapters", "decoder", "", "reference"],
     "training": ["supervision", "checkpoints", ""],
     "plan": ["asked", "model", "needs", "speed", ""],
     "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "jobs"],

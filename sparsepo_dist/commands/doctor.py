@@ -14,7 +14,6 @@ import torch
 
 from sparsepo_dist.commands.entry import guarded, say
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.engines.composite import decoder_class
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.layouts.choice import ModelKind, layout_of
 from sparsepo_dist.engines.reference.trial import try_layouts
@@ -55,8 +54,7 @@ def examined(path: str, *, trust_remote_code: bool) -> tuple[str, bool]:
         UserError: there is no configuration of a decoder.
     """
     config = load_config(path, trust_remote_code=trust_remote_code)
-    kind = ModelKind(config, decoder_class(config))
-    default = layout_of("auto", {"model.path": kind}, DataConfig().max_length).layout
+    default = layout_of("auto", {"model.path": ModelKind.of(config)}, DataConfig().max_length).layout
     trials = try_layouts(config, trust_remote_code=trust_remote_code)
     lines = [f"{config.model_type}, a few narrow layers with random weights, fp32 on the CPU, beside itself run alone:"]
     for trial in trials:

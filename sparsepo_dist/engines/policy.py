@@ -21,6 +21,7 @@ from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.engines.decoder.router import router_loss
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
+from sparsepo_dist.engines.deepspeed.sharding import whole_shape
 from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.head import HeadStats
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
@@ -223,9 +224,8 @@ def parameter_groups(
 
     `base_lr` is what the schedule multiplies. Empty groups are left out: ZeRO asserts on them.
     """
-    # Under ZeRO-3 a parameter's own shape is empty until gathered; ds_shape is the whole one.
     named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    model = [(len(getattr(p, "ds_shape", p.shape)), p) for name, p in named if not name.startswith("masker.")]
+    model = [(len(whole_shape(p)), p) for name, p in named if not name.startswith("masker.")]
     mask_lr = learning_rate if masks.learning_rate is None else masks.learning_rate
     groups = [
         {"name": "decay", "params": [p for dims, p in model if dims > 1], "lr": learning_rate,

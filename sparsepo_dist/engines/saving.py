@@ -16,6 +16,7 @@ from sparsepo_dist.engines.adapters.files import save_adapter
 from sparsepo_dist.engines.adapters.lora import POLICY, has_adapters
 from sparsepo_dist.engines.composite import copy_processor, outside_text
 from sparsepo_dist.engines.deepspeed.distributed import of_rank_0, rank
+from sparsepo_dist.engines.deepspeed.sharding import whole_numel
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.errors import RunError
 
@@ -111,7 +112,7 @@ def final_bytes(policy: PolicyEngine) -> int:
     """About what `save_final` writes: weights, without what is little beside them."""
     model, masker = policy.module.model, policy.module.masker
     named = [p for p in model.parameters() if p.requires_grad or not has_adapters(model)]
-    return sum(_numbers(p) * p.element_size() for p in (*named, *(() if masker is None else masker.parameters())))
+    return sum(whole_numel(p) * p.element_size() for p in (*named, *(() if masker is None else masker.parameters())))
 
 
 def checkpoint_bytes(policy: PolicyEngine) -> int:
@@ -119,12 +120,7 @@ def checkpoint_bytes(policy: PolicyEngine) -> int:
     itself, but under ZeRO-3 and where it is its own master."""
     trained = [p for p in policy.module.parameters() if p.requires_grad]
     once = {3: True, 0: trained[0].element_size() == 4}.get(policy.zero_stage, False)
-    return sum(_numbers(p) * (12 if once else 12 + p.element_size()) for p in trained)
-
-
-def _numbers(parameter: nn.Parameter) -> int:
-    """Of the whole parameter, whatever of it is here."""
-    return int(getattr(parameter, "ds_numel", parameter.numel()))
+    return sum(whole_numel(p) * (12 if once else 12 + p.element_size()) for p in trained)
 
 
 def _persistent_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:

@@ -64,8 +64,7 @@ def check_models(
         )
     built = {role: _structure(config, role, model, dtype) for role, model in models.items()}
     router_loss(built["model"])
-    for structure in built.values():
-        logit_map(structure)
+    maps = {role: logit_map(structure) for role, structure in built.items()}
     policy, own = built["model"], needs.reference and config.models.reference_is_policy
     reference = built.get("reference")
     if reference is None and needs.reference:
@@ -85,7 +84,8 @@ def check_models(
         if config.reference.adapter_path is not None and not own:
             add_frozen_adapter(reference, config.reference.adapter_path, dtype)
         head = reference.get_output_embeddings()
-        readings = ReferenceReadings(backbone(reference), head, logit_map(reference), mask_kind, config.masks)
+        map = maps.get("reference", maps["model"])
+        readings = ReferenceReadings(backbone(reference), head, map, mask_kind, config.masks)
     if readings.sites and config.masks.site_patterns:
         _check_named_sites(reference, readings, config.data.settled_layout)
 

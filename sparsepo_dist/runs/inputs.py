@@ -16,7 +16,7 @@ from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.balance import pair_tokens
 from sparsepo_dist.data.pack import pair_key
 from sparsepo_dist.data.tokenize import load_tokenized
-from sparsepo_dist.engines.composite import decoder_class, text_config
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed import distributed
@@ -227,7 +227,7 @@ def _load_frozen_configs(
 
 
 def _layout(config: RunConfig, models: Mapping[str, PretrainedConfig]) -> ChosenLayout:
-    kinds = {f"{role}.path": ModelKind(model, decoder_class(model)) for role, model in models.items()}
+    kinds = {f"{role}.path": ModelKind.of(model) for role, model in models.items()}
     return layout_of(config.data.layout, kinds, config.data.max_length)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import re
 import sys
 import types
@@ -17,6 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from sparsepo_dist.engines.config import LoraSettings
+from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 from sparsepo_dist.files import at_home, entries, parse_yaml, read_text
 from sparsepo_dist.runs.config import RunConfig
@@ -167,7 +167,7 @@ def _check_once(arguments: Sequence[str], parser: ArgumentParser) -> None:
         name = option.removeprefix("--")
         if times > 1 and name in ("data.train", "data.heldout"):
             raise UserError(f"{name} is given {times} times, and takes one source: join them in one file")
-        if times > 1 and name != "recipe" and not name.endswith("+") and os.environ.get("RANK", "0") == "0":
+        if times > 1 and name != "recipe" and not name.endswith("+") and rank() == 0:
             log.warning("%s is given %d times: the last one counts", name, times)
 
 

@@ -19,7 +19,6 @@ from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.adapters.lora import add_adapters
-from sparsepo_dist.engines.composite import decoder_class
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.configuration import load_config
@@ -96,7 +95,7 @@ def verdict(family: type[PretrainedConfig]) -> Verdict:
 
 def _judged(folder: str, config: PretrainedConfig, layout: Layout, pairs: list[TokenizedPair], truth: Tensor) -> str:
     try:
-        layout_of(layout, {"model.path": ModelKind(config, decoder_class(config))}, MOST_TOKENS)
+        layout_of(layout, {"model.path": ModelKind.of(config)}, MOST_TOKENS)
         model = _loaded(folder, config, layout)
         batch = pack(pairs, [1.0] * len(pairs), layout)
         with torch.no_grad():

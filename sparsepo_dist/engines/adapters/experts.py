@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from sparsepo_dist.engines.composite import outside_text
+from sparsepo_dist.engines.deepspeed.sharding import whole_numel, whole_shape
 
 if TYPE_CHECKING:
     from peft.tuners.lora import ParamWrapper
@@ -40,7 +41,7 @@ class Matrix(NamedTuple):
     @property
     def bytes(self) -> int:
         """Of the whole parameter, as it is stored, whatever of it is here."""
-        return getattr(self.parameter, "ds_numel", self.parameter.numel()) * self.parameter.element_size()
+        return whole_numel(self.parameter) * self.parameter.element_size()
 
 
 def matrices(model: nn.Module) -> Iterator[Matrix]:
@@ -50,7 +51,7 @@ def matrices(model: nn.Module) -> Iterator[Matrix]:
         if ".lora_" in path:
             continue
         for key, parameter in module.named_parameters(recurse=False):
-            dimensions = len(getattr(parameter, "ds_shape", parameter.shape))
+            dimensions = len(whole_shape(parameter))
             weight = key == "weight" and (isinstance(module, _LINEAR) or (_ROUTER in kind and dimensions == 2))
             if weight or (_EXPERTS in kind and dimensions == 3):
                 yield Matrix(f"{name}.{key}", module, parameter)
@@ -84,7 +85,7 @@ def described(found: list[Matrix], model: nn.Module) -> str:
     """Some matrices for a message: their names without the layers' numbers, MiB, and share of the model's bytes."""
     names = sorted({".".join(part for part in matrix.name.split(".") if not part.isdigit()) for matrix in found})
     size = sum(matrix.bytes for matrix in found)
-    total = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters())
+    total = sum(whole_numel(p) * p.element_size() for p in model.parameters())
     return f"{', '.join(names)}: {size / 2**20:,.1f} MiB, {size / total:.0%} of the model"
 
 

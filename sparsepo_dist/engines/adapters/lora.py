@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
-from transformers.integrations import HfDeepSpeedConfig
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from sparsepo_dist.engines.adapters.experts import expert_targets
 from sparsepo_dist.engines.adapters.files import adapter_settings, adapter_weights
@@ -25,6 +23,7 @@ from sparsepo_dist.engines.adapters.saved_modules import check_copies, choose_co
 from sparsepo_dist.engines.adapters.vocabulary import check_vocabulary
 from sparsepo_dist.engines.composite import outside_text
 from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings
+from sparsepo_dist.engines.deepspeed.sharding import announced
 from sparsepo_dist.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
 POLICY, REFERENCE = "policy", "reference"
+_STAGE_3 = {"zero_optimization": {"stage": 3}}
 
 
 def quantisation(dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -181,7 +181,9 @@ def _inject(model: PreTrainedModel, config: LoraConfig, name: str, dtype: torch.
         # peft looks for the patterns that it made itself among modules, and they are of parameters
         warnings.filterwarnings("ignore", message="The following (rank|alpha)_pattern keys did not match")
         try:
-            with stand_ins(model), _known_as_sharded(model):
+            # Where weights are sharded, peft gathers those that it starts from (DoRA's norms), if it is told.
+            sharded = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+            with stand_ins(model), announced(_STAGE_3 if sharded else None):
                 inject_adapter_in_model(config, model, adapter_name=name)
         except ValueError as error:
             if "lora_dropout" in str(error):
@@ -197,18 +199,6 @@ def _inject(model: PreTrainedModel, config: LoraConfig, name: str, dtype: torch.
     for key, parameter in model.named_parameters():
         if f".{name}." in key:
             parameter.data = parameter.data.to(dtype)
-
-
-@contextmanager
-def _known_as_sharded(model: PreTrainedModel) -> Iterator[None]:
-    """peft gathers the weights that it starts from (DoRA's norms) where transformers says that they are sharded."""
-    sharded = any(hasattr(parameter, "ds_id") for parameter in model.parameters())
-    keep = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}}) if sharded else None
-    try:
-        yield
-    finally:
-        del keep
-        unset_hf_deepspeed_config()
 
 
 def _excluded(model: PreTrainedModel, own: str | list[str] | None) -> str | list[str] | None:

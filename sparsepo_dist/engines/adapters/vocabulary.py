@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from sparsepo_dist.engines.deepspeed.sharding import whole_shape
 from sparsepo_dist.errors import UserError
 
 
@@ -32,7 +33,7 @@ def check_vocabulary(
     """
     rows = brought_rows(model, weights)
     weight: Any = model.get_input_embeddings().weight
-    there = getattr(weight, "ds_shape", weight.shape)[0]
+    there = whole_shape(weight)[0]
     if rows is not None and (rows != there or not copies):
         raise UserError(
             f"{field} {folder}: it replaces the model's embeddings of {there} tokens by its own of {rows}, as for a "

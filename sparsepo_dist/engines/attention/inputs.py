@@ -69,13 +69,18 @@ def dense_mask(batch: PackedBatch, dtype: torch.dtype) -> Tensor:
     ]
 
 
+def windows(config: PretrainedConfig) -> dict[str, int]:
+    """Windows and chunks of attention that a text decoder's configuration has on, by field."""
+    names = ["sliding_window"] if getattr(config, "use_sliding_window", True) else []
+    sizes = {name: getattr(config, name, None) for name in (*names, "attention_chunk_size")}
+    return {name: size for name, size in sizes.items() if size}
+
+
 def _check_dense(config: PretrainedConfig, blocks: AttentionBlocks) -> None:
     """One mask goes to all layers as it is, and no model narrows it to a window."""
-    windowed = ["sliding_window"] if getattr(config, "use_sliding_window", True) else []
     longest = longest_sequence(blocks.spans)
-    for name in (*windowed, "attention_chunk_size"):
-        size = getattr(config, name, None)
-        if size and longest > size:
+    for name, size in windows(config).items():
+        if longest > size:
             raise UserError(
                 f"data.layout: a sequence of {longest} tokens is longer than the {name} of {size}, which a "
                 f"{config.model_type} model knows in its own attention only; {REMEDY}"

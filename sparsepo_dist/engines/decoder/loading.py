@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
-from transformers.integrations import HfDeepSpeedConfig
-from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters.lora import keep_packed, quantisation
@@ -23,6 +20,7 @@ from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.configuration import UNREADABLE
 from sparsepo_dist.engines.decoder.finite import not_finite
 from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks
+from sparsepo_dist.engines.deepspeed.sharding import announced
 from sparsepo_dist.engines.layouts.preparation import prepare
 from sparsepo_dist.errors import UserError, unreadable
 
@@ -54,7 +52,7 @@ def load_model(
     extra: dict[str, Any] = {"quantization_config": quantisation(dtype)} if quantised else {}
     setting = AttentionSetting(attention, device or CPU, dropout=not disable_dropout)
     implementation = tried_attention(config, decoder_class(config), layout, dtype, setting)
-    with _sharded(None if quantised else zero3):
+    with announced(None if quantised else zero3):
         model, found = auto_class(config).from_pretrained(
             path,
             output_loading_info=True,
@@ -90,7 +88,7 @@ def load_generator(
         # Unsaid, transformers asks at the terminal whether the model's own code may run.
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
         model, found = auto_class(config).from_pretrained(
-            path, dtype=dtype, output_loading_info=True, trust_remote_code=False
+            path, dtype=dtype, output_loading_info=True, trust_remote_code=trust_remote_code
         )
     except (*UNREADABLE, SafetensorError, RuntimeError) as error:
         raise UserError(f"{field} {path}: no causal language model could be loaded: {unreadable(error, 200)}") from None
@@ -133,18 +131,6 @@ def attention_for(
         UserError: what was asked for by name cannot be.
     """
     return attention_implementation(config, decoder_class(config), layout, dtype, setting or AttentionSetting())
-
-
-@contextmanager
-def _sharded(zero3: dict[str, Any] | None) -> Iterator[None]:
-    """from_pretrained looks for a live HfDeepSpeedConfig: exactly one while a sharded model loads, else none."""
-    unset_hf_deepspeed_config()
-    keep = HfDeepSpeedConfig(zero3) if zero3 is not None else None
-    try:
-        yield
-    finally:
-        del keep
-        unset_hf_deepspeed_config()
 
 
 def _keep_used_conversions(model: PreTrainedModel) -> None:

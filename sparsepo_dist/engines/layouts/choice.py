@@ -8,8 +8,9 @@ from typing import NamedTuple, get_args
 from transformers import PretrainedConfig
 
 from sparsepo_dist.data.config import Layout, LayoutName
+from sparsepo_dist.engines.attention.inputs import windows
 from sparsepo_dist.engines.attention.terms import against_packing
-from sparsepo_dist.engines.composite import text_config
+from sparsepo_dist.engines.composite import decoder_class, text_config
 from sparsepo_dist.engines.layouts.families import ATTENTION_LAYERS, MIXERS, ONLY_PADDED
 from sparsepo_dist.engines.layouts.rotary import longest_short
 from sparsepo_dist.errors import UserError
@@ -20,7 +21,12 @@ class ModelKind(NamedTuple):
 
     config: PretrainedConfig
     made_by: type
-    """The class of its causal language model."""
+    """The class that decides its attention: the text decoder's in a composite."""
+
+    @classmethod
+    def of(cls, config: PretrainedConfig) -> ModelKind:
+        """The kind of the model that a configuration describes."""
+        return cls(config, decoder_class(config))
 
 
 class ChosenLayout(NamedTuple):
@@ -97,7 +103,4 @@ def _window(model: ModelKind, text: PretrainedConfig) -> int | None:
     """
     if getattr(model.made_by, "_supports_attention_backend", False):
         return None
-    windows = [getattr(text, "attention_chunk_size", None)]
-    if getattr(text, "use_sliding_window", True):
-        windows.append(getattr(text, "sliding_window", None))
-    return min(filter(None, windows), default=None)
+    return min(windows(text).values(), default=None)

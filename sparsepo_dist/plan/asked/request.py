@@ -12,7 +12,7 @@ import torch
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from transformers import AutoConfig, PretrainedConfig
 
-from sparsepo_dist.engines.composite import decoder_class, text_config
+from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings, Placement
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.deepspeed.ds_config import agree, engine_config, precision, reference_config
@@ -144,7 +144,7 @@ def resolve(request: Request) -> Setting:
     reference = None if placement in (None, "adapter") else config.reference.path or config.model.path
     frozen = {"reference.path": reference, "oracle.path": config.oracle.path}
     models = {field: model_config(path, config) for field, path in frozen.items() if path is not None}
-    kinds = {field: ModelKind(model, decoder_class(model)) for field, model in {"model.path": policy, **models}.items()}
+    kinds = {field: ModelKind.of(model) for field, model in {"model.path": policy, **models}.items()}
     layout = layout_of(config.data.layout, kinds, config.data.max_length).layout
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, layout=layout))
     return Setting(
