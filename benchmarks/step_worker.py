@@ -24,9 +24,9 @@ import torch
 
 from benchmarks.measure import reset_peak, resident_bytes, resident_peak_bytes
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
+from sparsepo_dist.data.batching.order import SampleOrder
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.order import SampleOrder
-from sparsepo_dist.data.tokenize import load_tokenized
+from sparsepo_dist.data.tokens.tokenize import load_tokenized
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.masks import MaskPair
 

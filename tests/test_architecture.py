@@ -17,6 +17,7 @@ ROOMS = [
 ]  # fmt: skip
 # Within a room that has floors, likewise; "" stands for the files that lie in the room itself.
 FLOORS = {
+    "data": ["config", "reading", "rows", "tokens", "batching", ""],
     "engines": ["config", "composite", "attention", "layouts", "deepspeed", "adapters", "decoder", "", "reference"],
     "training": ["supervision", "checkpoints", ""],
     "plan": ["asked", "model", "needs", "speed", ""],

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from sparsepo_dist.data.sources import Row, RowError, read_rows
+from sparsepo_dist.data.reading.sources import Row, RowError, read_rows
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
 

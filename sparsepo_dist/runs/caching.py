@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
-from sparsepo_dist.data.pack import pair_key
+from sparsepo_dist.data.batching.pack import pair_key
 from sparsepo_dist.disk import remove
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.deepspeed import distributed

@@ -12,8 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.adapters.files import (
     SETTINGS,
     adapter_settings,

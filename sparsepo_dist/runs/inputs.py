@@ -13,9 +13,9 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.balance import pair_tokens
-from sparsepo_dist.data.pack import pair_key
-from sparsepo_dist.data.tokenize import load_tokenized
+from sparsepo_dist.data.batching.balance import pair_tokens
+from sparsepo_dist.data.batching.pack import pair_key
+from sparsepo_dist.data.tokens.tokenize import load_tokenized
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from sparsepo_dist.data.encode import prompt_ids
+from sparsepo_dist.data.tokens.encode import prompt_ids
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.sampling.responses import Nucleus, Sample, response_ends, until_end
 

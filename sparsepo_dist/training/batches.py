@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
-from sparsepo_dist.data.balance import MicroBatchPlan, imbalance, pair_tokens, plan_step
+from sparsepo_dist.data.batching.balance import MicroBatchPlan, imbalance, pair_tokens, plan_step
+from sparsepo_dist.data.batching.order import SampleOrder
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.order import SampleOrder
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.deepspeed.distributed import rank, world_size
 
 

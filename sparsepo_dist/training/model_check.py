@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.config import AttentionName, Models
 from sparsepo_dist.engines.decoder.check import (

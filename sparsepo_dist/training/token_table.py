@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import TokenizedPair, TokenMasks, TokenStats
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.training.trainer import Trainer
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sparsepo_dist.contracts import ReferenceOutputs
-from sparsepo_dist.data.pack import pack
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sparsepo_dist.data.pack import pack
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.engines.adapters.lora import add_adapters, as_reference
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.decoder.backbone import backbone

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import ReferenceOutputs, TokenizedPair
-from sparsepo_dist.data.pack import pack
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.masks import MaskConfig, TokenMasker
 from sparsepo_dist.masks.oracle import oracle_mask
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
-from sparsepo_dist.data.pack import pack
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.masks import MaskConfig, TokenMasker
 from sparsepo_dist.masks.config import MaskKind
 from sparsepo_dist.masks.uniform import random_mask

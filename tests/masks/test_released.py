@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
-from sparsepo_dist.data.pack import pack
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.masks import MaskConfig, activation_masks
 from sparsepo_dist.objectives.base import Sums
 from sparsepo_dist.objectives.metrics import preference_metrics

@@ -7,8 +7,8 @@ import torch
 from transformers import Lfm2Config, PretrainedConfig, PreTrainedModel, RecurrentGemmaConfig
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
 from sparsepo_dist.engines.attention import choice
 from sparsepo_dist.engines.composite import auto_class

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.adapters.lora import add_adapters, quantisation
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.masks import MaskConfig

@@ -21,7 +21,7 @@ from deepspeed.utils import safe_get_full_grad
 from torch import Tensor, nn
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
-from sparsepo_dist.data.pack import pack
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed

@@ -16,8 +16,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.adapters.lora import add_adapters
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import AttentionBlocks, PackedBatch
-from sparsepo_dist.data.pack import shared_mask
+from sparsepo_dist.data.batching.pack import shared_mask
 from sparsepo_dist.engines.attention.reach import FULL, Reach
 from sparsepo_dist.engines.attention.registration import register
 from sparsepo_dist.engines.attention.terms import Terms, attended_block

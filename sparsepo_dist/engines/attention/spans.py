@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch
-from sparsepo_dist.data.pack import CHOSEN, PROMPT, REJECTED
+from sparsepo_dist.data.batching.pack import CHOSEN, PROMPT, REJECTED
 from sparsepo_dist.engines.attention.reach import FULL, Reach
 
 

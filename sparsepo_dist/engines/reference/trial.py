@@ -8,8 +8,8 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.attention.choice import CPU
 from sparsepo_dist.engines.decoder.check import FLOORS, attending, disagreement, own_logps
 from sparsepo_dist.engines.decoder.loading import attention_for

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from sparsepo_dist.contracts import AttentionBlocks, BlockSpan, PackedBatch
-from sparsepo_dist.data.balance import plan_step
+from sparsepo_dist.data.batching.balance import plan_step
 from sparsepo_dist.data.config import DataConfig, Layout
 from sparsepo_dist.engines.deepspeed.ds_config import most_pairs_per_micro_batch
 from sparsepo_dist.plan.asked.request import Device, Setting

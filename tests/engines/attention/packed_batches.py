@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.attention.inputs import ATTENTION_INPUTS
 from sparsepo_dist.engines.attention.registration import Told
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.attention.blockwise import BLOCKWISE
 from sparsepo_dist.engines.attention.flex import FLEX, Heads, flex_failure
 from sparsepo_dist.engines.attention.reach import FULL, Reach

@@ -13,8 +13,8 @@ from torch.nn.attention.flex_attention import create_block_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.attention.blockwise import BLOCKWISE, blockwise_inputs
 from sparsepo_dist.engines.attention.flex import FEWEST_TILES, FLEX, TILE, block_mask
 from sparsepo_dist.engines.attention.inputs import dense_mask

@@ -25,8 +25,8 @@ from transformers import (
 )
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
-from sparsepo_dist.data.pack import pack
 from sparsepo_dist.engines.attention.blockwise import BLOCKWISE
 from sparsepo_dist.engines.attention.flex import FLEX
 from sparsepo_dist.engines.attention.inputs import ATTENTION_INPUTS, model_inputs

@@ -12,9 +12,9 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PretrainedConfig
 from transformers.modeling_outputs import CausalLMOutput
 
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.pack import pack
-from sparsepo_dist.data.tokenize import load_tokenized
+from sparsepo_dist.data.tokens.tokenize import load_tokenized
 from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, DeepseekV3Config
 
 from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.pack import pack
+from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model

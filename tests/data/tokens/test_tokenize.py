@@ -11,12 +11,12 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import PreferencePair, TokenizedPair
-from sparsepo_dist.data.chat import Chat
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.cuts import Cuts
-from sparsepo_dist.data.encode import Encoder
-from sparsepo_dist.data.sources import RowError
-from sparsepo_dist.data.tokenize import load_tokenized, tokenize_pair
+from sparsepo_dist.data.reading.sources import RowError
+from sparsepo_dist.data.tokens.chat import Chat
+from sparsepo_dist.data.tokens.cuts import Cuts
+from sparsepo_dist.data.tokens.encode import Encoder
+from sparsepo_dist.data.tokens.tokenize import load_tokenized, tokenize_pair
 from sparsepo_dist.errors import UserError
 from tests.support.tiny import tiny_tokenizer, write_pairs
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sparsepo_dist.contracts import Message, PreferencePair
-from sparsepo_dist.data.messages import MEDIA, check_text, parse_messages, parse_tools, refuse_media, text_of
-from sparsepo_dist.data.sources import Row, RowError, read_rows
+from sparsepo_dist.data.reading.sources import Row, RowError, read_rows
+from sparsepo_dist.data.rows.messages import MEDIA, check_text, parse_messages, parse_tools, refuse_media, text_of
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
 HIGHEST_SCORE = 1e38

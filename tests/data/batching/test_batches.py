@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.balance import imbalance, pair_tokens, plan_step
+from sparsepo_dist.data.batching.balance import imbalance, pair_tokens, plan_step
+from sparsepo_dist.data.batching.order import SampleOrder
+from sparsepo_dist.data.batching.pack import pack, shared_mask
 from sparsepo_dist.data.config import DataConfig, Layout
-from sparsepo_dist.data.order import SampleOrder
-from sparsepo_dist.data.pack import pack, shared_mask
 from sparsepo_dist.training import batches
 from sparsepo_dist.training.batches import MicroBatches
 

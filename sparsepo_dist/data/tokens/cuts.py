@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.sources import RowError
+from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.errors import UserError
 
 Ids = list[int]

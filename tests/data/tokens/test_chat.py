@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.tokenize import load_tokenized
+from sparsepo_dist.data.tokens.tokenize import load_tokenized
 from sparsepo_dist.errors import UserError
 from tests.support.tiny import tiny_tokenizer
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsepo_dist.contracts import Message
-from sparsepo_dist.data.sources import RowError
+from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.errors import shortened
 from sparsepo_dist.files import parse_json
 

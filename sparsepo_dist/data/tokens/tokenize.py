@@ -9,12 +9,12 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import PreferencePair, TokenizedPair
-from sparsepo_dist.data.chat import Chat
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.cuts import Cuts
-from sparsepo_dist.data.encode import Encoder, prompt_ids
-from sparsepo_dist.data.pairs import Remarks, load_pairs, refuse_or_skip
-from sparsepo_dist.data.sources import RowError
+from sparsepo_dist.data.reading.sources import RowError
+from sparsepo_dist.data.rows.pairs import Remarks, load_pairs, refuse_or_skip
+from sparsepo_dist.data.tokens.chat import Chat
+from sparsepo_dist.data.tokens.cuts import Cuts
+from sparsepo_dist.data.tokens.encode import Encoder, prompt_ids
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import read_text
 

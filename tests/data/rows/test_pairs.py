@@ -11,11 +11,11 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from sparsepo_dist.contracts import Message, PreferencePair
-from sparsepo_dist.data.pairs import Remarks, load_pairs
+from sparsepo_dist.data.rows.pairs import Remarks, load_pairs
 from sparsepo_dist.errors import UserError
 
 ROW = {"prompt": "How was it?", "chosen": " Fine.", "rejected": " Bad."}
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 def write(path: Path, *rows: object) -> str:

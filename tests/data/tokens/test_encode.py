@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from sparsepo_dist.data.encode import TAIL, Encoder, prompt_ids
+from sparsepo_dist.data.tokens.encode import TAIL, Encoder, prompt_ids
 
 CORPUS = [
     "Human: name a river. Assistant: the river is the Elbe, a long river.",

@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
 from sparsepo_dist.contracts import Message, PreferencePair
-from sparsepo_dist.data.messages import text_of
-from sparsepo_dist.data.sources import RowError
+from sparsepo_dist.data.reading.sources import RowError
+from sparsepo_dist.data.rows.messages import text_of
 from sparsepo_dist.errors import UserError, shortened
 
 Form = Callable[[Message], Message]

@@ -1,0 +1,1 @@
+"""Rows become checked prompts and responses, whatever their columns are named."""

@@ -1,0 +1,1 @@
+"""Prompts and responses become token ids."""
