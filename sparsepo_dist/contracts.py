@@ -18,22 +18,56 @@ Message = Mapping[str, Any]
 row has, such as `tool_calls`. No value is None."""
 
 
-@dataclass(frozen=True)
-class PreferencePair:
-    """One validated row: a prompt and two responses to it, as plain text or as chat messages."""
+Side = str | tuple[Message, ...]
+"""A prompt or a response: plain text or chat messages."""
 
-    prompt: str | tuple[Message, ...]
-    """Text, or messages."""
-    chosen: str | tuple[Message, ...]
-    """The preferred response, of the prompt's kind."""
-    rejected: str | tuple[Message, ...]
-    """The other response."""
-    chosen_score: float | None = None
-    """Reward of the chosen response, where the data has it."""
-    rejected_score: float | None = None
-    """Reward of the rejected response."""
+
+@dataclass(frozen=True)
+class PreferenceRow:
+    """One validated row: a prompt and responses to it; every chosen one is preferred to every rejected one."""
+
+    prompt: Side
+    chosen: tuple[Side, ...]
+    """At least one, of the prompt's kind."""
+    rejected: tuple[Side, ...]
+    """None where the row is for supervised fine-tuning."""
+    chosen_scores: tuple[float, ...] = ()
+    """Rewards of the chosen responses; none where the data does not have all of them."""
+    rejected_scores: tuple[float, ...] = ()
+    """Rewards of the rejected responses, likewise."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """What the chat template is told of tools, as JSON schemas; only where prompt and responses are messages."""
+
+
+@dataclass(frozen=True)
+class TokenizedRow:
+    """Token ids of one row. The prompt is tokenised once, so it is the same before every response."""
+
+    prompt_ids: tuple[int, ...]
+    """At least one id."""
+    chosen: tuple[tuple[int, ...], ...]
+    """At least one response of at least one id; each ends with EOS unless truncated."""
+    rejected: tuple[tuple[int, ...], ...]
+    """Likewise, or none."""
+    chosen_scores: tuple[float, ...] = ()
+    """Rewards of the chosen responses, or none."""
+    rejected_scores: tuple[float, ...] = ()
+    """Rewards of the rejected responses, or none."""
+    place: str = field(default="", compare=False)
+    """Where a person finds the row: its file and number."""
+
+    def pairs(self) -> list[TokenizedPair]:
+        """Every chosen response with every rejected one, the rejected ones changing faster; with none where there are
+        none."""
+        scored = bool(self.chosen_scores and self.rejected_scores)
+        return [
+            TokenizedPair(
+                self.prompt_ids, chosen, rejected,
+                (self.chosen_scores[i], self.rejected_scores[j]) if scored else None, self.place,
+            )
+            for i, chosen in enumerate(self.chosen)
+            for j, rejected in enumerate(self.rejected or ((),))
+        ]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,7 +79,7 @@ class TokenizedPair:
     chosen_ids: tuple[int, ...]
     """At least one id; ends with EOS unless truncated."""
     rejected_ids: tuple[int, ...]
-    """At least one id; ends with EOS unless truncated."""
+    """At least one id, which ends with EOS unless truncated; or none, where only the chosen response is trained on."""
     scores: tuple[float, float] | None = None
     """Rewards of the chosen and of the rejected response, where the data has both."""
     place: str = field(default="", compare=False)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sparsepo_dist.contracts import Message, PreferencePair
+from sparsepo_dist.contracts import Message, PreferenceRow, Side
 from sparsepo_dist.data.reading.sources import Row, RowError, read_rows
 from sparsepo_dist.data.rows.messages import MEDIA, check_text, parse_messages, parse_tools, refuse_media, text_of
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
@@ -21,8 +21,7 @@ COLUMNS = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score", *ME
 """Read, or refused where they are not empty; `tools` besides, where rows are messages."""
 _MOST_COLUMNS = 100
 _MOST_REASONS = 3
-Placed = tuple[str, PreferencePair]
-Side = str | tuple[Message, ...]
+Placed = tuple[str, PreferenceRow]
 
 
 @dataclass
@@ -89,8 +88,8 @@ def refuse_or_skip(bad: RowError, on_bad_row: Literal["stop", "skip"], remarks: 
     remarks.drop(bad)
 
 
-def parse_pair(row: Row, remarks: Remarks) -> PreferencePair:
-    """A checked pair; a prompt that both responses repeat is taken off them.
+def parse_pair(row: Row, remarks: Remarks) -> PreferenceRow:
+    """A checked row; a prompt that both responses repeat is taken off them.
 
     Without a prompt field, dialogues that start alike (Anthropic HH) are split. With one, both responses may be whole
     dialogues that begin with all messages of the prompt, or with the prompt's text in HH's form; a prompt that is text
@@ -125,14 +124,14 @@ def parse_pair(row: Row, remarks: Remarks) -> PreferencePair:
         _check_response(place, name, value, prompt)
     if chosen == rejected:
         raise RowError(place, "chosen and rejected are equal")
-    scores = _score(place, fields, "chosen_score"), _score(place, fields, "rejected_score")
+    scores = _scores(place, fields, "chosen_score"), _scores(place, fields, "rejected_score")
     tools = () if isinstance(prompt, str) else parse_tools(place, fields.get("tools"))
     known = COLUMNS if isinstance(prompt, str) else (*COLUMNS, "tools")
     for column, value in fields.items():
         if column not in known and value is not None and len(remarks.unused) < _MOST_COLUMNS:
             remarks.unused[str(column)] = None
     remarks.repeating += repeats
-    return PreferencePair(prompt, chosen, rejected, *scores, tools)
+    return PreferenceRow(prompt, (chosen,), (rejected,), *scores, tools)
 
 
 _NULL_PROMPT = "; give one, or leave the field out where chosen and rejected are whole dialogues that begin alike"
@@ -219,10 +218,10 @@ def _split_dialogue(place: str, chosen: Side, rejected: Side, hint: str) -> tupl
     return chosen[:shared], chosen[shared:], rejected[shared:]
 
 
-def _score(place: str, fields: Mapping[str, Any], name: str) -> float | None:
+def _scores(place: str, fields: Mapping[str, Any], name: str) -> tuple[float, ...]:
     value = fields.get(name)
     if value is None:
-        return None
+        return ()
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= HIGHEST_SCORE:
         raise RowError(place, f"{name} must be a finite number up to {HIGHEST_SCORE}, found {shortened(repr(value))}")
-    return float(value)
+    return (float(value),)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
-from sparsepo_dist.contracts import Message, PreferencePair
+from sparsepo_dist.contracts import Message, PreferenceRow, Side
 from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.rows.messages import text_of
 from sparsepo_dist.errors import UserError, shortened
@@ -23,12 +23,12 @@ Form = Callable[[Message], Message]
 
 
 class Rendered(NamedTuple):
-    """The texts of a pair, before anything is cut."""
+    """The texts of a row, before anything is cut."""
 
     prompt: str
     """Ends where a response begins: with the generation prompt, where the template has one."""
-    chosen: str
-    rejected: str
+    chosen: tuple[str, ...]
+    rejected: tuple[str, ...]
 
 
 class Chat:
@@ -59,75 +59,75 @@ class Chat:
         keys = ", ".join(f"{shortened(key)} ({rows} rows)" for key, rows in sorted(unused.items()))
         return [f"the chat template renders nothing of these keys of messages: {shortened(keys, 400)}"]
 
-    def texts(self, pair: PreferencePair, place: str) -> Rendered:
-        """The texts of a pair; text is handed back as it is.
+    def texts(self, row: PreferenceRow, place: str) -> Rendered:
+        """The texts of a row; text is handed back as it is.
 
         Raises:
             RowError: the template refuses the row, or renders nothing of something that it must not leave out.
             UserError: messages, and no chat template.
         """
-        if isinstance(pair.prompt, str):
-            assert isinstance(pair.chosen, str) and isinstance(pair.rejected, str)
-            return Rendered(pair.prompt, pair.chosen, pair.rejected)
+        if isinstance(row.prompt, str):
+            return Rendered(row.prompt, _texts(row.chosen), _texts(row.rejected))
         if self.tokenizer.chat_template is None:
             raise UserError(
                 f"{place}: rows are lists of messages, and the tokenizer {self.tokenizer.name_or_path} has no chat "
                 "template. Name a Jinja file with --data.chat_template FILE, or give prompt, chosen and rejected as "
                 "text"
             )
-        pair = _mapped(pair, self._form(pair, place))
-        rendered = self._render(pair, place)
-        self._look_at_keys(pair, rendered, place)
+        row = _mapped(row, self._form(row, place))
+        rendered = self._render(row, place)
+        self._look_at_keys(row, rendered, place)
         return rendered
 
-    def _render(self, pair: PreferencePair, place: str) -> Rendered:
-        assert not isinstance(pair.prompt, str)
+    def _render(self, row: PreferenceRow, place: str) -> Rendered:
+        assert not isinstance(row.prompt, str)
         try:
-            prompt = self._apply(pair, pair.prompt, generation=True)
-            wholes = [self._apply(pair, dialogue) for dialogue in _dialogues(pair)]
+            prompt = self._apply(row, row.prompt, generation=True)
+            wholes = [self._apply(row, dialogue) for dialogue in _dialogues(row)]
         except Exception as error:  # templates raise whatever their author chose
             raise RowError(place, f"the chat template refuses this row: {error}") from None
         for whole in wholes:
             if not whole.startswith(prompt):
                 raise RowError(place, "the chat template renders the prompt differently once a response follows it")
-        return Rendered(prompt, *(whole[len(prompt) :] for whole in wholes))
+        responses = tuple(whole[len(prompt) :] for whole in wholes)
+        return Rendered(prompt, responses[: len(row.chosen)], responses[len(row.chosen) :])
 
-    def _apply(self, pair: PreferencePair, messages: tuple[Message, ...], *, generation: bool = False) -> str:
+    def _apply(self, row: PreferenceRow, messages: tuple[Message, ...], *, generation: bool = False) -> str:
         with _told(self._now):
             return str(
                 self.tokenizer.apply_chat_template(
                     [dict(message) for message in messages],
-                    tools=[dict(tool) for tool in pair.tools] or None,
+                    tools=[dict(tool) for tool in row.tools] or None,
                     tokenize=False,
                     add_generation_prompt=generation,
                 )
             )
 
-    def _form(self, pair: PreferencePair, place: str) -> Form:
+    def _form(self, row: PreferenceRow, place: str) -> Form:
         """The first form of content of which the template renders everything."""
-        dialogues = list(_dialogues(pair))
+        dialogues = list(_dialogues(row))
         for form in (_as_it_is, _as_text, _as_part):
-            missing = [self._missing(pair, dialogue, form) for dialogue in dialogues]
+            missing = [self._missing(row, dialogue, form) for dialogue in dialogues]
             if all(places is not None and not _without_calls(dialogues[i], places) for i, places in enumerate(missing)):
                 self._left_out["content beside tool_calls"] += any(missing)
                 return form
-        for i, side in enumerate(("chosen", "rejected")):
-            for index in _without_calls(dialogues[i], self._missing(pair, dialogues[i], _as_text) or ()):
+        for i, side in enumerate(_names(row)):
+            for index in _without_calls(dialogues[i], self._missing(row, dialogues[i], _as_text) or ()):
                 role = shortened(repr(dialogues[i][index]["role"]))
-                where = f"{_name(pair, side, index)}.content, whose role is {role}"
+                where = f"{_name(row, side, index)}.content, whose role is {role}"
                 raise RowError(place, _nothing_of(where, "or give the message another role"))
         return _as_text  # the template refuses even marks; what it says of the row itself is what the user needs
 
-    def _missing(self, pair: PreferencePair, dialogue: tuple[Message, ...], form: Form) -> tuple[int, ...] | None:
+    def _missing(self, row: PreferenceRow, dialogue: tuple[Message, ...], form: Form) -> tuple[int, ...] | None:
         """Places of messages whose content the template leaves out or prints as data; None where it refuses them."""
         messages = tuple(form(_marked(message, index)) for index, message in enumerate(dialogue))
         shape = None
-        if not pair.tools and all(message.keys() == {"role", "content"} for message in messages):
+        if not row.tools and all(message.keys() == {"role", "content"} for message in messages):
             shape = repr(messages)
             if shape in self._of_shape:
                 return self._of_shape[shape]
         try:
-            text = self._apply(pair, messages)
+            text = self._apply(row, messages)
         except Exception:  # templates raise whatever their author chose
             missing = None
         else:
@@ -136,28 +136,28 @@ class Chat:
             self._of_shape[shape] = missing
         return missing
 
-    def _look_at_keys(self, pair: PreferencePair, rendered: Rendered, place: str) -> None:
-        if pair.tools and self._is_same(replace(pair, tools=()), rendered):
+    def _look_at_keys(self, row: PreferenceRow, rendered: Rendered, place: str) -> None:
+        if row.tools and self._is_same(replace(row, tools=()), rendered):
             raise RowError(place, _nothing_of("tools"))
         found: dict[str, str] = {}
-        for name, dialogue in zip(("chosen", "rejected"), _dialogues(pair), strict=True):
+        for name, dialogue in zip(_names(row), _dialogues(row), strict=True):
             for index, message in enumerate(dialogue):
                 for key in message:
                     if key not in ("role", "content") and message[key] not in ("", [], {}):
-                        found.setdefault(key, f"{_name(pair, name, index)}.{key}")
+                        found.setdefault(key, f"{_name(row, name, index)}.{key}")
         for key, where in found.items():
             if key in self._used and key != "tool_calls":
                 continue
-            if not self._is_same(_mapped(pair, partial(_without, key=key)), rendered):
+            if not self._is_same(_mapped(row, partial(_without, key=key)), rendered):
                 self._used.add(key)
             elif key == "tool_calls":
                 raise RowError(place, _nothing_of(where))
             else:
                 self._left_out[key] += 1
 
-    def _is_same(self, pair: PreferencePair, rendered: Rendered) -> bool:
+    def _is_same(self, row: PreferenceRow, rendered: Rendered) -> bool:
         try:
-            return self._render(pair, "") == rendered
+            return self._render(row, "") == rendered
         except RowError:
             return False
 
@@ -185,19 +185,38 @@ def _without_calls(dialogue: tuple[Message, ...], places: tuple[int, ...]) -> li
     return [index for index in places if not dialogue[index].get("tool_calls")]
 
 
-def _dialogues(pair: PreferencePair) -> Iterator[tuple[Message, ...]]:
-    for side in (pair.chosen, pair.rejected):
-        assert not isinstance(pair.prompt, str) and not isinstance(side, str)
-        yield (*pair.prompt, *side)
+def _dialogues(row: PreferenceRow) -> Iterator[tuple[Message, ...]]:
+    """Prompt and response, of each response in turn."""
+    for side in (*row.chosen, *row.rejected):
+        assert not isinstance(row.prompt, str) and not isinstance(side, str)
+        yield (*row.prompt, *side)
 
 
-def _mapped(pair: PreferencePair, form: Form) -> PreferencePair:
-    prompt, chosen, rejected = (tuple(map(form, getattr(pair, name))) for name in ("prompt", "chosen", "rejected"))
-    return replace(pair, prompt=prompt, chosen=chosen, rejected=rejected)
+def _names(row: PreferenceRow) -> list[str]:
+    """Of those dialogues' responses, as the row has them."""
+    return [
+        name if len(sides) == 1 else f"{name}[{i}]"
+        for name, sides in (("chosen", row.chosen), ("rejected", row.rejected))
+        for i in range(len(sides))
+    ]
 
 
-def _name(pair: PreferencePair, side: str, index: int) -> str:
-    return f"prompt[{index}]" if index < len(pair.prompt) else f"{side}[{index - len(pair.prompt)}]"
+def _texts(sides: tuple[Side, ...]) -> tuple[str, ...]:
+    assert all(isinstance(side, str) for side in sides)
+    return sides  # type: ignore[return-value]
+
+
+def _mapped(row: PreferenceRow, form: Form) -> PreferenceRow:
+    def mapped(side: Side) -> Side:
+        assert not isinstance(side, str)
+        return tuple(map(form, side))
+
+    chosen, rejected = (tuple(map(mapped, sides)) for sides in (row.chosen, row.rejected))
+    return replace(row, prompt=mapped(row.prompt), chosen=chosen, rejected=rejected)
+
+
+def _name(row: PreferenceRow, side: str, index: int) -> str:
+    return f"prompt[{index}]" if index < len(row.prompt) else f"{side}[{index - len(row.prompt)}]"
 
 
 def _without(message: Message, key: str) -> Message:

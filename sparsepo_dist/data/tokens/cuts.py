@@ -14,17 +14,18 @@ class Cuts:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        self._pairs = self._prompts = self._responses = self._dropped = 0
+        self._rows = self._prompts = self._dropped = 0
+        self._responses = self._ends = 0
 
     def remarks(self) -> list[str]:
         """For the user: how much was cut or left out."""
         limits = f"data.max_prompt_length {self.config.max_prompt_length}, data.max_length {self.config.max_length}"
         if self._dropped:
-            return [f"{self._dropped} of {self._pairs} pairs were longer than {limits} and left out"]
-        if self._prompts or self._responses:
+            return [f"{self._dropped} of {self._rows} rows were longer than {limits} and left out"]
+        if self._prompts or self._ends:
             return [
-                f"{self._prompts} of {self._pairs} prompts lost their beginning and {self._responses} of "
-                f"{2 * self._pairs} responses their end ({limits}; data.on_long)"
+                f"{self._prompts} of {self._rows} prompts lost their beginning and {self._ends} of "
+                f"{self._responses} responses their end ({limits}; data.on_long)"
             ]
         return []
 
@@ -37,7 +38,7 @@ class Cuts:
             RowError: a prompt that leaves no room for a response.
             UserError: the pair is too long, and that ends the run.
         """
-        self._pairs += 1
+        self._rows += 1
         most, long = self.config.max_prompt_length, max(map(len, responses))
         fits = len(prompt) <= most and len(prompt) + long <= self.config.max_length
         if not fits and self.config.on_long == "stop":
@@ -58,5 +59,6 @@ class Cuts:
             self._prompts += 1
             kept = prompt[len(prompt) - most :]
             prompt = [prompt[0], *kept[1:]] if prompt[0] == bos else kept
-        self._responses += sum(len(response) > room for response in responses)
+        self._responses += len(responses)
+        self._ends += sum(len(response) > room for response in responses)
         return prompt, [response[:room] for response in responses]

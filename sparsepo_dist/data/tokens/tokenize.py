@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import PreferencePair, TokenizedPair
+from sparsepo_dist.contracts import PreferenceRow, TokenizedPair, TokenizedRow
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.rows.pairs import Remarks, load_pairs, refuse_or_skip
@@ -42,13 +42,13 @@ def load_tokenized(
     cuts = Cuts(config)
     tokenized: list[TokenizedPair] = []
     rows = load_pairs(source, config.on_bad_row, remarks)
-    for place, pair in tqdm(rows, desc=f"reading {shortened(Path(source).name)}", unit="pair", disable=not progress):
+    for place, row in tqdm(rows, desc=f"reading {shortened(Path(source).name)}", unit="row", disable=not progress):
         try:
             if scored:
-                _check_scores(pair, place)
-            found = tokenize_pair(pair, chat, encoder, cuts, place)
+                _check_scores(row, place)
+            found = tokenize_row(row, chat, encoder, cuts, place)
             if found is not None:
-                tokenized.append(found)
+                tokenized.extend(found.pairs())
         except RowError as bad:
             refuse_or_skip(bad, config.on_bad_row, remarks)
     said = [*remarks.lines(), *chat.remarks(), *encoder.remarks(), *cuts.remarks()]
@@ -76,36 +76,35 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: DataConfig) ->
         tokenizer.chat_template = read_text(path, f"data.chat_template: {path}")
 
 
-def tokenize_pair(
-    pair: PreferencePair, chat: Chat, encoder: Encoder, cuts: Cuts, place: str
-) -> TokenizedPair | None:  # fmt: skip
-    """Token ids of a pair, cut to the configured lengths; None where pairs that are too long are left out.
+def tokenize_row(
+    row: PreferenceRow, chat: Chat, encoder: Encoder, cuts: Cuts, place: str
+) -> TokenizedRow | None:  # fmt: skip
+    """Token ids of a row, cut to the configured lengths; None where rows that are too long are left out.
 
     Raises:
-        RowError: nothing is left of the prompt or of a response, both responses are cut to the same tokens, or the
-            chat template does not render the row.
-        UserError: messages, and no chat template; or a pair that is too long, where that ends the run.
+        RowError: nothing is left of the prompt or of a response, a chosen and a rejected response are cut to the same
+            tokens, or the chat template does not render the row.
+        UserError: messages, and no chat template; or a row that is too long, where that ends the run.
     """
-    texts = chat.texts(pair, place)
+    texts = chat.texts(row, place)
     whole = prompt_ids(texts.prompt, encoder.tokenizer)
     if not whole:
         raise RowError(place, "the prompt is empty")
-    responses = encoder.responses(texts.prompt, (texts.chosen, texts.rejected))
+    responses = encoder.responses(texts.prompt, (*texts.chosen, *texts.rejected))
     cut = cuts.cut(whole, responses, encoder.tokenizer.bos_token_id, place)
     if cut is None:
         return None
-    prompt, (chosen, rejected) = cut
-    if chosen == rejected:
-        raise RowError(place, f"chosen and rejected are the same {len(chosen)} tokens after truncation")
-    scores = None
-    if pair.chosen_score is not None and pair.rejected_score is not None:
-        scores = (pair.chosen_score, pair.rejected_score)
-    return TokenizedPair(tuple(prompt), tuple(chosen), tuple(rejected), scores, place)
+    prompt, kept = tuple(cut[0]), [tuple(response) for response in cut[1]]
+    chosen, rejected = tuple(kept[: len(row.chosen)]), tuple(kept[len(row.chosen) :])
+    for twin in set(chosen) & set(rejected):
+        raise RowError(place, f"chosen and rejected are the same {len(twin)} tokens after truncation")
+    return TokenizedRow(prompt, chosen, rejected, row.chosen_scores, row.rejected_scores, place)
 
 
-def _check_scores(pair: PreferencePair, place: str) -> None:
-    for name in ("chosen_score", "rejected_score"):
-        if getattr(pair, name) is None:
-            raise RowError(place, f"field {name!r} is missing or null, which this objective needs")
-    if not pair.chosen_score > pair.rejected_score:  # type: ignore[operator]
-        raise RowError(place, f"chosen_score {pair.chosen_score} is not above rejected_score {pair.rejected_score}")
+def _check_scores(row: PreferenceRow, place: str) -> None:
+    for name in ("chosen_scores", "rejected_scores"):
+        if not getattr(row, name):
+            raise RowError(place, f"field {name.removesuffix('s')!r} is missing or null, which this objective needs")
+    worst, best = min(row.chosen_scores), max(row.rejected_scores)
+    if not worst > best:
+        raise RowError(place, f"chosen_score {worst} is not above rejected_score {best}")

@@ -10,9 +10,10 @@ import pyarrow.parquet
 import pytest
 from datasets import Dataset, DatasetDict
 
-from sparsepo_dist.contracts import Message, PreferencePair
+from sparsepo_dist.contracts import Message, PreferenceRow
 from sparsepo_dist.data.rows.pairs import Remarks, load_pairs
 from sparsepo_dist.errors import UserError
+from tests.support.rows import pair_row
 
 ROW = {"prompt": "How was it?", "chosen": " Fine.", "rejected": " Bad."}
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -23,14 +24,14 @@ def write(path: Path, *rows: object) -> str:
     return str(path)
 
 
-def pairs(source: str, on_bad_row: str = "stop") -> list[PreferencePair]:
+def pairs(source: str, on_bad_row: str = "stop") -> list[PreferenceRow]:
     return [pair for _, pair in load_pairs(source, on_bad_row)]
 
 
 def test_every_file_form_gives_the_same_pairs(tmp_path: Path) -> None:
     rows = [ROW, {**ROW, "chosen": " Great."}]
     want = pairs(write(tmp_path / "a.jsonl", *rows))
-    assert [p.chosen for p in want] == [" Fine.", " Great."]
+    assert [p.chosen for p in want] == [(" Fine.",), (" Great.",)]
     (tmp_path / "a.json").write_text(json.dumps(rows))
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     Dataset.from_list(rows).save_to_disk(tmp_path / "folder")
@@ -49,14 +50,14 @@ def test_hh_dialogue_is_split_at_the_last_shared_assistant_turn(tmp_path: Path) 
     start = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Name a fruit\n\nAssistant:"
     row = {"chosen": start + " An apple.", "rejected": start + " An anvil."}
     (pair,) = pairs(write(tmp_path / "hh.jsonl", row))
-    assert pair == PreferencePair(start, " An apple.", " An anvil.")
+    assert pair == pair_row(start, " An apple.", " An anvil.")
 
 
 def test_messages_with_an_implicit_prompt(tmp_path: Path) -> None:
     question = {"role": "user", "content": "Name a fruit"}
     answers = [{"role": "assistant", "content": text} for text in ("Apple", "Anvil")]
     (pair,) = pairs(write(tmp_path / "m.jsonl", {"chosen": [question, answers[0]], "rejected": [question, answers[1]]}))
-    assert pair == PreferencePair((question,), (answers[0],), (answers[1],))
+    assert pair == pair_row((question,), (answers[0],), (answers[1],))
 
 
 def user(content: str) -> Message:
@@ -69,7 +70,7 @@ def assistant(content: str) -> Message:
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 ASKED, BEST, WORST = user("Name a fruit"), assistant("Apple"), assistant("Anvil")
-FRUIT = PreferencePair((ASKED,), (BEST,), (WORST,))
+FRUIT = pair_row((ASKED,), (BEST,), (WORST,))
 HH_START = "\n\nHuman: Name a fruit\n\nAssistant:"
 
 
@@ -82,30 +83,30 @@ HH_START = "\n\nHuman: Name a fruit\n\nAssistant:"
             "Name a fruit",
             [SYSTEM, ASKED, BEST],
             [SYSTEM, ASKED, WORST],
-            PreferencePair((SYSTEM, ASKED), (BEST,), (WORST,)),
+            pair_row((SYSTEM, ASKED), (BEST,), (WORST,)),
         ),
         (
             [SYSTEM, ASKED, BEST, user("More")],
             [SYSTEM, ASKED, BEST, user("More"), BEST],
             [SYSTEM, ASKED, BEST, user("More"), WORST],
-            PreferencePair((SYSTEM, ASKED, BEST, user("More")), (BEST,), (WORST,)),
+            pair_row((SYSTEM, ASKED, BEST, user("More")), (BEST,), (WORST,)),
         ),
         (
             [{**ASKED, "content": [{"type": "text", "text": "Name a fruit"}]}],
             [ASKED, BEST],
             [ASKED, WORST],
-            PreferencePair(({**ASKED, "content": [{"type": "text", "text": "Name a fruit"}]},), (BEST,), (WORST,)),
+            pair_row(({**ASKED, "content": [{"type": "text", "text": "Name a fruit"}]},), (BEST,), (WORST,)),
         ),
         (
             HH_START,
             HH_START + " An apple.",
             HH_START + " An anvil.",
-            PreferencePair(HH_START, " An apple.", " An anvil."),
+            pair_row(HH_START, " An apple.", " An anvil."),
         ),
     ],
 )
 def test_a_prompt_that_both_responses_repeat_is_taken_off_once_and_counted(
-    tmp_path: Path, prompt: object, chosen: object, rejected: object, pair: PreferencePair
+    tmp_path: Path, prompt: object, chosen: object, rejected: object, pair: PreferenceRow
 ) -> None:
     row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     source = write(tmp_path / "rows.jsonl", row, row, {"prompt": "a", "chosen": "a b", "rejected": "a c"})
@@ -114,7 +115,7 @@ def test_a_prompt_that_both_responses_repeat_is_taken_off_once_and_counted(
     assert found == [
         pair,
         pair,
-        PreferencePair("a", "a b", "a c"),
+        pair_row("a", "a b", "a c"),
     ]  # text that is no dialogue may begin like its prompt
     assert remarks.lines() == ["the responses of 2 rows repeat the prompt at their beginning, which was taken off"]
 

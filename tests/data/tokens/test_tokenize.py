@@ -10,14 +10,15 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import PreferencePair, TokenizedPair
+from sparsepo_dist.contracts import PreferenceRow, TokenizedPair
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.tokens.chat import Chat
 from sparsepo_dist.data.tokens.cuts import Cuts
 from sparsepo_dist.data.tokens.encode import Encoder
-from sparsepo_dist.data.tokens.tokenize import load_tokenized, tokenize_pair
+from sparsepo_dist.data.tokens.tokenize import load_tokenized, tokenize_row
 from sparsepo_dist.errors import UserError
+from tests.support.rows import pair_row
 from tests.support.tiny import tiny_tokenizer, write_pairs
 
 BOS, EOS = 256, 257
@@ -27,10 +28,11 @@ TEMPLATE = (
 )
 
 
-def tokenized(pair: PreferencePair, tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> TokenizedPair:
-    found = tokenize_pair(pair, Chat(tokenizer), Encoder(tokenizer), Cuts(config), "row 1")
+def tokenized(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> TokenizedPair:
+    found = tokenize_row(row, Chat(tokenizer), Encoder(tokenizer), Cuts(config), "row 1")
     assert found is not None
-    return found
+    (pair,) = found.pairs()
+    return pair
 
 
 def text(ids: tuple[int, ...]) -> str:
@@ -38,7 +40,7 @@ def text(ids: tuple[int, ...]) -> str:
 
 
 def test_responses_end_with_one_eos_and_the_prompt_with_none() -> None:
-    pair = tokenized(PreferencePair("ab", " c", " d</s>"), tiny_tokenizer(), DataConfig())
+    pair = tokenized(pair_row("ab", " c", " d</s>"), tiny_tokenizer(), DataConfig())
     assert text(pair.prompt_ids) == "ab"
     assert pair.chosen_ids[-1] == EOS and text(pair.chosen_ids[:-1]) == " c"
     assert pair.rejected_ids.count(EOS) == 1 and pair.rejected_ids[-1] == EOS
@@ -50,29 +52,29 @@ def test_bos_comes_once_and_only_before_the_prompt() -> None:
         single="<s> $A </s>", special_tokens=[("<s>", BOS), ("</s>", EOS)]
     )
     for prompt in ("ab", "<s>ab"):
-        pair = tokenized(PreferencePair(prompt, " c", " d"), tokenizer, DataConfig())
+        pair = tokenized(pair_row(prompt, " c", " d"), tokenizer, DataConfig())
         assert pair.prompt_ids.count(BOS) == 1 and pair.prompt_ids[0] == BOS and EOS not in pair.prompt_ids
         assert BOS not in pair.chosen_ids
 
 
 def test_prompt_loses_its_beginning_and_responses_their_end() -> None:
     config = DataConfig(max_prompt_length=3, max_length=7)
-    pair = tokenized(PreferencePair("abcdef", "123456", "12"), tiny_tokenizer(), config)
+    pair = tokenized(pair_row("abcdef", "123456", "12"), tiny_tokenizer(), config)
     assert (text(pair.prompt_ids), text(pair.chosen_ids)) == ("def", "1234")
     assert pair.rejected_ids[-1] == EOS
 
 
 @pytest.mark.parametrize(
-    ("pair", "config", "reason"),
+    ("row", "config", "reason"),
     [
-        (PreferencePair("abcd", "x", "y"), DataConfig(max_length=4), "fill data.max_length 4"),
-        (PreferencePair("", "x", "y"), DataConfig(), "prompt is empty"),
-        (PreferencePair("ab", "same then this", "same then that"), DataConfig(max_length=6), "same 4 tokens"),
+        (pair_row("abcd", "x", "y"), DataConfig(max_length=4), "fill data.max_length 4"),
+        (pair_row("", "x", "y"), DataConfig(), "prompt is empty"),
+        (pair_row("ab", "same then this", "same then that"), DataConfig(max_length=6), "same 4 tokens"),
     ],
 )
-def test_pair_without_anything_left_is_a_bad_row(pair: PreferencePair, config: DataConfig, reason: str) -> None:
+def test_pair_without_anything_left_is_a_bad_row(row: PreferenceRow, config: DataConfig, reason: str) -> None:
     with pytest.raises(RowError, match=reason):
-        tokenized(pair, tiny_tokenizer(), config)
+        tokenized(row, tiny_tokenizer(), config)
 
 
 def messages(*turns: tuple[str, str]) -> tuple[dict[str, str], ...]:
@@ -82,14 +84,14 @@ def messages(*turns: tuple[str, str]) -> tuple[dict[str, str], ...]:
 def test_chat_template_gives_one_prompt_and_two_endings() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = TEMPLATE
-    pair = PreferencePair(messages(("user", "hi")), messages(("assistant", "yes")), messages(("assistant", "no")))
+    pair = pair_row(messages(("user", "hi")), messages(("assistant", "yes")), messages(("assistant", "no")))
     tokens = tokenized(pair, tokenizer, DataConfig())
     assert text(tokens.prompt_ids) == "[user]hi[assistant]"
     assert text(tokens.chosen_ids[:-1]) == "yes" and tokens.chosen_ids[-1] == EOS
 
 
 def test_messages_without_a_template_name_the_remedy(tmp_path: Path) -> None:
-    pair = PreferencePair(messages(("user", "hi")), messages(("assistant", "y")), messages(("assistant", "n")))
+    pair = pair_row(messages(("user", "hi")), messages(("assistant", "y")), messages(("assistant", "n")))
     with pytest.raises(UserError, match="--data.chat_template FILE"):
         tokenized(pair, tiny_tokenizer(), DataConfig())
     template = tmp_path / "template.jinja"
@@ -111,7 +113,7 @@ def test_skipping_everything_is_an_error(tmp_path: Path) -> None:
 def test_a_cut_prompt_keeps_its_bos() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
-    pair = tokenized(PreferencePair("abcdef", " c", " d"), tokenizer, DataConfig(max_prompt_length=4))
+    pair = tokenized(pair_row("abcdef", " c", " d"), tokenizer, DataConfig(max_prompt_length=4))
     assert pair.prompt_ids[0] == BOS and text(pair.prompt_ids[1:]) == "def"
 
 
@@ -129,7 +131,7 @@ def write_texts(path: Path, rows: list[tuple[str, str, str]]) -> Path:
     ("on_long", "kept", "said"),
     [
         ("cut", 3, "1 of 3 prompts lost their beginning and 1 of 6 responses their end"),
-        ("drop", 1, "2 of 3 pairs were longer than data.max_prompt_length 4, data.max_length 8 and left out"),
+        ("drop", 1, "2 of 3 rows were longer than data.max_prompt_length 4, data.max_length 8 and left out"),
     ],
 )
 def test_what_is_too_long_is_counted(
@@ -170,3 +172,15 @@ def test_a_template_that_prints_a_date_prints_the_one_it_is_told(tmp_path: Path)
     assert text(pair.prompt_ids).startswith("03 February 2001 ")
     with pytest.raises(UserError, match=r"data.date: tomorrow is no date"):
         DataConfig(date="tomorrow").validate()
+
+
+def test_every_chosen_response_meets_every_rejected_one() -> None:
+    row = PreferenceRow("ab", (" c", " cc"), (" d", " dd", " ddd"), (3.0, 4.0), (0.0, 1.0, 2.0))
+    tokenizer = tiny_tokenizer()
+    found = tokenize_row(row, Chat(tokenizer), Encoder(tokenizer), Cuts(DataConfig()), "row 1")
+    assert found is not None
+    pairs = found.pairs()
+    assert [(len(p.chosen_ids) - 2, len(p.rejected_ids) - 2) for p in pairs] == [
+        (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3),
+    ]  # fmt: skip
+    assert pairs[4].scores == (4.0, 1.0) and {text(p.prompt_ids) for p in pairs} == {"ab"}
