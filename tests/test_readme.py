@@ -1,4 +1,4 @@
-"""Commands of the README that are run; tests/test_docs.py reads all of them as their programs do."""
+"""Commands of the README and docs/training.md that are run; tests/test_docs.py reads all as their programs do."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.support.documents import DEFAULT_RECIPE, DRIVERS, ROOT, blocks, comma
 from tests.support.tiny import save_tiny_model, write_pairs
 from tests.support.warm import hearth, warm
 
-COMMANDS = commands("README.md")
+COMMANDS = commands("README.md") + commands("docs/training.md")
 
 
 def console(command: str, *more: str) -> subprocess.CompletedProcess[str]:
-    """A command of the README, from the project's root."""
+    """One of COMMANDS, from the project's root."""
     program, *arguments = shlex.split(command)
     installed = str(Path(sys.executable).with_name(program))
     return subprocess.run(
@@ -94,7 +94,7 @@ def test_sparsepo_merge_runs_as_shown(tmp_path: Path) -> None:
 
 
 def test_the_operation_runs_as_shown() -> None:
-    (snippet,) = (block for block in blocks("README.md", "python") if "token_stats" in block)
+    (snippet,) = (block for block in blocks("docs/performance.md", "python") if "token_stats" in block)
     hidden, reference_hidden = torch.randn(2, 5, 8)
     lm_head, reference_lm_head = (torch.nn.Linear(8, 20, bias=False) for _ in range(2))
     names: dict[str, Any] = {
