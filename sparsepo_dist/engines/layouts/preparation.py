@@ -23,7 +23,7 @@ class Part(Protocol):
         None for a forward pass of plain rows."""
 
 
-class Told:
+class NextBatch:
     """The batch that was named for the next forward pass, until it begins; one of which nobody tells is plain."""
 
     def __init__(self, parts: list[Part]) -> None:
@@ -57,7 +57,7 @@ def prepare(base: PreTrainedModel, layout: Layout) -> None:
     if longest is not None and layout != "prefix_shared":
         parts.append(RotaryBySequence(base, longest))
     if parts:
-        told: Any = Told(parts)
+        told: Any = NextBatch(parts)
         base.told = told
         base.register_forward_pre_hook(told.begin)
 
