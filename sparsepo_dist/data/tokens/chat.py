@@ -20,6 +20,7 @@ from sparsepo_dist.data.rows.messages import text_of
 from sparsepo_dist.errors import UserError, shortened
 
 Form = Callable[[Message], Message]
+_USED, _LEFT_OUT = "used: ", "left out: "
 
 
 class Rendered(NamedTuple):
@@ -46,14 +47,15 @@ class Chat:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, now: datetime | None = None) -> None:
         """`now` is the moment that templates are told which print a date; this one where it is not given."""
         self.tokenizer = tokenizer
+        self.counts: Counter[str] = Counter()
+        """Rows by what was done to them; those of several processes are summed, and `remarks` reads the sum."""
         self._now = now
-        self._used: set[str] = set()
-        self._left_out: Counter[str] = Counter()
         self._of_shape: dict[str, tuple[int, ...] | None] = {}
 
     def remarks(self) -> list[str]:
         """For the user: keys of messages of which the template rendered nothing in any row so far."""
-        unused = {key: rows for key, rows in self._left_out.items() if rows and key not in self._used}
+        left_out = {name.removeprefix(_LEFT_OUT): n for name, n in self.counts.items() if name.startswith(_LEFT_OUT)}
+        unused = {key: rows for key, rows in left_out.items() if not self.counts[_USED + key]}
         if not unused:
             return []
         keys = ", ".join(f"{shortened(key)} ({rows} rows)" for key, rows in sorted(unused.items()))
@@ -109,7 +111,8 @@ class Chat:
         for form in (_as_it_is, _as_text, _as_part):
             missing = [self._missing(row, dialogue, form) for dialogue in dialogues]
             if all(places is not None and not _without_calls(dialogues[i], places) for i, places in enumerate(missing)):
-                self._left_out["content beside tool_calls"] += any(missing)
+                if any(missing):
+                    self.counts[_LEFT_OUT + "content beside tool_calls"] += 1
                 return form
         for i, side in enumerate(_names(row)):
             for index in _without_calls(dialogues[i], self._missing(row, dialogues[i], _as_text) or ()):
@@ -146,14 +149,14 @@ class Chat:
                     if key not in ("role", "content") and message[key] not in ("", [], {}):
                         found.setdefault(key, f"{_name(row, name, index)}.{key}")
         for key, where in found.items():
-            if key in self._used and key != "tool_calls":
+            if self.counts[_USED + key] and key != "tool_calls":
                 continue
             if not self._is_same(_mapped(row, partial(_without, key=key)), rendered):
-                self._used.add(key)
+                self.counts[_USED + key] += 1
             elif key == "tool_calls":
                 raise RowError(place, _nothing_of(where))
             else:
-                self._left_out[key] += 1
+                self.counts[_LEFT_OUT + key] += 1
 
     def _is_same(self, row: PreferenceRow, rendered: Rendered) -> bool:
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.errors import UserError
@@ -14,18 +16,19 @@ class Cuts:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
-        self._rows = self._prompts = self._dropped = 0
-        self._responses = self._ends = 0
+        self.counts: Counter[str] = Counter()
+        """Rows and responses, and how many were cut or left out; those of several processes are summed."""
 
     def remarks(self) -> list[str]:
         """For the user: how much was cut or left out."""
         limits = f"data.max_prompt_length {self.config.max_prompt_length}, data.max_length {self.config.max_length}"
-        if self._dropped:
-            return [f"{self._dropped} of {self._rows} rows were longer than {limits} and left out"]
-        if self._prompts or self._ends:
+        n = self.counts
+        if n["dropped"]:
+            return [f"{n['dropped']} of {n['rows']} rows were longer than {limits} and left out"]
+        if n["prompts cut"] or n["responses cut"]:
             return [
-                f"{self._prompts} of {self._rows} prompts lost their beginning and {self._ends} of "
-                f"{self._responses} responses their end ({limits}; data.on_long)"
+                f"{n['prompts cut']} of {n['rows']} prompts lost their beginning and {n['responses cut']} of "
+                f"{n['responses']} responses their end ({limits}; data.on_long)"
             ]
         return []
 
@@ -38,7 +41,7 @@ class Cuts:
             RowError: a prompt that leaves no room for a response.
             UserError: the pair is too long, and that ends the run.
         """
-        self._rows += 1
+        self.counts["rows"] += 1
         most, long = self.config.max_prompt_length, max(map(len, responses))
         fits = len(prompt) <= most and len(prompt) + long <= self.config.max_length
         if not fits and self.config.on_long == "stop":
@@ -48,7 +51,7 @@ class Cuts:
                 "--data.on_long cut or drop"
             )
         if not fits and self.config.on_long == "drop":
-            self._dropped += 1
+            self.counts["dropped"] += 1
             return None
         room = self.config.max_length - min(len(prompt), most)
         if room < 1:
@@ -56,9 +59,9 @@ class Cuts:
                 place, f"the prompt's {min(len(prompt), most)} tokens fill data.max_length {self.config.max_length}"
             )
         if len(prompt) > most:
-            self._prompts += 1
+            self.counts["prompts cut"] += 1
             kept = prompt[len(prompt) - most :]
             prompt = [prompt[0], *kept[1:]] if prompt[0] == bos else kept
-        self._responses += len(responses)
-        self._ends += sum(len(response) > room for response in responses)
+        self.counts["responses"] += len(responses)
+        self.counts["responses cut"] += sum(len(response) > room for response in responses)
         return prompt, [response[:room] for response in responses]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -21,16 +22,17 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self._responses = self._crossed = 0
+        self.counts: Counter[str] = Counter()
+        """Responses, and those with a token across their border; those of several processes are summed."""
 
     def remarks(self) -> list[str]:
         """For the user: how many responses had a token across their border."""
-        if not self._crossed:
+        if not self.counts["crossed"]:
             return []
         return [
-            f"in {self._crossed} of {self._responses} responses the tokenizer would join the end of the prompt and the "
-            "beginning of the response in one token; they were kept apart, as at inference (a prompt that ends with a "
-            "space is the usual cause)"
+            f"in {self.counts['crossed']} of {self.counts['responses']} responses the tokenizer would join the end of "
+            "the prompt and the beginning of the response in one token; they were kept apart, as at inference (a "
+            "prompt that ends with a space is the usual cause)"
         ]
 
     def responses(self, prompt: str, texts: Sequence[str]) -> list[list[int]]:
@@ -40,10 +42,10 @@ class Encoder:
         return [self._ended(self._response(behind, self._ids(tail + text), text)) for text in texts]
 
     def _response(self, prompt: list[int], whole: list[int], text: str) -> list[int]:
-        self._responses += 1
+        self.counts["responses"] += 1
         if whole[: len(prompt)] == prompt:
             return whole[len(prompt) :]
-        self._crossed += 1
+        self.counts["crossed"] += 1
         for anchor in _ANCHORS:
             before, joined = self._ids(anchor), self._ids(anchor + text)
             if before and joined[: len(before)] == before:
