@@ -6,6 +6,7 @@ from collections import Counter
 
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
+from sparsepo_dist.data.tokens.limits import Limits
 from sparsepo_dist.errors import UserError
 
 Ids = list[int]
@@ -42,25 +43,23 @@ class Cuts:
             UserError: the pair is too long, and that ends the run.
         """
         self.counts["rows"] += 1
-        most, long = self.config.max_prompt_length, max(map(len, responses))
-        fits = len(prompt) <= most and len(prompt) + long <= self.config.max_length
+        limits, long = Limits.of(self.config), max(map(len, responses))
+        fits = limits.fit(len(prompt), long)
         if not fits and self.config.on_long == "stop":
             raise UserError(
                 f"{place}: the pair has {len(prompt)} tokens of prompt and up to {long} of response, more than "
-                f"data.max_prompt_length {most} or data.max_length {self.config.max_length}; raise them, or say "
+                f"data.max_prompt_length {limits.prompt} or data.max_length {limits.whole}; raise them, or say "
                 "--data.on_long cut or drop"
             )
         if not fits and self.config.on_long == "drop":
             self.counts["dropped"] += 1
             return None
-        room = self.config.max_length - min(len(prompt), most)
+        room = limits.room(len(prompt))
         if room < 1:
-            raise RowError(
-                place, f"the prompt's {min(len(prompt), most)} tokens fill data.max_length {self.config.max_length}"
-            )
-        if len(prompt) > most:
+            raise RowError(place, f"the prompt's {limits.kept(len(prompt))} tokens fill data.max_length {limits.whole}")
+        if len(prompt) > limits.prompt:
             self.counts["prompts cut"] += 1
-            kept = prompt[len(prompt) - most :]
+            kept = prompt[len(prompt) - limits.prompt :]
             prompt = [prompt[0], *kept[1:]] if prompt[0] == bos else kept
         self.counts["responses"] += len(responses)
         self.counts["responses cut"] += sum(len(response) > room for response in responses)
