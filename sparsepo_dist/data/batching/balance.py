@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import Layout
+from sparsepo_dist.data.tokens.limits import Lengths
 
 
 class MicroBatchPlan(NamedTuple):
@@ -20,9 +21,18 @@ class MicroBatchPlan(NamedTuple):
 
 
 def pair_tokens(pair: TokenizedPair, layout: Layout) -> int:
-    """Packed tokens of a pair: a response's last token is never an input."""
-    responses = max(len(pair.chosen_ids) - 1, 0) + max(len(pair.rejected_ids) - 1, 0)
-    return (1 if layout == "prefix_shared" else 2) * len(pair.prompt_ids) + responses
+    """Packed tokens of a pair."""
+    return int(packed_tokens(len(pair.prompt_ids), len(pair.chosen_ids), len(pair.rejected_ids), layout))
+
+
+def packed_tokens(prompt: Lengths, chosen: Lengths, rejected: Lengths, layout: Layout) -> Lengths:
+    """Packed tokens of a pair, or of many, by its lengths; 0 where there is no such response.
+
+    A response's last token is never an input.
+    """
+    responses = (chosen > 0) * 1 + (rejected > 0)
+    prompts = 1 if layout == "prefix_shared" else responses
+    return prompts * prompt + chosen + rejected - responses
 
 
 def plan_step(
