@@ -36,10 +36,13 @@ def load_tokenizer(path: str, *, field: str = "model.path", trust_remote_code: b
 
 def _missing_reader(path: str) -> str | None:
     """Which package a tokenizer takes that has no tokenizer.json; None where that is not what is wrong."""
-    whole, model = (
-        cached_file(path, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
-        for name in ("tokenizer.json", "tokenizer.model")
-    )
+    try:
+        whole, model = (
+            cached_file(path, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+            for name in ("tokenizer.json", "tokenizer.model")
+        )
+    except OSError:  # no folder, and no name that a hub could have
+        return None
     if whole is not None or model is None:
         return None
     with Path(model).open("rb") as file:
