@@ -42,6 +42,9 @@ class DataConfig:
     rectangular batch. `auto` takes the first of them that the run's models are right in."""
     tokens_per_micro_batch: int = 4096
     """Packed tokens that one rank computes at once; lower it when memory is short. Results do not depend on it."""
+    show: int = 1
+    """So many training pairs are printed before the first step as the model reads them, special tokens and labels
+    marked; 0 for none."""
 
     @property
     def settled_layout(self) -> Layout:
@@ -62,7 +65,8 @@ class DataConfig:
         for name, least in (("max_length", 2), ("max_prompt_length", 1), ("tokens_per_micro_batch", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"data.{name}: {getattr(self, name)} must be at least {least}")
-        if self.heldout_pairs < 0:
-            raise UserError(f"data.heldout_pairs: {self.heldout_pairs} must not be negative")
+        for name in ("heldout_pairs", "show"):
+            if getattr(self, name) < 0:
+                raise UserError(f"data.{name}: {getattr(self, name)} must not be negative")
         if self.heldout is not None and self.heldout_pairs:
             raise UserError("data.heldout and data.heldout_pairs are both given; keep one")

@@ -9,6 +9,7 @@ from typing import IO, Any
 import yaml
 from transformers.utils.logging import disable_progress_bar
 
+from sparsepo_dist.data.tokens.showing import show_pairs
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.engines.saving import save_final
@@ -67,6 +68,8 @@ def _train(inputs: Inputs, folder: Path, described: dict[str, Any], progress: Pr
     check_shared(folder)
     progress.at("checking the checkpoints")
     checkpoint = same_run(inputs, folder, described)
+    if distributed.rank() == 0:
+        show_pairs(inputs.train, inputs.tokenizer, config.data)
     trainer = build_trainer(inputs, folder, progress)
     checkpointer = Checkpointer(trainer.policy, folder / CHECKPOINTS, config.checkpoints)
     check_room(trainer, checkpointer, 0 if checkpoint is None else checkpoint.step)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sparsepo_dist.data.tokens.shown import LEGEND
 from sparsepo_dist.training.checkpoints.store import CheckpointStore
 from tests.support.faults import AT_THE_END
 from tests.support.runs import ZERO, metrics
@@ -167,6 +168,7 @@ def test_what_is_not_finite_is_skipped_and_named(data: dict[str, Any], tmp_path:
     ]
     done = play(tmp_path, plan, ranks=2)
     assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stderr.count(LEGEND) == len(plan), "each run shows its first pair, on one rank"
     for name, (_, fault) in SKIPPING.items():
         run, result = tmp_path / name, outcome(tmp_path, name)
         assert sound(run)
