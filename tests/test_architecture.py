@@ -13,7 +13,7 @@ PACKAGE = ROOT / "sparsepo_dist"
 # A room imports only from those above it in this list (docs/architecture.md).
 ROOMS = [
     "errors", "files", "disk", "contracts", "ops", "data", "masks", "objectives", "engines", "training", "sampling",
-    "builtin", "runs", "plan", "report", "evaluation", "experiments", "commands",
+    "builtin", "runs", "plan", "report", "inspection", "evaluation", "experiments", "commands",
 ]  # fmt: skip
 # Within a room that has floors, likewise; "" stands for the files that lie in the room itself.
 FLOORS = {

@@ -36,7 +36,7 @@ FOLDERS = ("benchmarks", "csrc", "docs", "ds_configs", "evaluation", "launch", "
 FILES = [path.name for path in ROOT.glob("[!.]*")]
 FILES += [str(path.relative_to(ROOT)) for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
 PATH = re.compile(r"[\w*-]+(?:[/.][\w*-]+)*(?:/|\.(?:py|h|cpp|cu|md|yaml|sbatch)|/[\w*.-]+\.json|-\*)")
-OF_A_RUN = ("step-N/", "final/", "checkpoints/", "monitor/", "config.yaml", "code.md")
+OF_A_RUN = ("step-N/", "final/", "checkpoints/", "monitor/", "config.yaml", "code.md", "table.md")
 
 
 @pytest.fixture(autouse=True)

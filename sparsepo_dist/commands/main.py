@@ -11,6 +11,7 @@ COMMANDS = {
     "report": "draw the figures and pages of a run again",
     "merge": "write an adapter and its model as one full model",
     "doctor": "say what this machine can run, and why",
+    "inspect": "show and count what a run's data is like, without loading a model",
     "plan": "predict memory and traffic of a run before it is launched",
     "cache": "write what the reference says of every pair, for --reference.placement cached",
 }

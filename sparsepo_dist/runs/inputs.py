@@ -15,6 +15,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.batching.balance import pair_tokens
 from sparsepo_dist.data.batching.pack import pair_key
+from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.tokens.tokenize import load_tokenized
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
@@ -238,7 +239,12 @@ def _load_pairs(
     train = load_tokenized(data.train, tokenizer, data, scored=scored, progress=progress)
     if data.heldout is not None:
         return train, load_tokenized(data.heldout, tokenizer, data, scored=scored, progress=progress)
-    if data.heldout_pairs >= len(train):
-        raise UserError(f"data.heldout_pairs: {data.heldout_pairs} leaves no training pair of {len(train)}")
-    cut = len(train) - data.heldout_pairs
+    cut = first_heldout(data, len(train))
     return train[:cut], train[cut:]
+
+
+def first_heldout(data: DataConfig, pairs: int) -> int:
+    """Where held-out pairs begin that are taken off the end of training pairs. Raises UserError where none is left."""
+    if data.heldout_pairs >= pairs:
+        raise UserError(f"data.heldout_pairs: {data.heldout_pairs} leaves no training pair of {pairs}")
+    return pairs - data.heldout_pairs

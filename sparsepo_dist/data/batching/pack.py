@@ -36,8 +36,13 @@ def pack(
 
 def pair_key(pair: TokenizedPair) -> int:
     """A 64-bit number made of a pair's token ids: the same wherever the pair stands."""
+    return ids_key(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids)
+
+
+def ids_key(*texts: Sequence[int]) -> int:
+    """A signed 64-bit number made of the token ids of some texts, in their order."""
     digest = hashlib.blake2b(digest_size=8)
-    for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
+    for ids in texts:
         digest.update(len(ids).to_bytes(8, "little"))
         digest.update(array("q", ids).tobytes())
     return int.from_bytes(digest.digest(), "little", signed=True)

@@ -28,18 +28,19 @@ def load_tokenized(
     *,
     scored: bool = False,
     progress: bool = False,
+    remarks: Remarks | None = None,
 ) -> list[TokenizedPair]:
     """Every usable pair of a source, in its order.
 
     With `scored`, a row is bad unless chosen_score is above rejected_score. With `progress`, which is for one rank, a
-    bar is shown, and it is said what was taken off the rows and what of them is not used.
+    bar is shown, and it is said what was taken off the rows and what of them is not used. `remarks` is filled.
 
     Raises:
         UserError: a bad row under `on_bad_row` "stop", no usable row at all, or a tokenizer without EOS.
     """
     prepare_tokenizer(tokenizer, config)
-    chat, encoder, remarks = Chat(tokenizer, config.moment()), Encoder(tokenizer), Remarks()
-    cuts = Cuts(config)
+    chat, encoder, cuts = Chat(tokenizer, config.moment()), Encoder(tokenizer), Cuts(config)
+    remarks = Remarks() if remarks is None else remarks
     tokenized: list[TokenizedPair] = []
     rows = load_pairs(source, config.on_bad_row, remarks)
     for place, row in tqdm(rows, desc=f"reading {shortened(Path(source).name)}", unit="row", disable=not progress):
