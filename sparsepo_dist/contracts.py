@@ -27,6 +27,7 @@ class PreferenceRow:
     """One validated row: a prompt and responses to it; every chosen one is preferred to every rejected one."""
 
     prompt: Side
+    """Empty text where the only response is a whole text, which nothing is before."""
     chosen: tuple[Side, ...]
     """At least one, of the prompt's kind."""
     rejected: tuple[Side, ...]

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
 Layout = Literal["prefix_shared", "packed", "padded"]
 LayoutName = Literal["auto", "prefix_shared", "packed", "padded"]
+FormatName = Literal[
+    "auto", "preference", "hh", "ultrafeedback", "dpo_mix", "orca", "scored_texts", "tldr_comparisons", "tldr_ratings",
+    "prompt_completion", "messages", "text",
+]  # fmt: skip
+ROLES = (
+    "prompt", "chosen", "rejected", "chosen_score", "rejected_score", "system", "tools", "completion", "messages",
+    "text",
+)  # fmt: skip
+"""What a column of a row may hold for us."""
 
 
 @dataclass
@@ -25,6 +35,12 @@ class DataConfig:
     """Where `heldout` is not given: this many pairs are taken off the end of the training pairs."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`stop` ends the run with file, row and reason; `skip` drops bad rows and counts them."""
+    format: FormatName = "auto"
+    """What rows look like (docs/configuration.md has a table): recognised by their columns, or named. Each source has
+    rows of one form."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Which column holds what, where names differ from ours: `{prompt: question, chosen: good}`; dots lead into objects
+    (`info.post`)."""
     max_length: int = 2048
     """Most tokens of prompt + response."""
     max_prompt_length: int = 1024
@@ -62,6 +78,7 @@ class DataConfig:
             self.moment()
         except ValueError:
             raise UserError(f"data.date: {self.date} is no date; write it as 2026-11-30") from None
+        check_columns(self.columns)
         for name, least in (("max_length", 2), ("max_prompt_length", 1), ("tokens_per_micro_batch", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"data.{name}: {getattr(self, name)} must be at least {least}")
@@ -70,3 +87,18 @@ class DataConfig:
                 raise UserError(f"data.{name}: {getattr(self, name)} must not be negative")
         if self.heldout is not None and self.heldout_pairs:
             raise UserError("data.heldout and data.heldout_pairs are both given; keep one")
+
+
+def check_columns(columns: Mapping[str, str]) -> None:
+    """Raise UserError for roles that are not ours, and for a column that would hold two of them."""
+    holders: dict[str, str] = {}
+    for role, column in columns.items():
+        if role not in ROLES:
+            raise UserError(
+                f"data.columns: {shortened(str(role))} is none of {', '.join(ROLES)}{did_you_mean(str(role), ROLES)}"
+            )
+        if not column.strip():
+            raise UserError(f"data.columns: the column of {role} is empty; name it, or leave {role} out")
+        if column in holders:
+            raise UserError(f"data.columns: {shortened(column)} is given for {holders[column]} and for {role}")
+        holders[column] = role

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.rows.pairs import Remarks
+from sparsepo_dist.data.rows.remarks import Remarks
 from sparsepo_dist.data.tokens.tokenize import load_tokenized
 from sparsepo_dist.inspection.measures import Measures, measure
 
@@ -50,5 +50,7 @@ def load_whole(
         config, max_length=2 * _NO_LIMIT, max_prompt_length=_NO_LIMIT, on_long="cut", on_bad_row="skip"
     )
     remarks = Remarks()
-    pairs = load_tokenized(name, tokenizer, whole, scored=scored, progress=True, remarks=remarks)
+    pairs = load_tokenized(
+        name, tokenizer, whole, scored=scored, needs_rejected=rejected, progress=True, remarks=remarks
+    )
     return Source(name, pairs, remarks, measure(pairs, rejected=rejected))

@@ -129,7 +129,7 @@ def check_token_ids(config: RunConfig, models: Mapping[str, PretrainedConfig], p
     Raises:
         UserError: which model, and the highest id.
     """
-    highest = max(max(max(p.prompt_ids), max(p.chosen_ids), max(p.rejected_ids)) for p in pairs)
+    highest = max(max(max(p.prompt_ids), max(p.chosen_ids), max(p.rejected_ids, default=0)) for p in pairs)
     for part, model in models.items():
         size = text_config(model).vocab_size
         if highest >= size:

@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     engine = engine_config(ds_config, agreed, dtype, text_config(model_config).hidden_size, Path("monitor"))
     check_filled(config.ds_config, ds_config, engine, device)
     check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype, device)
-    train, heldout = _load_pairs(config, tokenizer, scored=needs.scores)
+    train, heldout = _load_pairs(config, tokenizer, needs)
     if config.checkpoints.keep_best is not None and not heldout:
         raise UserError(
             "checkpoints.keep_best needs held-out pairs to evaluate on: give data.heldout or data.heldout_pairs"
@@ -233,12 +234,16 @@ def _layout(config: RunConfig, models: Mapping[str, PretrainedConfig]) -> Chosen
 
 
 def _load_pairs(
-    config: RunConfig, tokenizer: PreTrainedTokenizerBase, *, scored: bool
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase, needs: Requirements
 ) -> tuple[list[TokenizedPair], list[TokenizedPair]]:
-    data, progress = config.data, distributed.rank() == 0
-    train = load_tokenized(data.train, tokenizer, data, scored=scored, progress=progress)
+    data = config.data
+    load = partial(
+        load_tokenized, tokenizer=tokenizer, config=data, scored=needs.scores, needs_rejected=needs.rejected,
+        progress=distributed.rank() == 0,
+    )  # fmt: skip
+    train = load(data.train)
     if data.heldout is not None:
-        return train, load_tokenized(data.heldout, tokenizer, data, scored=scored, progress=progress)
+        return train, load(data.heldout)
     cut = first_heldout(data, len(train))
     return train[:cut], train[cut:]
 

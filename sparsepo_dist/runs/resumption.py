@@ -31,7 +31,8 @@ VERSION = importlib.metadata.version("sparsepo_dist")
 # What changes how a run is computed or watched, not what it computes.
 MAY_DIFFER = (
     "output_dir", "resume", "resume_changed_data", "overwrite", "ds_config", "checkpoints.", "ops.",
-    "data.tokens_per_micro_batch", "data.layout", "data.train", "data.heldout", "data.date", "data.show",
+    "data.tokens_per_micro_batch", "data.layout", "data.train", "data.heldout", "data.date", "data.show", "data.format",
+    "data.columns", "data.columns.",
     "reference.placement", "reference.cache", "reference.tokens_per_pass", "oracle.placement",
     "model.activation_checkpointing", "model.attention", "model.check",
     "training.evaluate_every", "training.full_metrics_every", "training.max_skipped_steps", "training.hang_minutes",

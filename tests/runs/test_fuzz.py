@@ -59,8 +59,32 @@ def rows_of(side: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> st.Sea
     dialogue = st.tuples(side, st.fixed_dictionaries(given)).map(
         lambda parts: {name: parts[0] + value for name, value in parts[1].items()}
     )
+    several = st.lists(side, max_size=3)
+    columns |= {"system": texts | values, "score_chosen": values}
+    more = st.fixed_dictionaries({"prompt": side, "chosen": several, "rejected": side | several}, optional=columns)
     names = ("prompt", "chosen", "rejected")
-    return st.one_of(whole, whole, dialogue, st.fixed_dictionaries({}, optional=dict.fromkeys(names, odd) | scores))
+    return st.one_of(
+        whole, whole, dialogue, more, st.fixed_dictionaries({}, optional=dict.fromkeys(names, odd) | scores),
+        supervised(side), summaries(),
+    )  # fmt: skip
+
+
+def supervised(side: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.one_of(
+        st.fixed_dictionaries({"prompt": side, "completion": side}, optional={"system": values, "label": values}),
+        st.fixed_dictionaries({"messages": side | values}, optional={"prompt": side}),
+        st.fixed_dictionaries({"text": texts | values}, optional={"system": scalars}),
+    )
+
+
+def summaries() -> st.SearchStrategy[dict[str, Any]]:
+    """Comparisons and ratings, with odd values in them."""
+    keys = ("post", "title", "subreddit", "article")
+    info = st.fixed_dictionaries({}, optional=dict.fromkeys(keys, texts | scalars)) | values
+    axes = st.fixed_dictionaries({"overall": st.integers(1, 7) | values}) | values
+    written = st.fixed_dictionaries({"text": texts | scalars}, optional={"axes": axes}) | values
+    compared = {"info": info, "summaries": st.lists(written, max_size=3), "choice": st.integers(0, 2) | values}
+    return st.fixed_dictionaries(compared) | st.fixed_dictionaries({"info": info, "summary": written})
 
 
 def read(path: Path, *, scored: bool, skip: bool, template: str | None = None) -> None:
@@ -74,7 +98,7 @@ def read(path: Path, *, scored: bool, skip: bool, template: str | None = None) -
         assert len(str(error)) < LONGEST_MESSAGE
         return
     for pair in pairs:
-        assert pair.prompt_ids and pair.chosen_ids and pair.rejected_ids
+        assert pair.prompt_ids and pair.chosen_ids
         assert len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)) <= config.max_length
 
 

@@ -241,3 +241,19 @@ def test_an_option_may_be_given_again_and_a_source_may_not(caplog: pytest.LogCap
     assert "training.epochs is given 2 times: the last one counts" in caplog.text
     with pytest.raises(UserError, match=r"data.train is given 2 times, and takes one source"):
         parse_train(["--data.train", "a.jsonl", "--data.train=b.jsonl"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--data.columns", "{prompt: question, chosen: info.good}"],
+        ["--data.columns.prompt", "question", "--data.columns.chosen=info.good"],
+        ["--recipe", "recipe.yaml"],
+    ],
+)
+def test_columns_are_named_by_a_mapping_or_one_by_one(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text("data:\n  columns: {prompt: question, chosen: info.good}\n")
+    assert parse_train(arguments).data.columns == {"prompt": "question", "chosen": "info.good"}

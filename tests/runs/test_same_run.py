@@ -160,9 +160,10 @@ def test_another_stage_is_refused(data: dict[str, Any], tmp_path: Path) -> None:
 def test_how_it_is_computed_and_watched_may_change(data: dict[str, Any], tmp_path: Path) -> None:
     checkpoint = checkpoint_of(inputs(data), tmp_path)
     moved = tmp_path / "moved.jsonl"
-    moved.write_bytes(Path(data["data.train"]).read_bytes())
+    moved.write_text(Path(data["data.train"]).read_text().replace('"chosen":', '"good":'))
     now = inputs(
-        data, data__train=moved, data__tokens_per_micro_batch=300, data__layout="packed", training__hang_minutes=3,
+        data, data__train=moved, data__columns="{chosen: good}", data__format="preference",
+        data__tokens_per_micro_batch=300, data__layout="packed", training__hang_minutes=3,
         checkpoints__every_steps=7, ops__backend="eager", training__evaluate_every=5, overwrite=True,
     )  # fmt: skip
     check_same_run(checkpoint, identity(now, tmp_path / "elsewhere"), changed_data=False)

@@ -1,227 +1,124 @@
-"""Rows become checked preference pairs: every row is looked at, and a bad one is named with its reason."""
+"""Rows become checked preference rows: every one is looked at, and a bad one is named with its reason."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
 
-from sparsepo_dist.contracts import Message, PreferenceRow, Side
+from sparsepo_dist.contracts import PreferenceRow, Side
+from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import Row, RowError, read_rows
-from sparsepo_dist.data.rows.messages import MEDIA, check_text, parse_messages, parse_tools, refuse_media, text_of
-from sparsepo_dist.errors import UserError, did_you_mean, shortened
+from sparsepo_dist.data.rows.checks import (
+    Named,
+    check_different,
+    check_response,
+    parse_responses,
+    parse_scores,
+    parse_side,
+)
+from sparsepo_dist.data.rows.columns import settle
+from sparsepo_dist.data.rows.form import Form
+from sparsepo_dist.data.rows.messages import parse_tools, refuse_media
+from sparsepo_dist.data.rows.prompts import behind_system, split, take_off
+from sparsepo_dist.data.rows.remarks import Remarks, refuse_or_skip
+from sparsepo_dist.data.rows.shapes import NAMED
+from sparsepo_dist.data.rows.summaries import comparison, paired
+from sparsepo_dist.data.rows.supervised import dialogue, whole_text
+from sparsepo_dist.errors import did_you_mean
 
-HIGHEST_SCORE = 1e38
-"""Differences of two such scores are finite in float32, which objectives count in."""
-HH_RESPONSE_MARKER = "\n\nAssistant:"
-HH_MARKERS = ("\n\nHuman:", HH_RESPONSE_MARKER)
-COLUMNS = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score", *MEDIA)
-"""Read, or refused where they are not empty; `tools` besides, where rows are messages."""
-_MOST_COLUMNS = 100
-_MOST_REASONS = 3
+_FIRST_ROWS = 100
+"""Are looked at for the form of a source."""
 Placed = tuple[str, PreferenceRow]
 
 
-@dataclass
-class Remarks:
-    """What a user must know of the rows of a source besides the pairs that they become."""
-
-    dropped: Counter[str] = field(default_factory=Counter)
-    """Bad rows by reason; rows whose reasons differ in numbers alone count as one."""
-    first: dict[str, RowError] = field(default_factory=dict)
-    """The first row of each reason."""
-    repeating: int = 0
-    """Rows whose responses both began with the prompt."""
-    unused: dict[str, None] = field(default_factory=dict)
-    """Columns that hold something and are not read, in the order in which they were met."""
-
-    def lines(self) -> list[str]:
-        """One line for each thing that happened."""
-        lines = [self._dropped()] if self.dropped else []
-        if self.repeating:
-            lines.append(
-                f"the responses of {self.repeating} rows repeat the prompt at their beginning, which was taken off"
-            )
-        if self.unused:
-            lines.append(f"columns that are not used: {shortened(', '.join(self.unused), 400)}")
-        return lines
-
-    def drop(self, bad: RowError) -> None:
-        """Count a row that is left out."""
-        reason = re.sub(r"\d+", "N", bad.reason)
-        self.dropped[reason] += 1
-        self.first.setdefault(reason, bad)
-
-    def _dropped(self) -> str:
-        named = [f"{count} like {self.first[reason]}" for reason, count in self.dropped.most_common(_MOST_REASONS)]
-        others = len(self.dropped) - len(named)
-        more = f"; and for {others} more reasons" if others else ""
-        return f"{self.dropped.total()} bad rows were dropped: {'; '.join(named)}{more}"
-
-
-def load_pairs(source: str, on_bad_row: Literal["stop", "skip"], remarks: Remarks | None = None) -> Iterator[Placed]:
-    """(place, pair) of every good row of a source; `remarks` is filled on the way.
+def load_pairs(
+    source: str, config: DataConfig, remarks: Remarks | None = None, *, needs_rejected: bool = False
+) -> Iterator[Placed]:
+    """(place, row) of every good row of a source; `remarks` is filled on the way.
 
     Raises:
-        UserError: a bad row and `on_bad_row` is "stop", or a source that cannot be read.
+        UserError: a bad row and `on_bad_row` is "stop", a source that cannot be read, or one whose form is not wanted.
     """
     remarks = Remarks() if remarks is None else remarks
-    for row in read_rows(source):
+    form, rows = open_rows(source, config, remarks, needs_rejected=needs_rejected)
+    for row in rows:
         try:
             if isinstance(row, RowError):
                 raise row
-            yield row.place, parse_pair(row, remarks)
+            yield row.place, parse_row(row, form, remarks)
         except RowError as bad:
-            refuse_or_skip(bad, on_bad_row, remarks)
+            refuse_or_skip(bad, config.on_bad_row, remarks)
 
 
-def refuse_or_skip(bad: RowError, on_bad_row: Literal["stop", "skip"], remarks: Remarks) -> None:
-    """Stop with the row's place and reason, or count it.
+def open_rows(
+    source: str, config: DataConfig, remarks: Remarks, *, needs_rejected: bool = False
+) -> tuple[Form, Iterator[Row | RowError]]:
+    """The form of a source's rows, and the rows that `parse_row` takes.
 
     Raises:
-        UserError: `on_bad_row` is "stop".
+        UserError: as `read_rows` and `settle`.
     """
-    if on_bad_row == "stop":
-        raise UserError(f"{bad}. Mend the row, or drop such rows with --data.on_bad_row skip") from None
-    remarks.drop(bad)
+    rows = read_rows(source)
+    first = list(islice(rows, _FIRST_ROWS))
+    form = settle(first, config, source, needs_rejected=needs_rejected)
+    remarks.read_as = form.line()
+    rows = chain(first, rows)
+    if form.shape.reader == "ratings":
+        roles = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score")
+        return Form(NAMED["preference"], {role: role for role in roles}), paired(rows, remarks)
+    return form, rows
 
 
-def parse_pair(row: Row, remarks: Remarks) -> PreferenceRow:
-    """A checked row; a prompt that both responses repeat is taken off them.
-
-    Without a prompt field, dialogues that start alike (Anthropic HH) are split. With one, both responses may be whole
-    dialogues that begin with all messages of the prompt, or with the prompt's text in HH's form; a prompt that is text
-    stands for the user message that dialogues of messages begin with (UltraFeedback), after a system message or not.
+def parse_row(row: Row, form: Form, remarks: Remarks) -> PreferenceRow:
+    """A checked row; a prompt that all responses repeat is taken off them. Depends on nothing but the row and its form.
 
     Raises:
         RowError: what is wrong with which field.
     """
-    fields, place = row.fields, row.place
-    if not isinstance(fields, Mapping):
-        raise RowError(place, f"expected an object with prompt, chosen and rejected, found {type(fields).__name__}")
-    for name in ("chosen", "rejected"):
-        if name not in fields:
-            raise RowError(place, f"field {name!r} is missing; the row has {_names(fields, name)}")
-    for name in ("prompt", "chosen", "rejected"):
-        if name in fields and fields[name] is None:
-            raise RowError(place, f"{name} is null{_NULL_PROMPT if name == 'prompt' else ''}")
-    refuse_media(place, fields)
-    chosen = _text_or_messages(place, "chosen", fields["chosen"])
-    rejected = _text_or_messages(place, "rejected", fields["rejected"])
-    repeats = False
-    if "prompt" not in fields:
-        prompt, chosen, rejected = _split_dialogue(place, chosen, rejected, did_you_mean("prompt", map(str, fields)))
-    else:
-        prompt = _text_or_messages(place, "prompt", fields["prompt"])
-        if isinstance(prompt, str):
-            prompt = _first_turns(prompt, chosen) or prompt
-        repeats = _repeats(place, prompt, chosen, rejected)
-        if repeats:
-            chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-    for name, value in (("chosen", chosen), ("rejected", rejected)):
-        _check_response(place, name, value, prompt)
-    if chosen == rejected:
-        raise RowError(place, "chosen and rejected are equal")
-    scores = _scores(place, fields, "chosen_score"), _scores(place, fields, "rejected_score")
-    tools = () if isinstance(prompt, str) else parse_tools(place, fields.get("tools"))
-    known = COLUMNS if isinstance(prompt, str) else (*COLUMNS, "tools")
-    for column, value in fields.items():
-        if column not in known and value is not None and len(remarks.unused) < _MOST_COLUMNS:
-            remarks.unused[str(column)] = None
-    remarks.repeating += repeats
-    return PreferenceRow(prompt, (chosen,), (rejected,), *scores, tools)
-
-
-_NULL_PROMPT = "; give one, or leave the field out where chosen and rejected are whole dialogues that begin alike"
-
-
-def _text_or_messages(place: str, name: str, value: Any) -> Side:
-    if isinstance(value, str):
-        check_text(place, name, value)
-        return value
-    return parse_messages(place, name, value)
-
-
-def _first_turns(prompt: str, dialogue: Side) -> tuple[Message, ...] | None:
-    """The messages up to the first one of the user, where a dialogue's says what the prompt says."""
-    for index, message in enumerate(() if isinstance(dialogue, str) else dialogue):
-        if message["role"] == "user":
-            return tuple(dialogue[: index + 1]) if text_of(message).strip() == prompt.strip() else None  # type: ignore[arg-type]
-    return None
-
-
-def _repeats(place: str, prompt: Side, chosen: Side, rejected: Side) -> bool:
-    """Whether both responses begin with the prompt; text must be a dialogue, as other text may repeat it by right."""
-    if isinstance(prompt, str):
-        dialogue = any(marker in prompt for marker in HH_MARKERS)
-        found = [dialogue and isinstance(side, str) and side.startswith(prompt) for side in (chosen, rejected)]
-    else:
-        told = list(map(_told, prompt))
-        found = [
-            bool(told) and not isinstance(side, str) and list(map(_told, side[: len(told)])) == told
-            for side in (chosen, rejected)
-        ]
-    if any(found) and not all(found):
-        names = ("chosen", "rejected") if found[0] else ("rejected", "chosen")
-        raise RowError(place, f"{names[0]} begins with the whole prompt and {names[1]} does not; make both alike")
-    return all(found)
-
-
-def _told(message: Message) -> dict[str, Any]:
-    return {**message, "content": text_of(message)}
-
-
-def _check_response(place: str, name: str, value: Side, prompt: Side) -> None:
-    if isinstance(value, str) != isinstance(prompt, str):
-        raise RowError(place, f"prompt and {name} must both be text or both be lists of messages")
-    if isinstance(value, str):
-        empty = not value.strip()
-    else:
-        empty = not any(text_of(message).strip() or message.get("tool_calls") for message in value)
-    if empty:
-        raise RowError(place, f"{name} is empty")
-    if not isinstance(value, str) and value[0]["role"] in ("user", "system", "developer"):
-        raise RowError(
-            place,
-            f"{name} begins with a message of the role {value[0]['role']}; a response begins after the prompt, "
-            "with the assistant's",
+    place = row.place
+    values = form.values(row)
+    refuse_media(place, row.fields)
+    if form.shape.reader == "comparisons":
+        values = comparison(row)
+    prompt, chosen, rejected, repeats = _sides(row, form, values)
+    if form.has_system:
+        prompt, responses = behind_system(
+            place, form.columns["system"], values.get("system"), prompt, [*chosen, *rejected]
         )
+        chosen, rejected = responses[: len(chosen)], responses[len(chosen) :]
+    elif values.get("system"):
+        where = "a whole text" if form.shape.reader == "text" else "this row: the first rows have none; give it in all"
+        raise RowError(place, f"{form.columns['system']} cannot stand before {where}")
+    if form.shape.reader == "completion" and not prompt:
+        raise RowError(place, f"{form.columns['prompt']} is empty; whole texts are a column text")
+    for response in (*chosen, *rejected):
+        check_response(place, response, prompt, form.columns.get("prompt", "prompt"))
+    check_different(place, chosen, rejected)
+    chosen_scores, rejected_scores = (
+        parse_scores(place, form.columns[role], values[role], len(sides)) if role in values else ()
+        for role, sides in (("chosen_score", chosen), ("rejected_score", rejected))
+    )
+    tools = () if isinstance(prompt, str) else parse_tools(place, values.get("tools"))
+    remarks.leave(form.unused(row, tools=not isinstance(prompt, str)))
+    remarks.repeating += repeats
+    good, bad = (tuple(side for _, side in sides) for sides in (chosen, rejected))
+    return PreferenceRow(prompt, good, bad, chosen_scores, rejected_scores, tools)
 
 
-def _names(fields: Mapping[str, Any], wanted: str) -> str:
-    names = list(map(str, fields))
-    return shortened(", ".join(names)) + did_you_mean(wanted, names) if names else "no fields"
-
-
-def _split_dialogue(place: str, chosen: Side, rejected: Side, hint: str) -> tuple[Side, Side, Side]:
-    """Prompt and both responses of dialogues that start alike: text by the last common HH marker, else messages."""
-    shared = 0
-    for left, right in zip(chosen, rejected, strict=False):
-        if left != right:
-            break
-        shared += 1
-    if isinstance(chosen, str):
-        found = chosen.rfind(HH_RESPONSE_MARKER, 0, shared)
-        if found < 0:
-            raise RowError(
-                place,
-                f"there is no prompt field, and chosen and rejected share no {HH_RESPONSE_MARKER!r} "
-                f"that a prompt could end with; add a prompt field{hint}",
-            )
-        shared = found + len(HH_RESPONSE_MARKER)
-    elif shared == 0:
-        raise RowError(place, f"there is no prompt field, and chosen and rejected share no first message{hint}")
-    elif shared in (len(chosen), len(rejected)):
-        raise RowError(place, "there is no prompt field, and one dialogue is the beginning of the other")
-    return chosen[:shared], chosen[shared:], rejected[shared:]
-
-
-def _scores(place: str, fields: Mapping[str, Any], name: str) -> tuple[float, ...]:
-    value = fields.get(name)
-    if value is None:
-        return ()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= HIGHEST_SCORE:
-        raise RowError(place, f"{name} must be a finite number up to {HIGHEST_SCORE}, found {shortened(repr(value))}")
-    return (float(value),)
+def _sides(row: Row, form: Form, values: dict[str, Any]) -> tuple[Side, list[Named], list[Named], bool]:
+    """Prompt, chosen and rejected responses, and whether they repeated the prompt."""
+    place, columns = row.place, form.columns
+    if form.shape.reader == "messages":
+        return *dialogue(place, columns["messages"], values["messages"]), [], False
+    if form.shape.reader == "text":
+        return *whole_text(place, columns["text"], values["text"]), [], False
+    names = ("completion",) if form.shape.reader == "completion" else ("chosen", "rejected")
+    sides = [parse_responses(place, columns.get(name, name), values[name]) for name in names]
+    responses = [response for side in sides for response in side]
+    if "prompt" in values:
+        name = columns.get("prompt", "prompt")
+        prompt, responses, repeats = take_off(place, name, parse_side(place, name, values["prompt"]), responses)
+    else:
+        (prompt, responses), repeats = split(place, responses, did_you_mean("prompt", map(str, row.fields))), False
+    return prompt, responses[: len(sides[0])], responses[len(sides[0]) :], repeats

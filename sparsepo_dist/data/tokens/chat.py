@@ -72,9 +72,9 @@ class Chat:
             return Rendered(row.prompt, _texts(row.chosen), _texts(row.rejected))
         if self.tokenizer.chat_template is None:
             raise UserError(
-                f"{place}: rows are lists of messages, and the tokenizer {self.tokenizer.name_or_path} has no chat "
-                "template. Name a Jinja file with --data.chat_template FILE, or give prompt, chosen and rejected as "
-                "text"
+                f"{place}: rows are lists of messages, which a column of system messages makes of texts too, and the "
+                f"tokenizer {self.tokenizer.name_or_path} has no chat template. Name a Jinja file with "
+                "--data.chat_template FILE, or give prompt, chosen and rejected as text, without a system message"
             )
         row = _mapped(row, self._form(row, place))
         rendered = self._render(row, place)

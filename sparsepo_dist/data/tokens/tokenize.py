@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from sparsepo_dist.contracts import PreferenceRow, TokenizedPair, TokenizedRow
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
-from sparsepo_dist.data.rows.pairs import Remarks, load_pairs, refuse_or_skip
+from sparsepo_dist.data.rows.pairs import load_pairs
+from sparsepo_dist.data.rows.remarks import Remarks, refuse_or_skip
 from sparsepo_dist.data.tokens.chat import Chat
 from sparsepo_dist.data.tokens.cuts import Cuts
 from sparsepo_dist.data.tokens.encode import Encoder, prompt_ids
@@ -27,13 +28,15 @@ def load_tokenized(
     config: DataConfig,
     *,
     scored: bool = False,
+    needs_rejected: bool = False,
     progress: bool = False,
     remarks: Remarks | None = None,
 ) -> list[TokenizedPair]:
     """Every usable pair of a source, in its order.
 
-    With `scored`, a row is bad unless chosen_score is above rejected_score. With `progress`, which is for one rank, a
-    bar is shown, and it is said what was taken off the rows and what of them is not used. `remarks` is filled.
+    With `scored`, a row is bad unless chosen_score is above rejected_score; with `needs_rejected`, a source without
+    rejected responses is refused. With `progress`, which is for one rank, a bar is shown, and it is said what was taken
+    off the rows and what of them is not used. `remarks` is filled.
 
     Raises:
         UserError: a bad row under `on_bad_row` "stop", no usable row at all, or a tokenizer without EOS.
@@ -42,7 +45,7 @@ def load_tokenized(
     chat, encoder, cuts = Chat(tokenizer, config.moment()), Encoder(tokenizer), Cuts(config)
     remarks = Remarks() if remarks is None else remarks
     tokenized: list[TokenizedPair] = []
-    rows = load_pairs(source, config.on_bad_row, remarks)
+    rows = load_pairs(source, config, remarks, needs_rejected=needs_rejected)
     for place, row in tqdm(rows, desc=f"reading {shortened(Path(source).name)}", unit="row", disable=not progress):
         try:
             if scored:
@@ -89,9 +92,11 @@ def tokenize_row(
     """
     texts = chat.texts(row, place)
     whole = prompt_ids(texts.prompt, encoder.tokenizer)
+    responses = encoder.responses(texts.prompt, (*texts.chosen, *texts.rejected))
+    if not texts.prompt and not row.rejected:
+        whole, responses = _begun(whole, responses[0], place)
     if not whole:
         raise RowError(place, "the prompt is empty")
-    responses = encoder.responses(texts.prompt, (*texts.chosen, *texts.rejected))
     cut = cuts.cut(whole, responses, encoder.tokenizer.bos_token_id, place)
     if cut is None:
         return None
@@ -102,10 +107,26 @@ def tokenize_row(
     return TokenizedRow(prompt, chosen, rejected, row.chosen_scores, row.rejected_scores, place)
 
 
+def _begun(prompt: list[int], text: list[int], place: str) -> tuple[list[int], list[list[int]]]:
+    """Prompt and response of a whole text: what the tokenizer puts before every text (BOS), or else its first token.
+
+    Raises:
+        RowError: nothing but that is there.
+    """
+    if not prompt or text[: len(prompt)] == prompt:
+        prompt, text = text[: len(prompt) or 1], text[len(prompt) or 1 :]
+    if not text:
+        raise RowError(place, "the text is one token long, so that nothing of it is predicted from what is before")
+    return prompt, [text]
+
+
 def _check_scores(row: PreferenceRow, place: str) -> None:
     for name in ("chosen_scores", "rejected_scores"):
         if not getattr(row, name):
-            raise RowError(place, f"field {name.removesuffix('s')!r} is missing or null, which this objective needs")
+            name = name.removesuffix("s")
+            raise RowError(
+                place, f"field {name!r} is missing or null, which this objective needs; --data.columns says where it is"
+            )
     worst, best = min(row.chosen_scores), max(row.rejected_scores)
     if not worst > best:
         raise RowError(place, f"chosen_score {worst} is not above rejected_score {best}")

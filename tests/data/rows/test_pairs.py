@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import pyarrow
 import pyarrow.parquet
@@ -11,7 +12,9 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from sparsepo_dist.contracts import Message, PreferenceRow
-from sparsepo_dist.data.rows.pairs import Remarks, load_pairs
+from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.rows.pairs import load_pairs
+from sparsepo_dist.data.rows.remarks import Remarks
 from sparsepo_dist.errors import UserError
 from tests.support.rows import pair_row
 
@@ -24,8 +27,8 @@ def write(path: Path, *rows: object) -> str:
     return str(path)
 
 
-def pairs(source: str, on_bad_row: str = "stop") -> list[PreferenceRow]:
-    return [pair for _, pair in load_pairs(source, on_bad_row)]
+def pairs(source: str, on_bad_row: Literal["stop", "skip"] = "stop") -> list[PreferenceRow]:
+    return [pair for _, pair in load_pairs(source, DataConfig(on_bad_row=on_bad_row))]
 
 
 def test_every_file_form_gives_the_same_pairs(tmp_path: Path) -> None:
@@ -111,7 +114,7 @@ def test_a_prompt_that_both_responses_repeat_is_taken_off_once_and_counted(
     row = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
     source = write(tmp_path / "rows.jsonl", row, row, {"prompt": "a", "chosen": "a b", "rejected": "a c"})
     remarks = Remarks()
-    found = [found for _, found in load_pairs(source, "stop", remarks)]
+    found = [found for _, found in load_pairs(source, DataConfig(), remarks)]
     assert found == [
         pair,
         pair,
@@ -143,10 +146,10 @@ def test_a_prompt_that_is_repeated_otherwise_is_a_bad_row(
 
 
 def test_columns_that_are_not_used_are_named_once(tmp_path: Path) -> None:
-    rows = [{**ROW, "id": 1, "system": "Be brief.", "images": None}, {**ROW, "id": 2, "tools": ["x"], "note": None}]
+    rows = [{**ROW, "id": 1, "note": "x", "images": None}, {**ROW, "id": 2, "tools": ["x"], "note": None}]
     remarks = Remarks()
-    assert len(list(load_pairs(write(tmp_path / "rows.jsonl", *rows), "stop", remarks))) == 2
-    assert remarks.lines() == ["columns that are not used: id, system, tools"]
+    assert len(list(load_pairs(write(tmp_path / "rows.jsonl", *rows), DataConfig(), remarks))) == 2
+    assert remarks.lines() == ["columns that are not used: id, note, tools"]
 
 
 def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -164,7 +167,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the project's shared data is not beside this checkout")
 def test_real_hh_and_imdb_pairs_are_read() -> None:
-    hh = [p for _, p in load_pairs(str(SHARED / "hh_harmless_base.jsonl"), "skip")]
+    hh = [p for _, p in load_pairs(str(SHARED / "hh_harmless_base.jsonl"), DataConfig(on_bad_row="skip"))]
     assert len(hh) > 950
     assert all(str(p.prompt).endswith("\n\nAssistant:") for p in hh)
     assert len(pairs(str(SHARED / "imdb_pairs.jsonl"), "skip")) > 600
@@ -182,7 +185,8 @@ BAD = [
     ({**ROW, "rejected": ROW["chosen"]}, "are equal"),
     ({**ROW, "chosen": [{"role": "assistant", "content": "x"}]}, "must both be text or both"),
     ({**ROW, "chosen": [{"role": "assistant"}]}, r"chosen\[0\] must be a message"),
-    ({**ROW, "chosen": ["x"]}, r"chosen\[0\] must be a message"),
+    ({**ROW, "chosen": [3]}, r"chosen\[0\] must be a message"),
+    ({**ROW, "chosen": ["x", {"role": "assistant", "content": "y"}]}, r"chosen\[1\] is an object beside texts"),
     ({**ROW, "chosen_score": "high"}, "chosen_score must be a finite number"),
     ({**ROW, "chosen_score": True}, "chosen_score must be a finite number"),
     ("[1, 2]", "expected an object"),

@@ -57,6 +57,24 @@ def test_bos_comes_once_and_only_before_the_prompt() -> None:
         assert BOS not in pair.chosen_ids
 
 
+@pytest.mark.parametrize(
+    ("written", "bos", "prompt", "response"),
+    [("ab", True, "<s>", "ab"), ("<s>ab", True, "<s>", "ab"), ("ab", False, "a", "b"), ("<s>ab", False, "<s>", "ab")],
+)
+def test_a_whole_text_is_trained_on_behind_its_bos_or_its_first_token(
+    written: str, bos: bool, prompt: str, response: str
+) -> None:
+    tokenizer = tiny_tokenizer()
+    if bos:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    pair = tokenized(PreferenceRow("", (written,), ()), tokenizer, DataConfig(max_length=3))
+    assert (text(pair.prompt_ids), text(pair.chosen_ids), pair.rejected_ids) == (
+        prompt, response + ("</s>" if len(response) == 1 else ""), (),
+    )  # fmt: skip
+    with pytest.raises(RowError, match="the text is one token long"):
+        tokenized(PreferenceRow("", ("</s>",), ()), tiny_tokenizer(), DataConfig())
+
+
 def test_prompt_loses_its_beginning_and_responses_their_end() -> None:
     config = DataConfig(max_prompt_length=3, max_length=7)
     pair = tokenized(pair_row("abcdef", "123456", "12"), tiny_tokenizer(), config)

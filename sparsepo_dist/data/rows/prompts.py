@@ -1,0 +1,143 @@
+"""Where the prompt of a row ends: its own field, or what all responses begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparsepo_dist.contracts import Message, Side
+from sparsepo_dist.data.reading.sources import RowError
+from sparsepo_dist.data.rows.checks import NO_RESPONSE, Named
+from sparsepo_dist.data.rows.messages import check_text, text_of
+
+HH_RESPONSE_MARKER = "\n\nAssistant:"
+HH_MARKERS = ("\n\nHuman:", HH_RESPONSE_MARKER)
+_SYSTEM = ("system", "developer")
+
+
+def take_off(place: str, name: str, prompt: Side, responses: Sequence[Named]) -> tuple[Side, list[Named], bool]:
+    """Prompt and responses, and whether all responses repeated the prompt, which is taken off them.
+
+    They may begin with all messages of the prompt, or with the prompt's text in HH's form. A prompt that is text stands
+    for the first message of the user in dialogues of messages (UltraFeedback), behind a system message or not; the
+    prompt is then all that the dialogues share.
+
+    Raises:
+        RowError: some of them do, and others do not.
+    """
+    dialogues = [side for _, side in responses if not isinstance(side, str)]
+    turns = _first_turns(prompt, dialogues[0]) if isinstance(prompt, str) and dialogues else None
+    whole = prompt if turns is None else turns
+    repeating = [_repeats(whole, side) for _, side in responses]
+    if not all(repeating):
+        if any(repeating):
+            raise RowError(
+                place,
+                f"{responses[repeating.index(True)][0]} begins with the whole {name} and "
+                f"{responses[repeating.index(False)][0]} does not; make them alike",
+            )
+        return prompt, list(responses), False
+    if turns is not None:
+        whole = dialogues[0][: max(len(turns), _shared_turns(dialogues))]
+    return whole, [(name, side[len(whole) :]) for name, side in responses], True
+
+
+def split(place: str, responses: Sequence[Named], hint: str) -> tuple[Side, list[Named]]:
+    """Prompt and responses of dialogues that start alike: text by the last common HH marker, else messages.
+
+    Raises:
+        RowError: they share no beginning, or one is the beginning of the other.
+    """
+    sides = [side for _, side in responses]
+    shared = _shared(sides)
+    if isinstance(sides[0], str):
+        found = sides[0].rfind(HH_RESPONSE_MARKER, 0, shared)
+        if found < 0:
+            raise RowError(
+                place,
+                f"there is no prompt field, and chosen and rejected share no {HH_RESPONSE_MARKER!r} "
+                f"that a prompt could end with; add a prompt field{hint}",
+            )
+        shared = found + len(HH_RESPONSE_MARKER)
+    elif shared == 0:
+        raise RowError(place, f"there is no prompt field, and chosen and rejected share no first message{hint}")
+    elif shared in map(len, sides):
+        raise RowError(place, "there is no prompt field, and one dialogue is the beginning of the other")
+    return sides[0][:shared], [(name, side[shared:]) for name, side in responses]
+
+
+def behind_system(
+    place: str, name: str, system: Any, prompt: Side, responses: Sequence[Named]
+) -> tuple[Side, list[Named]]:
+    """Messages that begin with a system message, where `system` holds one; texts become messages without one too.
+
+    Raises:
+        RowError: `system` is no text, the prompt is a dialogue in HH's form, or has another system message.
+    """
+    text = "" if system is None else system
+    if not isinstance(text, str):
+        raise RowError(place, f"{name} must be text, found {type(text).__name__}")
+    check_text(place, name, text)
+    if isinstance(prompt, str) and any(marker in prompt for marker in HH_MARKERS):
+        if text.strip():
+            raise RowError(
+                place, f"{name} cannot stand before a dialogue that is text; write the dialogue as messages, or drop it"
+            )
+        return prompt, list(responses)
+    if isinstance(prompt, str):
+        prompt = ({"role": "user", "content": prompt},)
+        responses = [
+            (name, ({"role": "assistant", "content": side},) if isinstance(side, str) else side)
+            for name, side in responses
+        ]
+    if not text.strip():
+        return prompt, list(responses)
+    if prompt and prompt[0]["role"] in _SYSTEM:
+        if text_of(prompt[0]).strip() != text.strip():
+            raise RowError(place, f"{name} differs from the system message that the prompt begins with; keep one")
+        return prompt, list(responses)
+    return ({"role": "system", "content": text}, *prompt), list(responses)
+
+
+def _first_turns(prompt: str, dialogue: tuple[Message, ...]) -> tuple[Message, ...] | None:
+    """The messages up to the first one of the user, where that says what the prompt says."""
+    for index, message in enumerate(dialogue):
+        if message["role"] == "user":
+            return dialogue[: index + 1] if text_of(message).strip() == prompt.strip() else None
+    return None
+
+
+def _repeats(prompt: Side, side: Side) -> bool:
+    """Whether a response begins with the prompt; text must be a dialogue, as other text may repeat it by right."""
+    if isinstance(prompt, str) or isinstance(side, str):
+        dialogue = isinstance(prompt, str) and any(marker in prompt for marker in HH_MARKERS)
+        return dialogue and isinstance(side, str) and side.startswith(str(prompt))
+    told = list(map(_told, prompt))
+    return bool(told) and list(map(_told, side[: len(told)])) == told
+
+
+def _told(message: Message) -> dict[str, Any]:
+    return {**message, "content": text_of(message)}
+
+
+def _shared(sides: Sequence[Side]) -> int:
+    """How many characters or messages all begin with, found by halving."""
+    first, *others = sides
+    least, most = 0, min(map(len, sides))
+    while least < most:
+        middle = (least + most + 1) // 2
+        if all(other[:middle] == first[:middle] for other in others):
+            least = middle
+        else:
+            most = middle - 1
+    return least
+
+
+def _shared_turns(dialogues: Sequence[tuple[Message, ...]]) -> int:
+    """Likewise, as far as something that a response may begin with follows in each."""
+    shared = _shared(dialogues)
+    while any(len(side) == shared or side[shared]["role"] in NO_RESPONSE for side in dialogues):
+        shared -= 1
+        if shared == 0:
+            break
+    return shared
