@@ -63,7 +63,7 @@ def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool, compos
     lines = {
         "Data": config["data"]["train"],
         "Objective": _objective(config["objective"]),
-        "Steps": f"{run.last('train').get('step', 0)} of {training['pairs_per_step']} pairs",
+        "Steps": _steps(run, training["pairs_per_step"]),
         "Learning rate": f"{training['learning_rate']}, {training['schedule']} schedule",
         "Precision": training["precision"],
         "Seed": training["seed"],
@@ -81,13 +81,19 @@ def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool, compos
     )
 
 
+def _steps(run: RunFiles, pairs_per_step: int) -> str:
+    done, best = run.last("train").get("step", 0), run.last("final").get("step")
+    chosen = "" if best is None else f"; the model is that after step {best}, the best by its held-out pairs"
+    return f"{done} of {pairs_per_step} pairs{chosen}"
+
+
 def _objective(objective: dict[str, Any]) -> str:
     beta = objective["beta"]
     return objective["name"] if beta is None else f"{objective['name']}, beta {beta}"
 
 
 def _results(run: RunFiles) -> str:
-    last = run.last("eval")
+    last = run.last("final") or run.last("eval")
     lines = [
         f"- Held-out {name}: {last[key]:.4g}"
         for key, name in (("loss", "loss"), ("rewards/accuracies", "reward accuracy"), ("rewards/margins", "margin"))

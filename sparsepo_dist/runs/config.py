@@ -60,6 +60,11 @@ class RunConfig:
         """Raise UserError for values that cannot work."""
         if self.overwrite and self.resume is not None:
             raise UserError("overwrite removes the run that resume would go on with; choose one")
+        if self.checkpoints.final == "best" and not self.training.evaluate_every:
+            raise UserError(
+                "checkpoints.final: best needs evaluations on the way, but training.evaluate_every is 0, which leaves "
+                "the one after the last step; give training.evaluate_every"
+            )
         for part in (self.data, self.masks, self.reference, self.training, self.checkpoints, self.ops):
             part.validate()
 

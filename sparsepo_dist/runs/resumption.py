@@ -14,13 +14,14 @@ from typing import Any
 import torch
 
 from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks, of_rank_0, rank, world_size
+from sparsepo_dist.engines.deepspeed.distributed import of_rank_0, rank
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import leaves
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.folder import CHECKPOINTS, FINAL, run_folder
 from sparsepo_dist.runs.inputs import Inputs
+from sparsepo_dist.training.checkpoints.best import damage_on_any_rank
 from sparsepo_dist.training.checkpoints.store import Checkpoint, CheckpointStore, open_checkpoint
 from sparsepo_dist.training.config import TrainingConfig
 
@@ -86,7 +87,7 @@ def find_checkpoint(resume: str | None, folder: Path) -> Checkpoint | None:
     # Rank 0's view: shared file systems show a fresh folder to some machines later than to others.
     candidates = of_rank_0(CheckpointStore(folder).complete()) if resume == "auto" else [open_checkpoint(Path(resume))]
     for checkpoint in candidates:
-        damage = _damage_on_any_rank(checkpoint)
+        damage = damage_on_any_rank(checkpoint)
         if damage is None:
             return checkpoint
         if resume != "auto":
@@ -125,11 +126,6 @@ def retire_newer(folder: Path, checkpoint: Checkpoint | None) -> None:
             retired.append(store.retire(folder / FINAL))
         for path in retired:
             log.warning("kept aside, and used no more: %s", path)
-
-
-def _damage_on_any_rank(checkpoint: Checkpoint) -> str | None:
-    found = of_all_ranks(checkpoint.damage(rank(), world_size()))
-    return next((damage for damage in found if damage is not None), None)
 
 
 def check_newest(inputs: Inputs) -> dict[str, Any] | None:

@@ -98,18 +98,33 @@ class TrainingLoop:
             RunError: it cannot be saved.
         """
         trainer, checkpointer, step = self.trainer, self.checkpointer, self.trainer.total_steps
+        if checkpointer.ends_as_best:
+            self._become_best(writer)
         trainer.progress.at("saving the model")
         try:
             self.save()
         except RunError as error:
             trainer.progress.at("writing a checkpoint instead")
             try:
-                if checkpointer.newest != step:
+                if checkpointer.newest != step:  # with keep_best the last step has one
                     checkpointer.save(step, self._state(writer))
                     checkpointer.finish()
             except RunError as another:
                 raise type(another)(f"{error}; {another}") from None
             raise RunError(f"{error}. {checkpointer.store.left()}, which only saves the model") from None
+
+    def _become_best(self, writer: MetricsWriter) -> None:
+        """From here on the model is that of the best evaluation, and what is measured of it is written as `final`.
+
+        Raises:
+            RunError: there was no evaluation that could be the best.
+            UserError: its checkpoint is gone.
+        """
+        self.trainer.progress.at("loading the best checkpoint")
+        step = self.checkpointer.load_best()
+        writer.write(step, "final", self.trainer.evaluate())
+        if rank() == 0:
+            log.info("final/ is the model after step %d of %d, the best", step, self.trainer.total_steps)
 
     def _between_steps(self, step: int, writer: MetricsWriter, *, best: bool) -> None:
         checkpointer, progress = self.checkpointer, self.trainer.progress

@@ -28,6 +28,7 @@ from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.saving import checkpoint_bytes
 from sparsepo_dist.errors import RankError, RunError, UserError
 from sparsepo_dist.training.checkpoints import random_state
+from sparsepo_dist.training.checkpoints.best import best_checkpoint
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import STATE, Checkpoint, CheckpointStore
 from sparsepo_dist.training.supervision.control import agree_all
@@ -164,15 +165,49 @@ class Checkpointer:
             UserError: it is of another model, or cannot be converted to this number of ranks.
         """
         state = checkpoint.state()
+        self._load_engine(checkpoint)
         if state["world_size"] == world_size():
-            load_engine(self._policy.engine, checkpoint.folder)
             random_state.restore(load_file(checkpoint.folder / _rank_file(rank())))
         else:
-            self._load_resharded(checkpoint)
             torch.manual_seed(torch.initial_seed() + checkpoint.step)
         self.newest = checkpoint.step
         self.best = None if state["best"] is None else (int(state["best"][0]), float(state["best"][1]))
+        if self.ends_as_best and self.best is not None:
+            best_checkpoint(self.store, self.best[0])
         return state
+
+    @property
+    def ends_as_best(self) -> bool:
+        """Whether the model that the run is for is not its last one but its best one."""
+        return self.config.final == "best"
+
+    def load_best(self) -> int:
+        """Put the weights of the best evaluation into the engine, to be saved as the run's model; nothing is trained
+        after that. Every rank must call this, once the last checkpoint is complete.
+
+        Returns:
+            its step.
+
+        Raises:
+            RunError: no evaluation gave a number.
+            UserError: its checkpoint is gone or damaged.
+        """
+        if self.best is None:
+            raise RunError(
+                f"checkpoints.final: no evaluation of the trained model gave a finite {self.config.keep_best}: there "
+                f"is no best one. {self.store.left()}; say --checkpoints.final last to save the last one"
+            )
+        step = self.best[0]
+        if self.newest != step:
+            self._policy.settle()
+            self._load_engine(best_checkpoint(self.store, step))
+        return step
+
+    def _load_engine(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.state()["world_size"] == world_size():
+            load_engine(self._policy.engine, checkpoint.folder)
+        else:
+            self._load_resharded(checkpoint)
 
     def _load_resharded(self, checkpoint: Checkpoint) -> None:
         if not any((checkpoint.folder / TAG).glob("*optim_states.pt")):  # ZeRO-0: every rank holds all of it

@@ -24,9 +24,16 @@ class CheckpointConfig:
     it is better than ever, and the best one is kept besides the newest."""
     best_is: Literal["lowest", "highest"] = "lowest"
     """Which value of that metric is best."""
+    final: Literal["last", "best"] = "last"
+    """What a run ends as, in final/: the model after its last step, or that of the best evaluation, by keep_best."""
 
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
         for name, least in (("every_steps", 0), ("every_minutes", 0), ("keep_last", 1)):
             if not least <= getattr(self, name) < math.inf:
                 raise UserError(f"checkpoints.{name}: {getattr(self, name)} must be a number of at least {least}")
+        if self.final == "best" and self.keep_best is None:
+            raise UserError(
+                "checkpoints.final: best needs to know what is best: name a metric of the evaluation with "
+                "checkpoints.keep_best (loss)"
+            )
