@@ -20,6 +20,7 @@ FLOORS = {
     "data": ["config", "reading", "rows", "tokens", "batching", ""],
     "engines": ["config", "composite", "attention", "layouts", "deepspeed", "adapters", "decoder", "", "reference"],
     "training": ["supervision", "checkpoints", ""],
+    "runs": ["config", "recipes", ""],
     "plan": ["asked", "model", "needs", "speed", ""],
     "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "jobs"],
 }

@@ -23,6 +23,7 @@ from sparsepo_dist.objectives import build_objective
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.date import dated
 from sparsepo_dist.runs.inputs import check_builtin_names, first_heldout, resolve_builtin
+from sparsepo_dist.runs.recipes.starts import untrained_start
 
 
 class Inspection(NamedTuple):
@@ -43,6 +44,7 @@ def inspect_data(config: RunConfig, *, colours: bool) -> Inspection:
         UserError: anything the user can mend, but for bad rows, which are counted.
     """
     config.data.validate()
+    config = untrained_start(config)
     check_builtin_names(config)
     config = dated(resolve_builtin(config))
     data, needs = config.data, build_objective(config.objective).requirements

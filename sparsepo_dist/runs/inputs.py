@@ -32,6 +32,7 @@ from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, b
 from sparsepo_dist.runs.checks import check_adapter_folders, check_models, check_token_ids, warn_of_other_bases
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.date import dated
+from sparsepo_dist.runs.recipes.starts import check_start
 from sparsepo_dist.training.config import check_shared
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     config.models.check(
         objective=config.objective.name, needs_reference=needs.reference, needs_oracle=needs.masks == "oracle"
     )
+    check_start(config)
     check_adapter_folders(config)
     check_builtin_names(config)
     config = dated(resolve_builtin(config))

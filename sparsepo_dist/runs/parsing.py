@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import logging
 import re
@@ -13,13 +14,15 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, get_type_hints
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
 
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
-from sparsepo_dist.files import at_home, entries, parse_yaml, read_text
+from sparsepo_dist.files import at_home, entries
 from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.runs.recipes.files import RecipeFile, read_recipe
+from sparsepo_dist.runs.recipes.methods import other_method
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,16 @@ class _Parser(ArgumentParser):
         raise UserError(f"{_explained(message, self)}; --help lists every field") from None
 
 
+class _RecipeAction(ActionConfigFile):
+    """Merges a recipe's files in order; the parser itself knows no bases."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        for file in read_recipe(values):
+            self.apply_config(parser, namespace, self.dest, file.argument)
+
+
 def train_parser(default_recipe: Path | None = None) -> ArgumentParser:
     """Recipe, then dotted overrides: `--recipe FILE.yaml --objective.beta 0.5`."""
     parser = _Parser(
@@ -48,7 +61,9 @@ def train_parser(default_recipe: Path | None = None) -> ArgumentParser:
         default_config_files=[str(default_recipe)] if default_recipe else None,
         allow_abbrev=False,
     )
-    parser.add_argument("--recipe", action="config", help="YAML file of the fields below.")
+    parser.add_argument(
+        "--recipe", action=_RecipeAction, help="YAML file of the fields below, over the file that its `base` names."
+    )
     parser.add_class_arguments(RunConfig, as_group=True)
     parser.add_argument("--local_rank", type=int, default=-1, help="Set by launchers; not for people.")
     return parser
@@ -62,8 +77,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[R
     """
     _check_once(arguments, parser)
     arguments = [_expanded(argument) for argument in arguments]
-    for recipe in _values(arguments, "recipe"):
-        check_recipe(recipe)
+    recipes = [checked_recipe(recipe) for recipe in _values(arguments, "recipe")]
     _check_numbers(arguments, parser)
     try:
         parsed = parser.instantiate_classes(parser.parse_args(list(arguments)))
@@ -71,6 +85,11 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[R
         raise UserError(f"the arguments cannot be read: {shortened(str(error), 200)}") from None
     config: RunConfig = _at_home(RunConfig(**{name: getattr(parsed, name) for name in RunConfig.__dataclass_fields__}))
     _check_values(config)
+    if recipes and rank() == 0:
+        given = [argument.partition("=")[0].removeprefix("--") for argument in arguments]
+        sentence = other_method(recipes[-1], config.objective, given)
+        if sentence is not None:
+            log.warning("%s", sentence)
     return _without_idle_adapter(config, arguments), parsed
 
 
@@ -85,16 +104,19 @@ def parse_train(arguments: Sequence[str] | None = None, default_recipe: Path | N
     return parse_arguments(train_parser(None if named else default_recipe), arguments)[0]
 
 
-def check_recipe(path: str) -> None:
-    """Raise UserError for a file that is no recipe; names that no field has are named with their line."""
-    try:
-        text = read_text(Path(path), f"recipe: {path}", remedy="; the project's own are in launch/recipes/")
-        root = parse_yaml(text)
-        if not isinstance(root, yaml.MappingNode):
-            raise ValueError("it must hold fields and their values, as launch/recipes/ shows")
-        _check_names(root, RunConfig, "", {})
-    except ValueError as error:
-        raise UserError(f"recipe: {shortened(path, 200)}: {error}") from None
+def checked_recipe(path: str) -> list[RecipeFile]:
+    """A recipe's files, the lowest first.
+
+    Raises:
+        UserError: one of them is no recipe; names that no field has are named with their line.
+    """
+    files = read_recipe(path)
+    for file in files:
+        try:
+            _check_names(file.fields, RunConfig, "", {})
+        except ValueError as error:
+            raise UserError(f"recipe: {shortened(str(file.path), 200)}: {error}") from None
+    return files
 
 
 def _check_names(mapping: yaml.MappingNode, kind: type, prefix: str, seen: dict[str, int]) -> None:
@@ -172,7 +194,7 @@ def _check_once(arguments: Sequence[str], parser: ArgumentParser) -> None:
 
 
 def _check_numbers(arguments: Sequence[str], parser: ArgumentParser) -> None:
-    """As `check_recipe` for numbers, of the command line."""
+    """As `checked_recipe` for numbers, of the command line."""
     for position, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         action = parser._option_string_actions.get(option)

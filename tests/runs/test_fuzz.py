@@ -132,7 +132,7 @@ def test_chats_of_any_messages(tmp_path: Path, rows: list[Any], skip: bool, temp
 def recipes() -> st.SearchStrategy[Any]:
     """Sections and fields as there are, with values of any type, and a few that there are not."""
     config = RunConfig()
-    optional: dict[str, Any] = {"lorra": values, "model.path": values}
+    optional: dict[str, Any] = {"lorra": values, "model.path": values, "base": values}
     for name in RunConfig.__dataclass_fields__:
         fields = getattr(getattr(config, name), "__dataclass_fields__", None)
         section = values if fields is None else st.dictionaries(st.sampled_from([*fields, "x"]), values, max_size=2)

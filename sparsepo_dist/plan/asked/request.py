@@ -22,6 +22,7 @@ from sparsepo_dist.masks import MaskKind, resolve_kind
 from sparsepo_dist.objectives import Requirements, build_objective
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.inputs import BUILTIN_MODEL, check_builtin_names
+from sparsepo_dist.runs.recipes.starts import untrained_start
 
 Device = Literal["cuda", "cpu"]
 
@@ -122,7 +123,7 @@ def resolve(request: Request) -> Setting:
     Raises:
         UserError: anything the user can mend, or a setting whose cost is not known here.
     """
-    config = request.config
+    config = untrained_start(request.config)
     config.validate()
     if request.gpus < 1:
         raise UserError(f"gpus: {request.gpus} must be at least 1")
