@@ -50,12 +50,13 @@ PYTHIA = GPTNeoXConfig(
     hidden_size=2048, num_hidden_layers=24, num_attention_heads=16, intermediate_size=8192, vocab_size=50304,
     max_position_embeddings=2048,
 )  # fmt: skip
+DIALOGUE, SUMMARIES = "dialogue/sparsepo_independent", "summaries/sparsepo_independent"
 BF16 = {"training.precision": "bf16", "data.tokens_per_micro_batch": 8192}
 CASES = (
-    Case("Pythia-1.4B, fp32, ZeRO-3: the dialogue recipe", PYTHIA, "dialogue", "zero3", 215, {}, {}),
-    Case("The same in bf16", PYTHIA, "dialogue", "zero3", 215, BF16, {}),
-    Case("The same in bf16, ZeRO-2, buckets of 2 x 10^8", PYTHIA, "dialogue", "zero2", 215, BF16, LARGE_BUCKETS),
-    Case("GPT-J 6B, QLoRA, ZeRO-2: the TL;DR recipe", GPTJConfig(), "tldr_gptj_qlora", "zero2_qlora", 500, {}, {}),
+    Case("Pythia-1.4B, fp32, ZeRO-3: the dialogue recipe", PYTHIA, DIALOGUE, "zero3", 215, {}, {}),
+    Case("The same in bf16", PYTHIA, DIALOGUE, "zero3", 215, BF16, {}),
+    Case("The same in bf16, ZeRO-2, buckets of 2 x 10^8", PYTHIA, DIALOGUE, "zero2", 215, BF16, LARGE_BUCKETS),
+    Case("GPT-J 6B, QLoRA, ZeRO-2: the TL;DR recipe", GPTJConfig(), SUMMARIES, "zero2", 500, {}, {}),
 )  # fmt: skip
 
 

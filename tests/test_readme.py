@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import peft
-import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sparsepo_dist.runs.parsing import parse_train
-from tests.support.documents import DEFAULT_RECIPE, DRIVERS, ROOT, blocks, commands
+from tests.support.documents import DRIVERS, ROOT, blocks, commands
 from tests.support.tiny import save_tiny_model, write_pairs
 from tests.support.warm import hearth, warm
 
@@ -36,14 +34,6 @@ def console(command: str, *more: str) -> subprocess.CompletedProcess[str]:
 def test_every_driver_is_in_the_readme() -> None:
     assert {f"evaluation/{name}.py" for name in DRIVERS} == {c.split()[1] for c in COMMANDS if " evaluation/" in c}
     assert {path.stem for path in (ROOT / "evaluation").glob("*.py")} == set(DRIVERS)
-
-
-@pytest.mark.parametrize("recipe", sorted((ROOT / "launch" / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
-def test_recipes_are_understood_and_replace_the_default_one(recipe: Path) -> None:
-    config = parse_train(["--recipe", str(recipe)], default_recipe=DEFAULT_RECIPE)
-    config.validate()
-    if recipe.stem == "dialogue":
-        assert config.masks.layer_norm is False and config.data.max_length == 2048
 
 
 def test_sparsepo_doctor_prints_the_kernels_in_use() -> None:

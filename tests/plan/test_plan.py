@@ -12,8 +12,8 @@ from sparsepo_dist.plan.needs.plan import GIB, make_plan
 from sparsepo_dist.plan.needs.states import policy_weights
 from tests.plan.conftest import Ask
 
-DIALOGUE = {"recipe": "launch/recipes/dialogue.yaml", "ds_config": "ds_configs/zero3.json"}
-TLDR = {"recipe": "launch/recipes/tldr_gptj_qlora.yaml", "ds_config": "ds_configs/zero2_qlora.json"}
+DIALOGUE = {"recipe": "launch/recipes/dialogue/sparsepo_independent.yaml", "ds_config": "ds_configs/zero3.json"}
+TLDR = {"recipe": "launch/recipes/summaries/sparsepo_independent.yaml"}
 
 
 def test_pythia_in_full_precision_fits_on_8_gpus_of_80_gib(ask: Ask) -> None:

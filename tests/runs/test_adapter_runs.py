@@ -149,15 +149,14 @@ def test_final_holds_the_adapter_and_no_frozen_weight(folders: dict[str, Path]) 
 
 
 def test_the_papers_qlora_recipe_runs_as_it_is(tmp_path: Path) -> None:
-    """On a tiny GPT-J and pairs that a script writes; nothing else of recipe and ds_config is changed."""
+    """On a tiny GPT-J and pairs that a script writes; nothing else of the recipe is changed."""
     written = [sys.executable, "-m", "tests.support.tiny", str(tmp_path), "--family", "gptj", "--pairs", "6"]
     subprocess.run(written, cwd=ROOT, check=True, capture_output=True)
     run = train_all(
         tmp_path,
         {
             "run": {
-                "recipe": ROOT / "launch" / "recipes" / "tldr_gptj_qlora.yaml",
-                "ds_config": ROOT / "ds_configs" / "zero2_qlora.json",
+                "recipe": ROOT / "launch" / "recipes" / "summaries" / "sparsepo_common.yaml",
                 "model.path": tmp_path / "model",
                 "data.train": tmp_path / "pairs.jsonl",
                 "data.heldout": tmp_path / "pairs.jsonl",
