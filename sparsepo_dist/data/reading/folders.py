@@ -1,0 +1,98 @@
+"""Folders and globs: files of one kind are one source, in the order of their names; what is no data is passed over."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+from sparsepo_dist.data.reading.files import KINDS, kind_of, read_file
+from sparsepo_dist.data.reading.row import Rows
+from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.files import at_home
+
+_NO_DATA = (
+    "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "readme", "license",
+    "licence", "changelog", "citation", "notice",
+)  # fmt: skip
+_CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512", ".crc", "sums", "sums.txt")
+_MOST_NAMED, _MOST_FILES = 5, 100_000
+
+
+def is_pattern(source: str) -> bool:
+    """Whether a text is a glob, and no path."""
+    return glob.has_magic(source)
+
+
+def matching(pattern: str) -> list[Path]:
+    """What a glob (`~`, `*`, `?`, `[...]`, `**`) finds, in order."""
+    return sorted(map(Path, glob.glob(at_home(pattern), recursive=True)))  # noqa: PTH207  (of any root)
+
+
+def read_matching(pattern: str, found: Sequence[Path]) -> Rows:
+    """Rows of the files that a glob has found.
+
+    Raises:
+        UserError: folders are among them, or files of several kinds, or of none that is read.
+    """
+    folders = [path for path in found if path.is_dir()]
+    if folders:
+        raise UserError(f"{pattern}: finds the folder {folders[0]}; name files, as in {pattern}/*.jsonl")
+    return read_shards(data_files(pattern, found))
+
+
+def read_shards(files: Iterable[Path]) -> Rows:
+    """Rows of several files, one after the other."""
+    return chain.from_iterable(map(read_file, files))
+
+
+def data_files(source: str, found: Iterable[Path]) -> list[Path]:
+    """The files that hold rows.
+
+    Raises:
+        UserError: they are of several kinds, or of none that is read.
+    """
+    files = [path for path in found if not _passed_over(path.name)]
+    kinds: dict[str, Path] = {}
+    for path in files:
+        kinds.setdefault(kind_of(path.name) or path.suffix.lower(), path)
+    named = ", ".join(f"{kind or 'no suffix'} ({path.name})" for kind, path in list(kinds.items())[:_MOST_NAMED])
+    if len(kinds) > 1:
+        raise UserError(
+            f"{source}: holds files of several kinds: {shortened(named, 200)}; name those of one, as in "
+            f"{_glob_of(source, files[0])}"
+        )
+    if not any(map(kind_of, kinds)):
+        raise UserError(f"{source}: holds no file of a kind that is read ({KINDS}){f', only {named}' if kinds else ''}")
+    return files
+
+
+def files_within(folder: Path) -> list[Path]:
+    """Every file in a folder and its folders, in order, without hidden ones; links are followed.
+
+    Raises:
+        UserError: they are too many to be a data set's.
+    """
+    found: list[Path] = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if not path.is_dir():
+            found.append(path)
+        elif not folder.resolve().is_relative_to(path.resolve()):  # else a link that leads round in circles
+            found += files_within(path)
+        if len(found) > _MOST_FILES:
+            raise UserError(f"{folder}: holds more than {_MOST_FILES} files; name the folder that holds the rows")
+    return found
+
+
+def _passed_over(name: str) -> bool:
+    name = name.lower()
+    if name.startswith(".") or name.startswith(_NO_DATA) or name.endswith(_CHECKSUMS) or "checksum" in name:
+        return True
+    return name.startswith("_") and kind_of(name) is None  # such as _SUCCESS
+
+
+def _glob_of(source: str, file: Path) -> str:
+    return f"{file.parent}/*{kind_of(file.name) or '.jsonl'}" if not is_pattern(source) else f"{source}.jsonl"
