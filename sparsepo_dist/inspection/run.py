@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import TokenizedPair
@@ -15,14 +15,14 @@ from sparsepo_dist.data.tokens.cuts import Cuts
 from sparsepo_dist.data.tokens.limits import Limits
 from sparsepo_dist.data.tokens.shown import PairText
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
-from sparsepo_dist.inspection.cutting import cut
 from sparsepo_dist.inspection.measures import Measures
-from sparsepo_dist.inspection.source import Source, load_whole
+from sparsepo_dist.inspection.mixed import Taken, measures_of, split_off, taken
+from sparsepo_dist.inspection.source import load_whole
 from sparsepo_dist.inspection.summary import summary
 from sparsepo_dist.objectives import build_objective
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.date import dated
-from sparsepo_dist.runs.inputs import check_builtin_names, first_heldout, resolve_builtin
+from sparsepo_dist.runs.inputs import check_builtin_names, check_heldout, resolve_builtin
 from sparsepo_dist.runs.recipes.starts import untrained_start
 
 
@@ -49,37 +49,28 @@ def inspect_data(config: RunConfig, *, colours: bool) -> Inspection:
     config = dated(resolve_builtin(config))
     data, needs = config.data, build_objective(config.objective).requirements
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    specs, others = data.train_specs(), data.heldout_specs()
     sources = [
-        load_whole(name, tokenizer, data, scored=needs.scores, rejected=needs.rejected)
-        for name in (data.train, data.heldout)
-        if name is not None
+        load_whole(spec.source, tokenizer, data, scored=needs.scores, rejected=needs.rejected)
+        for spec in (*specs, *others)
     ]
-    train, heldout = _split(sources, data)
+    train, heldout = taken(specs, sources[: len(specs)], data), taken(others, sources[len(specs) :], data)
+    if data.heldout_pairs:
+        check_heldout(data, sum(len(part.usable) for part in train))
+        train, heldout = split_off(train, data.heldout_pairs)
     text = PairText(tokenizer, data, colours=colours)
-    shown = [text.pair(*both) for both in _first(sources[0], tokenizer, data, rejected=needs.rejected)]
-    return Inspection(shown, summary(data, sources, train, heldout), train, Limits.of(data))
-
-
-def _split(sources: Sequence[Source], data: DataConfig) -> tuple[Measures, Measures | None]:
-    """As a run does: held-out pairs are taken off the end of those that the limits leave."""
-    everything = sources[0].measures
-    if len(sources) > 1:
-        return everything, sources[1].measures
-    if not data.heldout_pairs:
-        return everything, None
-    kept = np.flatnonzero(cut(everything, Limits.of(data)).kept(drop=data.on_long == "drop"))
-    first = int(kept[first_heldout(data, len(kept))])
-    return everything.of(slice(first)), everything.of(slice(first, None))
+    shown = [text.pair(*both) for both in _first(train, tokenizer, data, rejected=needs.rejected)]
+    measures = measures_of(train)
+    counts = summary(data, sources, measures, measures_of(heldout) if heldout else None)
+    return Inspection(shown, counts, measures, Limits.of(data))
 
 
 def _first(
-    source: Source, tokenizer: PreTrainedTokenizerBase, data: DataConfig, *, rejected: bool
+    parts: Sequence[Taken], tokenizer: PreTrainedTokenizerBase, data: DataConfig, *, rejected: bool
 ) -> Iterator[tuple[TokenizedPair, TokenizedPair]]:
     """The first pairs that are trained on, each as it is cut and whole."""
-    kept = cut(source.measures, Limits.of(data)).kept(drop=data.on_long == "drop")
     cuts = Cuts(dataclasses.replace(data, on_long="cut"))
-    for index in np.flatnonzero(kept)[: data.show]:
-        pair = source.pairs[int(index)]
+    for pair in islice((part.source.pairs[int(place)] for part in parts for place in part.usable), data.show):
         whole = pair if rejected else dataclasses.replace(pair, rejected_ids=())
         responses = [list(ids) for ids in (whole.chosen_ids, whole.rejected_ids) if ids]
         found = cuts.cut(list(whole.prompt_ids), responses, tokenizer.bos_token_id, whole.place)

@@ -24,7 +24,7 @@ def summary(
 
     Args:
         config: of the run.
-        sources: `data.train`, and `data.heldout` where it is given.
+        sources: of `data.train`, and of `data.heldout` where it is given.
         train: pairs to train on, whole.
         heldout: pairs held out, whole.
     """

@@ -61,7 +61,7 @@ def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool, compos
     quantised = _QUANTISED if config["model"].get("adapter") == "qlora" else ""
     adapted = config["model"].get("adapter", "none") != "none"
     lines = {
-        "Data": config["data"]["train"],
+        "Data": _data(config["data"]["train"]),
         "Objective": _objective(config["objective"]),
         "Steps": _steps(run, training["pairs_per_step"]),
         "Learning rate": f"{training['learning_rate']}, {training['schedule']} schedule",
@@ -90,6 +90,11 @@ def _steps(run: RunFiles, pairs_per_step: int) -> str:
 def _objective(objective: dict[str, Any]) -> str:
     beta = objective["beta"]
     return objective["name"] if beta is None else f"{objective['name']}, beta {beta}"
+
+
+def _data(sources: str | list[Any]) -> str:
+    """Of a mixture, its entries as they were written."""
+    return sources if isinstance(sources, str) else "; ".join(map(str, sources))
 
 
 def _results(run: RunFiles) -> str:

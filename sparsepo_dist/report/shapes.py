@@ -18,7 +18,7 @@ EVALUATION: Shape = {
     "reference": _SIDE, "trained": _SIDE, "difference": {"mean": NUMBER, "low": NUMBER, "high": NUMBER},
 }  # fmt: skip
 CONFIG: Shape = {
-    "model": {"path": str}, "data": {"train": str}, "objective": {"name": str, "beta": ANY},
+    "model": {"path": str}, "data": {"train": (str, list)}, "objective": {"name": str, "beta": ANY},
     "training": dict.fromkeys(("pairs_per_step", "learning_rate", "schedule", "precision", "seed"), ANY),
 }  # fmt: skip
 TOKENS: Shape = {"pair": int, "branch": str, "prompt": str, "tokens": [str]}

@@ -16,8 +16,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.batching.balance import pair_tokens
 from sparsepo_dist.data.batching.pack import pair_key
-from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.tokens.tokenize import load_tokenized
+from sparsepo_dist.data.config import DataConfig, Sources
+from sparsepo_dist.data.tokens.mixed import Mixture, load_mixture
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
@@ -58,6 +58,8 @@ class Inputs:
     """One value for each field that recipe and ds_config share."""
     dtype: torch.dtype
     device: torch.device
+    origins: dict[str, list[dict[str, Any]]]
+    """Of `train` and `heldout`: each source, its rows, usable pairs, and pairs that are taken."""
     cache: ReferenceCache | None = None
     """With placement `cached`: fits, and has every pair."""
 
@@ -103,7 +105,10 @@ def load_inputs(config: RunConfig) -> Inputs:
     engine = engine_config(ds_config, agreed, dtype, text_config(model_config).hidden_size, Path("monitor"))
     check_filled(config.ds_config, ds_config, engine, device)
     check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype, device)
-    train, heldout = _load_pairs(config, tokenizer, needs)
+    mixtures = _load_pairs(config, tokenizer, needs)
+    origins = {name: mixture.origins() for name, mixture in mixtures.items()}
+    both: list[Sequence[TokenizedPair]] = [mixtures["train"], mixtures["heldout"]]
+    train, heldout = both
     if config.checkpoints.keep_best is not None and not heldout:
         raise UserError(
             "checkpoints.keep_best needs held-out pairs to evaluate on: give data.heldout or data.heldout_pairs"
@@ -119,7 +124,7 @@ def load_inputs(config: RunConfig) -> Inputs:
         cache = _open_cache(config, needs, mask_kind, dtype, (*train, *heldout))
     return Inputs(
         config, objective, mask_kind, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype, device,
-        cache,
+        origins, cache,
     )  # fmt: skip
 
 
@@ -157,7 +162,9 @@ def _open_cache(
 def check_builtin_names(config: RunConfig) -> None:
     """Raise UserError for a `builtin:` name that nothing has."""
     for field, value, name in (
-        ("model.path", config.model.path, BUILTIN_MODEL), ("data.train", config.data.train, BUILTIN_PAIRS),
+        ("model.path", config.model.path, BUILTIN_MODEL),
+        *(("data.train", spec.source, BUILTIN_PAIRS) for spec in config.data.train_specs()),
+        *(("data.heldout", spec.source, BUILTIN_PAIRS) for spec in config.data.heldout_specs()),
         *((f"{part}.path", getattr(config, part).path, None) for part in ("reference", "oracle")),
     ):  # fmt: skip
         if value is not None and value.startswith("builtin:") and value != name:
@@ -174,23 +181,37 @@ def resolve_builtin(config: RunConfig) -> RunConfig:
         UserError: there is nothing of that name, or a package that it takes is not installed.
     """
     model, data = config.model, config.data
-    if not (model.path.startswith("builtin:") or data.train.startswith("builtin:")):
+    pairs = BUILTIN_PAIRS in [spec.source for spec in (*data.train_specs(), *data.heldout_specs())]
+    if not (pairs or model.path == BUILTIN_MODEL):
         return config
     from sparsepo_dist.builtin.pairs import sentiment_files
     from sparsepo_dist.builtin.smollm2 import smollm2_folder
 
     train, heldout = data.train, data.heldout
-    if train == BUILTIN_PAIRS:
+    if pairs:
         files = sentiment_files()
-        train = str(files.train)
-        if heldout is None and not data.heldout_pairs:
-            heldout = str(files.heldout)
+        if train == BUILTIN_PAIRS and heldout is None and not data.heldout_pairs:
+            heldout = BUILTIN_PAIRS
+        train = _with(train, BUILTIN_PAIRS, str(files.train))
+        heldout = None if heldout is None else _with(heldout, BUILTIN_PAIRS, str(files.heldout))
     path = str(smollm2_folder()) if model.path == BUILTIN_MODEL else model.path
     return dataclasses.replace(
         config,
         model=dataclasses.replace(model, path=path),
         data=dataclasses.replace(data, train=train, heldout=heldout),
     )
+
+
+def _with(sources: Sources, name: str, file: str) -> Sources:
+    """The same sources, one of them by the file that it stands for."""
+    if isinstance(sources, str):
+        return file if sources == name else sources
+    return [
+        {**entry, "source": file if entry["source"] == name else entry["source"]}
+        if isinstance(entry, Mapping)
+        else _with(entry, name, file)
+        for entry in sources
+    ]
 
 
 def _idle_penalties(config: RunConfig, mask_kind: MaskKind | None) -> list[str]:
@@ -235,23 +256,24 @@ def _layout(config: RunConfig, models: Mapping[str, PretrainedConfig]) -> Chosen
     return layout_of(config.data.layout, kinds, config.data.max_length)
 
 
-def _load_pairs(
-    config: RunConfig, tokenizer: PreTrainedTokenizerBase, needs: Requirements
-) -> tuple[list[TokenizedPair], list[TokenizedPair]]:
-    data = config.data
+def _load_pairs(config: RunConfig, tokenizer: PreTrainedTokenizerBase, needs: Requirements) -> dict[str, Mixture]:
+    data, speaks = config.data, distributed.rank() == 0
     load = partial(
-        load_tokenized, tokenizer=tokenizer, config=data, scored=needs.scores, needs_rejected=needs.rejected,
-        progress=distributed.rank() == 0,
+        load_mixture, tokenizer=tokenizer, config=data, scored=needs.scores, needs_rejected=needs.rejected,
+        progress=speaks,
     )  # fmt: skip
-    train = load(data.train)
-    if data.heldout is not None:
-        return train, load(data.heldout)
-    cut = first_heldout(data, len(train))
-    return train[:cut], train[cut:]
+    train, heldout = load(data.train_specs()), load(data.heldout_specs())
+    if data.heldout_pairs:
+        check_heldout(data, len(train))
+        train, heldout = train.split(data.heldout_pairs)
+    mixtures = {"train": train, "heldout": heldout}
+    for name, mixture in mixtures.items():
+        if speaks and len(mixture.parts) > 1:
+            log.info("data.%s: %s", name, mixture.line())
+    return mixtures
 
 
-def first_heldout(data: DataConfig, pairs: int) -> int:
-    """Where held-out pairs begin that are taken off the end of training pairs. Raises UserError where none is left."""
+def check_heldout(data: DataConfig, pairs: int) -> None:
+    """Raise UserError where the pairs held out leave none of so many."""
     if data.heldout_pairs >= pairs:
         raise UserError(f"data.heldout_pairs: {data.heldout_pairs} leaves no training pair of {pairs}")
-    return pairs - data.heldout_pairs

@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, ge
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
 
+from sparsepo_dist.data.config import SourceSpec
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
+_SOURCES = ("data.train", "data.heldout")
 _TEXT = "tag:yaml.org,2002:str"
 _NO_TEXT = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool"))
 # Of YAML 1.1: base 60, and base 8 by a leading 0.
@@ -79,6 +81,7 @@ def parse_arguments(parser: ArgumentParser, arguments: Sequence[str]) -> tuple[R
     arguments = [_expanded(argument) for argument in arguments]
     recipes = [checked_recipe(recipe) for recipe in _values(arguments, "recipe")]
     _check_numbers(arguments, parser)
+    _check_lists(arguments)
     try:
         parsed = parser.instantiate_classes(parser.parse_args(list(arguments)))
     except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
@@ -132,10 +135,19 @@ def _check_names(mapping: yaml.MappingNode, kind: type, prefix: str, seen: dict[
         if path in seen:
             raise ValueError(f"line {line}: {path} stands there twice (also in line {seen[path]})")
         seen[path] = line
+        if path in _SOURCES:
+            _check_entries(node, path)
         try:
             _check_scalars(node, hint)
         except ValueError as error:
             raise ValueError(f"line {line}: {path}: {error}") from None
+
+
+def _check_entries(node: yaml.Node | None, path: str) -> None:
+    """As `_check_names` for those entries of a list of sources that have fields."""
+    for number, entry in enumerate(node.value if isinstance(node, yaml.SequenceNode) else (), start=1):
+        if isinstance(entry, yaml.MappingNode):
+            _check_names(entry, SourceSpec, f"{path}, entry {number}: ", {})
 
 
 def _known_hint(name: str, kind: type, prefix: str, line: int) -> Any:
@@ -187,8 +199,8 @@ def _check_once(arguments: Sequence[str], parser: ArgumentParser) -> None:
     options = [argument.partition("=")[0] for argument in arguments]
     for option, times in Counter(option for option in options if option in parser._option_string_actions).items():
         name = option.removeprefix("--")
-        if times > 1 and name in ("data.train", "data.heldout"):
-            raise UserError(f"{name} is given {times} times, and takes one source: join them in one file")
+        if times > 1 and name in _SOURCES:
+            raise UserError(f"{name} is given {times} times; several sources are one list: {option} '[A, B]'")
         if times > 1 and name != "recipe" and not name.endswith("+") and rank() == 0:
             log.warning("%s is given %d times: the last one counts", name, times)
 
@@ -207,6 +219,20 @@ def _check_numbers(arguments: Sequence[str], parser: ArgumentParser) -> None:
                 _check_number(number, hint)
             except ValueError as error:
                 raise UserError(f"{option.removeprefix('--')}: {error}") from None
+
+
+def _check_lists(arguments: Sequence[str]) -> None:
+    """As `check_recipe` for lists of sources, of the command line; what is no YAML is one source."""
+    for name in _SOURCES:
+        for value in _values(arguments, name):
+            try:
+                node = parse_yaml(value)
+            except ValueError:
+                continue
+            try:
+                _check_entries(node, name)
+            except ValueError as error:
+                raise UserError(str(error)) from None
 
 
 def _check_values(part: Any, prefix: str = "") -> None:
@@ -297,5 +323,5 @@ def _described(hint: Any) -> str:
     if origin is tuple:
         return f"a list of {len(inner)} numbers"
     if origin is list:
-        return "a list of texts"
+        return "a list of texts" if inner == (str,) else "a list"
     return "a list of names and texts ({name: text})" if origin is dict else _PLAIN[hint]

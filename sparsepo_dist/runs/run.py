@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -76,6 +77,7 @@ def _train(inputs: Inputs, folder: Path, described: dict[str, Any], progress: Pr
     retire_newer(folder, checkpoint)
     if checkpoint is None:
         write_config(described["config"], folder)
+    write_origins(inputs, folder)
     save = partial(save_final, trainer.policy, inputs.tokenizer, folder / FINAL)
     TrainingLoop(trainer, checkpointer, described, save, stop).run(checkpoint)
     progress.at("looking at single tokens")
@@ -100,6 +102,13 @@ def open_run(config: RunConfig) -> tuple[Path, IO[str] | None]:
     if refusal is not None:
         raise UserError(refusal)
     return folder, lock
+
+
+def write_origins(inputs: Inputs, folder: Path) -> None:
+    """data.json, from rank 0: which pairs came from where. Also of a run that goes on, whose data may have changed."""
+    if distributed.rank() == 0:
+        told = {"mixture_seed": inputs.config.data.mixture_seed, **inputs.origins}
+        (folder / "data.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def write_config(resolved: dict[str, Any], folder: Path) -> None:

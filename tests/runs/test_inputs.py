@@ -239,7 +239,7 @@ def test_code_in_a_model_folder_is_run_only_when_that_is_asked_for(tmp_path: Pat
 def test_an_option_may_be_given_again_and_a_source_may_not(caplog: pytest.LogCaptureFixture) -> None:
     assert parse_train(["--training.epochs=1", "--training.epochs", "2"]).training.epochs == 2
     assert "training.epochs is given 2 times: the last one counts" in caplog.text
-    with pytest.raises(UserError, match=r"data.train is given 2 times, and takes one source"):
+    with pytest.raises(UserError, match=r"data.train is given 2 times; .* one list: --data.train '\[A, B\]'"):
         parse_train(["--data.train", "a.jsonl", "--data.train=b.jsonl"])
 
 

@@ -18,6 +18,7 @@ from tests.support.bad_inputs import (
     with_adapter_files,
     zero,
 )
+from tests.support.bad_source_table import SOURCES
 
 ROW = {"prompt": "How was it?", "chosen": " Fine.", "rejected": " Bad."}
 TURN = {"role": "user", "content": "Hi"}
@@ -87,14 +88,11 @@ ROWS = [
     Case("json_object", ("rows.json", "expected a list of rows"), rows=("rows.json", b"{}")),
     Case("json_lines_as_json", ("rows.json", "must be named .jsonl"), rows=("rows.json", b"{}\n{}")),
     Case("json_latin_1", ("rows.json", "not UTF-8"), rows=("rows.json", b'["\xe9"]')),
-    Case("csv", ("rows.csv", ".jsonl, .json or .parquet"), rows=("rows.csv", b"prompt,chosen,rejected\n")),
     Case("no_parquet", ("rows.parquet", "not a Parquet file"), rows=("rows.parquet", b"PAR1")),
     Case("cut_parquet", ("rows.parquet", "not a Parquet file"), rows=parquet([ROW] * 50, keep=300)),
     Case("parquet_twins", ("rows.parquet", "column 'chosen' stands twice"),
          rows=parquet([ROW], names=["prompt", "chosen", "chosen"])),
     Case("parquet_types", ("rows.parquet, row 1", "found int"), rows=parquet([{**ROW, "chosen": 1}])),
-    Case("missing_file", ("nowhere.jsonl", "no such file"), {"data.train": "nowhere.jsonl"}),
-    Case("folder_of_no_data", ("none that datasets.save_to_disk wrote",), {"data.train": "{models}/policy"}),
     Case("heldout_bad", ("rows.jsonl, row 1",),
          {"data.heldout": "{inputs}/rows.jsonl", "data.train": "{models}/pairs.jsonl"},
          rows=jsonl([])),
@@ -374,7 +372,8 @@ MODELS = [
 TABLE = {
     f"{kind}-{case.name}": case
     for kind, cases in (
-        ("rows", ROWS), ("parser", PARSER), ("values", VALUES), ("ds_config", DS_CONFIGS), ("models", MODELS),
+        ("rows", ROWS), ("sources", SOURCES), ("parser", PARSER), ("values", VALUES), ("ds_config", DS_CONFIGS),
+        ("models", MODELS),
     )
     for case in cases
 }  # fmt: skip

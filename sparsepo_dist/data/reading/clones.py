@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from sparsepo_dist.data.reading.hub import check_part, read_dataset
 from sparsepo_dist.data.reading.named import Named, cut_rows
 from sparsepo_dist.data.reading.row import Rows, numbered
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.files import at_home
+from sparsepo_dist.files import at_home, read_text
 
 CARD, SETTINGS = "README.md", ".huggingface.yaml"
 
@@ -41,7 +42,7 @@ def read_folder(source: str, named: Named) -> Rows:
         splits = _splits(source, folder, files)
         if not named.parts and splits == {"train"} and all(path.parent == folder for path in files):
             return cut_rows(partial(read_shards, files), named.cut, source)
-    return read_dataset(source, named._replace(path=str(folder.absolute())))
+    return read_dataset(source, named._replace(path=str(folder.absolute())), _cache_of(folder))
 
 
 def _saved(source: str, folder: Path, parts: tuple[str, ...]) -> Rows:
@@ -58,6 +59,18 @@ def _saved(source: str, folder: Path, parts: tuple[str, ...]) -> Rows:
         check_part(source, "split", split, list(data))
         data = data[split]
     return numbered(source, map(of_table, data))
+
+
+def _cache_of(folder: Path) -> Path:
+    """A place in `datasets`' cache for a folder as it is now: where a README has `configs:`, `datasets` takes other
+    files of the same names for these, and would give yesterday's rows."""
+    import datasets
+
+    digest = hashlib.sha256()
+    for file in files_within(folder):
+        status = file.stat()
+        digest.update(repr((str(file.absolute()), status.st_size, status.st_mtime_ns)).encode())
+    return Path(datasets.config.HF_DATASETS_CACHE) / f"folder-{digest.hexdigest()[:16]}"
 
 
 def _refuse_code(folder: Path) -> None:
@@ -80,10 +93,10 @@ def _has_configurations(source: str, folder: Path) -> bool:
 
     said: dict[str, Any] = {}
     try:
-        if (folder / CARD).is_file():
-            said |= DatasetCard.load(folder / CARD).data.to_dict()
+        if (folder / CARD).is_file() and (text := read_text(folder / CARD, str(folder / CARD))).startswith("---"):
+            said |= DatasetCard(text).data.to_dict()
         if (folder / SETTINGS).is_file():
-            said |= yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8")) or {}
+            said |= yaml.safe_load(read_text(folder / SETTINGS, str(folder / SETTINGS))) or {}
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{source}: the YAML of its {CARD} cannot be read: {shortened(str(error), 200)}") from None
     configurations = said.get("configs")
@@ -117,7 +130,7 @@ def _splits(source: str, folder: Path, files: list[Path]) -> set[str]:
     left = [path for path in files if str(path.absolute()) not in taken]
     if left:
         raise UserError(
-            f"{source}: by their names, files of it are the splits {', '.join(found)}, and "
+            f"{source}: by their names, files of it are the splits {', '.join(map(str, found))}, and "
             f"{left[0].relative_to(folder)} is of none; name files by a glob, or move it elsewhere"
         )
-    return set(found)
+    return set(map(str, found))

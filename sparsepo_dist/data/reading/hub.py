@@ -19,13 +19,14 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
-def read_dataset(source: str, named: Named) -> Rows:
+def read_dataset(source: str, named: Named, cache: Path | None = None) -> Rows:
     """Rows of a split, `train` where none is named, of a configuration, which must be named where there are several and
     none is the default. One name alone is a configuration where there is one of that name, else a split.
 
     Args:
         source: as it was written, for messages.
         named: `source`, read; its path is a hub id or an absolute folder.
+        cache: where `datasets` keeps what it prepares, if not in its usual place.
 
     Raises:
         UserError: there is no such data set, configuration or split, with those that there are.
@@ -35,7 +36,9 @@ def read_dataset(source: str, named: Named) -> Rows:
     try:
         configuration, split = _chosen(source, named)
         _check_split(source, named, configuration, split)
-        data = datasets.load_dataset(named.path, configuration, split=split + named.cut)
+        data = datasets.load_dataset(
+            named.path, configuration, split=split + named.cut, cache_dir=None if cache is None else str(cache)
+        )
     except UserError:
         raise
     except Exception as error:  # whatever the hub, the formats and the cache raise

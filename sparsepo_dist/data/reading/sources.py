@@ -50,7 +50,7 @@ def _read(source: str) -> Rows:
         if not named.parts and is_pattern(named.path) and (found := matching(named.path)):
             return cut_rows(partial(read_matching, named.path, found), named.cut, source)
     named = possible[-1]
-    if kind_of(named.path) is None and is_id(named.path):
+    if kind_of(named.path) is None and is_id(named.path) and "://" not in source:
         return read_dataset(source, named)
     here = f"(looked in {Path.cwd()})"
     if is_pattern(named.path):

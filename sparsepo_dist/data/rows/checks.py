@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparsepo_dist.contracts import Side
+from sparsepo_dist.data.reading.row import NumberText
 from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.rows.messages import check_text, parse_messages, text_of
 from sparsepo_dist.errors import shortened
@@ -87,6 +88,7 @@ def parse_scores(place: str, name: str, value: Any, responses: int) -> tuple[flo
         value = [value]
     elif any(item is None for item in value):
         raise RowError(place, f"{name} holds null; give a number for each response, or leave the field out")
+    value = [float(score) if isinstance(score, NumberText) else score for score in value]
     for score in value:
         if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= HIGHEST_SCORE:
             found = shortened(repr(score))

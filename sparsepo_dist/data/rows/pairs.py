@@ -59,7 +59,7 @@ def open_rows(
     Raises:
         UserError: as `read_rows` and `settle`.
     """
-    rows = read_rows(source)
+    rows = _counted(read_rows(source), remarks)
     first = list(islice(rows, _FIRST_ROWS))
     form = settle(first, config, source, needs_rejected=needs_rejected)
     remarks.read_as = form.line()
@@ -68,6 +68,12 @@ def open_rows(
         roles = ("prompt", "chosen", "rejected", "chosen_score", "rejected_score")
         return Form(NAMED["preference"], {role: role for role in roles}), paired(rows, remarks)
     return form, rows
+
+
+def _counted(rows: Iterator[Row | RowError], remarks: Remarks) -> Iterator[Row | RowError]:
+    for row in rows:
+        remarks.rows += 1
+        yield row
 
 
 def parse_row(row: Row, form: Form, remarks: Remarks) -> PreferenceRow:

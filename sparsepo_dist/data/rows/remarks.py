@@ -19,6 +19,8 @@ _MOST_REASONS = 3
 class Remarks:
     """Counts over rows; those of parts of a source can be merged."""
 
+    rows: int = 0
+    """Rows that were read, bad ones too."""
     read_as: str | None = None
     """The form of the rows, where it is not our own."""
     dropped: Counter[str] = field(default_factory=Counter)
@@ -49,6 +51,7 @@ class Remarks:
 
     def merge(self, later: Remarks) -> None:
         """Add what was found in a later part of the same source."""
+        self.rows += later.rows
         self.read_as = self.read_as or later.read_as
         self.dropped.update(later.dropped)
         for reason, bad in later.first.items():

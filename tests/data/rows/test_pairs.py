@@ -218,7 +218,7 @@ def test_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
         ("empty.jsonl", "", "holds no rows"),
         ("rows.json", '{"prompt": 1}', "expected a list of rows"),
         ("rows.json", "not json", "must be named .jsonl"),
-        ("rows.csv", "a,b", "expected a .jsonl, .json or .parquet"),
+        ("rows.txt", "a,b", "expected a file of a kind that is read"),
         ("rows.parquet", "not parquet", "not a Parquet file"),
     ],
 )
