@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import fnmatch
 import re
+import shlex
 from pathlib import Path
 from typing import get_type_hints
 
@@ -49,7 +50,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_commands_are_understood(document: str, command: str) -> None:
     if command.startswith("--"):  # what is added to a training's
-        check_training(command.split())
+        check_training(shlex.split(command))
     else:
         check(command)
 

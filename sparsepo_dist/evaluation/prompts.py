@@ -11,7 +11,7 @@ from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
 
 def read_texts(source: str, fields: Sequence[str], count: int) -> list[tuple[str, ...]]:
-    """The named text fields of the first `count` rows of a .jsonl, .json or .parquet file, datasets folder or hub id.
+    """The named text fields of the first `count` rows of a source, as `data.train` takes them.
 
     Raises:
         UserError: the source cannot be read, has fewer rows, or a row lacks a field (file and row are named).

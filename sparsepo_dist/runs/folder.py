@@ -23,7 +23,7 @@ CHECKPOINTS, FINAL = "checkpoints", "final"
 LOCK = ".lock"
 # All that a run writes; nothing else is ever removed.
 WRITTEN = (
-    "config.yaml", "data.json", "metrics.jsonl", "tokens.jsonl", "evaluation.json", CHECKPOINTS, FINAL, "report",
+    "config.yaml", "sources.json", "metrics.jsonl", "tokens.jsonl", "evaluation.json", CHECKPOINTS, FINAL, "report",
     "monitor",
 )  # fmt: skip
 # File servers hold the locks of a machine that has died for as long as its lease.

@@ -105,10 +105,10 @@ def open_run(config: RunConfig) -> tuple[Path, IO[str] | None]:
 
 
 def write_origins(inputs: Inputs, folder: Path) -> None:
-    """data.json, from rank 0: which pairs came from where. Also of a run that goes on, whose data may have changed."""
+    """sources.json, from rank 0: which pairs came from where; also of a run that goes on, whose data may be others."""
     if distributed.rank() == 0:
         told = {"mixture_seed": inputs.config.data.mixture_seed, **inputs.origins}
-        (folder / "data.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        (folder / "sources.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
 
 
 def write_config(resolved: dict[str, Any], folder: Path) -> None:

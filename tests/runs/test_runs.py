@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparsepo_dist.report.build import build_report
+from sparsepo_dist.runs.parsing import parse_train
 from tests.support.runs import ZERO, train_all
 from tests.support.tiny import save_tiny_model, write_pairs
 
@@ -30,6 +31,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         save_tiny_model(base / family, family)
     write_pairs(base / "train.jsonl", 12)
     write_pairs(base / "heldout.jsonl", 5, seed=1)
+    write_pairs(base / "more.jsonl", 9, seed=2)
+    mixture = [{"source": str(base / "train.jsonl"), "pairs": 7}, f"{base / 'more.jsonl'}[:5]"]
     common: dict[str, Any] = {
         "ds_config": {**ZERO[3], "csv_monitor": {"enabled": True, "output_path": "auto", "job_name": "csv"}},
         "model.path": base / "llama",
@@ -49,6 +52,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "common": {"objective.name": "sparsepo", "masks.sharing": "common"},
         "bf16": {"objective.name": "sparsepo", "training.precision": "bf16"},
         **{name: {"objective.name": name} for name in ("mapo", "tdpo1", "tdpo2", "dpo", "sft")},
+        "mixture": {"objective.name": "dpo", "data.train": json.dumps(mixture)},
         **{family: {"model.path": base / family} for family in FAMILIES},
     }
     return train_all(base / "out", {name: {**common, **fields} for name, fields in special.items()}, ranks=2)
@@ -130,6 +134,26 @@ def test_run_folder_can_be_understood_and_repeated(runs: dict[str, Path]) -> Non
     assert all(len(row["tokens"]) == len(row["reward_mask"]) == len(row["kl"]) for row in rows)
     written = {path.name for path in build_report(run)}
     assert {"loss.png", "rewards.png", "token_kl.png", "sparsity.png", "tokens.html", "index.html"} <= written
+
+
+def test_a_run_says_which_pairs_came_from_where(runs: dict[str, Path]) -> None:
+    base = runs["dpo"].parents[1]
+    heldout = {"source": str(base / "heldout.jsonl"), "rows": 5, "pairs": 5, "taken": 5}
+    one = {"source": str(base / "train.jsonl"), "rows": 12, "pairs": 12, "taken": 12}
+    two = {"source": f"{base / 'more.jsonl'}[:5]", "rows": 5, "pairs": 5, "taken": 5}
+    for name, train in (("dpo", [one]), ("mixture", [{**one, "taken": 7}, two])):
+        told = json.loads((runs[name] / "sources.json").read_text())
+        assert told == {"mixture_seed": 0, "train": train, "heldout": [heldout]}
+
+
+def test_a_mixture_trains_is_described_and_is_a_recipe_again(runs: dict[str, Path]) -> None:
+    run = runs["mixture"]
+    assert [row["step"] for row in metrics(run) if row["split"] == "train"] == [1, 2, 3]
+    build_report(run)
+    card = (run / "final" / "README.md").read_text()
+    assert "'pairs': 7" in card and "more.jsonl[:5]" in card
+    again = parse_train(["--recipe", str(run / "config.yaml")])
+    assert [spec.pairs for spec in again.data.train_specs()] == [7, None]
 
 
 def test_everything_may_be_read_by_whom_the_umask_lets(runs: dict[str, Path]) -> None:
