@@ -20,7 +20,7 @@ from sparsepo_dist.data.config import SourceSpec
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
-from sparsepo_dist.files import at_home, entries
+from sparsepo_dist.files import at_home, entries, parse_yaml
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.recipes.files import RecipeFile, read_recipe
 from sparsepo_dist.runs.recipes.methods import other_method

@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.batching.pack import pair_key
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.inspection.run import inspect_data
+from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.inputs import Inputs, check_builtin_names, load_inputs
 from sparsepo_dist.runs.parsing import parse_train
 from sparsepo_dist.runs.resumption import check_same_run, identity
@@ -30,12 +33,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def load(base: Path, train: Any, **fields: Any) -> Inputs:
+def configured(base: Path, train: Any, **fields: Any) -> RunConfig:
     given = {
         "model.path": base / "model", "ds_config": base / "ds.json", "data.max_length": 100, "objective.name": "dpo",
         "data.train": train if isinstance(train, str) else json.dumps(train), **fields,
     }  # fmt: skip
-    return load_inputs(parse_train([f"--{name}={value}" for name, value in given.items()]))
+    return parse_train([f"--{name}={value}" for name, value in given.items()])
+
+
+def load(base: Path, train: Any, **fields: Any) -> Inputs:
+    return load_inputs(configured(base, train, **fields))
 
 
 def from_files(pairs: Any) -> list[tuple[str, int]]:
@@ -79,6 +86,22 @@ def test_pairs_held_out_of_a_mixture_are_of_each_source(base: Path) -> None:
         load(base, [f"{base}/a.jsonl", f"{base}/b.jsonl"], **{"data.heldout_pairs": 20})
     listed = load(base, f"{base}/a.jsonl", **{"data.heldout": json.dumps([{"source": f"{base}/b.jsonl", "pairs": 3}])})
     assert len(listed.heldout) == 3 and listed.origins["heldout"][0]["taken"] == 3
+
+
+@pytest.mark.parametrize("heldout", [0, 4])
+@pytest.mark.parametrize("length", [40, 100])
+def test_what_is_inspected_is_what_a_run_trains_on(base: Path, length: int, heldout: int) -> None:
+    train = [f"{base}/a.jsonl", {"source": f"{base}/b.jsonl", "weight": 0.25}]
+    fields = {"data.heldout_pairs": heldout, "data.max_length": length, "data.on_long": "drop"}
+    found, inputs = inspect_data(configured(base, train, **fields), colours=False), load(base, train, **fields)
+    keys, dropped = [pair_key(pair) for pair in inputs.train], 12 - inputs.origins["train"][0]["pairs"]
+    assert 12 > dropped >= 0 and (dropped > 0) == (length == 40)
+    assert [key for key in found.train.pair_key.tolist() if key in keys] == keys
+    assert len(found.train) == len(keys) + dropped  # of the source that is taken whole
+    assert found.summary["train"]["computed"]["pairs"] == len(keys)
+    assert found.summary.get("heldout", {"pairs": 0})["pairs"] == len(inputs.heldout) == heldout
+    first = inputs.tokenizer.decode(inputs.train[0].chosen_ids, skip_special_tokens=True).strip()
+    assert first in found.shown[0]
 
 
 def test_another_mixture_is_other_data_when_a_run_goes_on(base: Path, tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.data.reading.arrow import of_table
+from sparsepo_dist.data.reading.files import refuse_pointer
 from sparsepo_dist.data.reading.folders import data_files, files_within, read_shards
 from sparsepo_dist.data.reading.hub import check_part, read_dataset
 from sparsepo_dist.data.reading.named import Named, cut_rows
@@ -42,7 +43,10 @@ def read_folder(source: str, named: Named) -> Rows:
         splits = _splits(source, folder, files)
         if not named.parts and splits == {"train"} and all(path.parent == folder for path in files):
             return cut_rows(partial(read_shards, files), named.cut, source)
-    return read_dataset(source, named._replace(path=str(folder.absolute())), _cache_of(folder))
+    files = files_within(folder)
+    for file in files:
+        refuse_pointer(file)
+    return read_dataset(source, named._replace(path=str(folder.absolute())), _cache_of(files))
 
 
 def _saved(source: str, folder: Path, parts: tuple[str, ...]) -> Rows:
@@ -61,13 +65,13 @@ def _saved(source: str, folder: Path, parts: tuple[str, ...]) -> Rows:
     return numbered(source, map(of_table, data))
 
 
-def _cache_of(folder: Path) -> Path:
-    """A place in `datasets`' cache for a folder as it is now: where a README has `configs:`, `datasets` takes other
-    files of the same names for these, and would give yesterday's rows."""
+def _cache_of(files: Sequence[Path]) -> Path:
+    """A place in `datasets`' cache for files as they are now: where a README has `configs:`, `datasets` takes others of
+    the same names for these, and would give yesterday's rows."""
     import datasets
 
     digest = hashlib.sha256()
-    for file in files_within(folder):
+    for file in files:
         status = file.stat()
         digest.update(repr((str(file.absolute()), status.st_size, status.st_mtime_ns)).encode())
     return Path(datasets.config.HF_DATASETS_CACHE) / f"folder-{digest.hexdigest()[:16]}"

@@ -16,6 +16,7 @@ from sparsepo_dist.files import parse_json
 MOST_JSON_BYTES = 2**31
 """Of a .json file, unpacked: it is read as a whole."""
 KINDS = ".jsonl, .json, .csv or .tsv (also packed: .gz, .zst behind it), .parquet or .arrow"
+_POINTER, _LONGEST_POINTER = b"version https://git-lfs.github.com/spec/", 1024
 _PACKED = ("", ".gz", ".zst")
 
 
@@ -33,7 +34,17 @@ def read_file(path: Path) -> Rows:
     """
     kind = kind_of(path.name)
     assert kind is not None
+    refuse_pointer(path)
     return _READERS[kind](path)
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise UserError for what git leaves in the place of a large file, where git-lfs is not installed."""
+    if path.stat().st_size > _LONGEST_POINTER:
+        return
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise UserError(f"{path}: git has left a pointer here, not the file; run `git lfs pull` in its folder")
 
 
 def _read_json_lines(path: Path) -> Rows:

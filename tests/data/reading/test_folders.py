@@ -131,6 +131,15 @@ def test_a_damaged_shard_of_a_clone(tmp_path: Path) -> None:
     assert "a damaged data set" in refused(source) and "Parquet" in refused(source)
 
 
+def test_what_git_leaves_of_large_files_is_not_read(tmp_path: Path) -> None:
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4567\n"
+    for source in (clone(tmp_path, TEXT_ROWS), configured(tmp_path, TEXT_ROWS) + ":good"):
+        file = next(path for path in Path(source.removesuffix(":good")).rglob("train*"))
+        file.write_bytes(pointer)
+        assert f"{file}: git has left a pointer here, not the file; run `git lfs pull`" in refused(source)
+        assert "git lfs pull" in refused(file)
+
+
 def test_links_in_circles_end(tmp_path: Path) -> None:
     folder = filled(tmp_path / "rows", "a.jsonl")
     (folder / "again").symlink_to(folder, target_is_directory=True)
