@@ -22,6 +22,10 @@ Side = str | tuple[Message, ...]
 """A prompt or a response: plain text or chat messages."""
 
 
+Spans = tuple[tuple[int, int], ...]
+"""[start, end) of those tokens of a response that are trained on, in order; none where all are."""
+
+
 @dataclass(frozen=True)
 class PreferenceRow:
     """One validated row: a prompt and responses to it; every chosen one is preferred to every rejected one."""
@@ -47,7 +51,8 @@ class TokenizedRow:
     prompt_ids: tuple[int, ...]
     """At least one id."""
     chosen: tuple[tuple[int, ...], ...]
-    """At least one response of at least one id; each ends with EOS unless truncated."""
+    """At least one response of at least one id; each ends with EOS, or as the chat template ends a turn, unless
+    truncated."""
     rejected: tuple[tuple[int, ...], ...]
     """Likewise, or none."""
     chosen_scores: tuple[float, ...] = ()
@@ -56,6 +61,10 @@ class TokenizedRow:
     """Rewards of the rejected responses, or none."""
     place: str = field(default="", compare=False)
     """Where a person finds the row: its file and number."""
+    chosen_trained: tuple[Spans, ...] = ()
+    """Of each chosen response; none where all tokens of all of them are trained on."""
+    rejected_trained: tuple[Spans, ...] = ()
+    """Of each rejected response, likewise."""
 
     def pairs(self) -> list[TokenizedPair]:
         """Every chosen response with every rejected one, the rejected ones changing faster; with none where there are
@@ -65,6 +74,8 @@ class TokenizedRow:
             TokenizedPair(
                 self.prompt_ids, chosen, rejected,
                 (self.chosen_scores[i], self.rejected_scores[j]) if scored else None, self.place,
+                self.chosen_trained[i] if self.chosen_trained else (),
+                self.rejected_trained[j] if self.rejected_trained else (),
             )
             for i, chosen in enumerate(self.chosen)
             for j, rejected in enumerate(self.rejected or ((),))
@@ -78,13 +89,17 @@ class TokenizedPair:
     prompt_ids: tuple[int, ...]
     """At least one id."""
     chosen_ids: tuple[int, ...]
-    """At least one id; ends with EOS unless truncated."""
+    """At least one id; ends with EOS, or as the chat template ends a turn, unless truncated."""
     rejected_ids: tuple[int, ...]
-    """At least one id, which ends with EOS unless truncated; or none, where only the chosen response is trained on."""
+    """Likewise; or none, where only the chosen response is trained on."""
     scores: tuple[float, float] | None = None
     """Rewards of the chosen and of the rejected response, where the data has both."""
     place: str = field(default="", compare=False)
     """Where a person finds the pair: its file and row."""
+    chosen_trained: Spans = ()
+    """Which tokens of the chosen response are trained on; the others are read only."""
+    rejected_trained: Spans = ()
+    """Of the rejected response, likewise."""
 
 
 class BlockSpan(NamedTuple):
@@ -146,7 +161,7 @@ class PackedBatch:
     predict_index: Tensor
     """[N] int64: the packed position whose hidden state predicts response token n."""
     labels: Tensor
-    """[N] int64: the response tokens."""
+    """[N] int64: the response tokens that are trained on."""
     sequence_id: Tensor
     """[N] int64: 2 * pair + 0 for chosen, 1 for rejected."""
     pair_index: Tensor

@@ -11,6 +11,9 @@ from typing import Any, Literal
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
 Layout = Literal["prefix_shared", "packed", "padded"]
+AddBos = bool | Literal["auto"]
+TOLD_ANYWAY = frozenset(("messages", "conversation", "tools", "documents", "add_generation_prompt", "tokenize"))
+"""What `apply_chat_template` is told with each row."""
 LayoutName = Literal["auto", "prefix_shared", "packed", "padded"]
 FormatName = Literal[
     "auto", "preference", "hh", "ultrafeedback", "dpo_mix", "orca", "scored_texts", "tldr_comparisons", "tldr_ratings",
@@ -123,8 +126,22 @@ class DataConfig:
     on_long: Literal["cut", "drop", "stop"] = "cut"
     """Pairs that are longer: `cut` takes the beginning off a prompt, behind its BOS, and the end off a response, and
     counts both; `drop` leaves the pair out and counts it; `stop` ends the run with file and row."""
+    cut_prompts: Literal["tokens", "turns"] = "tokens"
+    """How `on_long: cut` shortens a prompt of messages: `turns` leaves out its first turns, but for the system's, until
+    it fits; a last turn that is too long by itself is cut by tokens."""
+    train_on: Literal["last", "all_assistant"] = "last"
+    """What of a dialogue supervised fine-tuning learns: `last`, the response; `all_assistant`, every turn of the
+    assistant, also those of the prompt."""
+    train_on_reasoning: bool = True
+    """Whether the reasoning in front of an answer is trained on (`reasoning_content`, `<think>...</think>`), or only
+    read."""
+    add_bos: AddBos = "auto"
+    """BOS at the beginning of a prompt: `auto`, where the tokenizer or the chat template puts one; `true`, one in any
+    case; `false`, none."""
     chat_template: str | None = None
     """Jinja file for rows of messages, where the tokenizer has no chat template of its own."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """What else the chat template is told, as {enable_thinking: false}."""
     date: str | None = None
     """What chat templates that print a date are told, as 2026-11-30 or 2026-11-30T09:00:00; where not given, the day
     (UTC) on which the run began. A run that is gone on with keeps its own."""
@@ -170,6 +187,9 @@ class DataConfig:
         for name in ("heldout_pairs", "show"):
             if getattr(self, name) < 0:
                 raise UserError(f"data.{name}: {getattr(self, name)} must not be negative")
+        reserved = sorted(TOLD_ANYWAY & self.chat_template_kwargs.keys())
+        if reserved:
+            raise UserError(f"data.chat_template_kwargs: every template is told {reserved[0]} anyway; leave it out")
         if self.heldout is not None and self.heldout_pairs:
             raise UserError("data.heldout and data.heldout_pairs are both given; keep one")
 

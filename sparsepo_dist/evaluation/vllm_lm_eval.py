@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparsepo_dist.engines.adapters.files import tokenizer_source
@@ -19,6 +20,7 @@ def lm_eval_model(
     batch_size: int | Literal["auto"],
     seed: int,
     trust_remote_code: bool = False,
+    chat_template_args: Mapping[str, Any] | None = None,
 ) -> LM:
     """A model as lm-eval's, run by vLLM.
 
@@ -32,5 +34,6 @@ def lm_eval_model(
         adapter = {"lora_local_path": target.adapter, "max_lora_rank": max_lora_rank(target.adapter)}
     return VLLM(
         pretrained=target.model, tokenizer=tokenizer_source(target.model, target.adapter), dtype=dtype,
-        trust_remote_code=trust_remote_code, batch_size=batch_size, seed=seed, **adapter,
+        trust_remote_code=trust_remote_code, batch_size=batch_size, seed=seed,
+        chat_template_args=dict(chat_template_args or {}), **adapter,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.tokens.cuts import Cuts
+from sparsepo_dist.data.tokens.encode import Encoded
 from sparsepo_dist.data.tokens.limits import Limits
 from sparsepo_dist.data.tokens.shown import PairText
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
@@ -71,14 +72,17 @@ def _first(
     """The first pairs that are trained on, each as it is cut and whole."""
     cuts = Cuts(dataclasses.replace(data, on_long="cut"))
     for pair in islice((part.source.pairs[int(place)] for part in parts for place in part.usable), data.show):
-        whole = pair if rejected else dataclasses.replace(pair, rejected_ids=())
-        responses = [list(ids) for ids in (whole.chosen_ids, whole.rejected_ids) if ids]
+        whole = pair if rejected else dataclasses.replace(pair, rejected_ids=(), rejected_trained=())
+        sides = ((whole.chosen_ids, whole.chosen_trained), (whole.rejected_ids, whole.rejected_trained))
+        responses = [Encoded(list(ids), trained) for ids, trained in sides if ids]
         found = cuts.cut(list(whole.prompt_ids), responses, tokenizer.bos_token_id, whole.place)
         assert found is not None
         prompt, (chosen, *others) = found
+        other = others[0] if others else Encoded([])
         yield (
             dataclasses.replace(
-                whole, prompt_ids=tuple(prompt), chosen_ids=tuple(chosen), rejected_ids=tuple(*others)
+                whole, prompt_ids=tuple(prompt), chosen_ids=tuple(chosen.ids), rejected_ids=tuple(other.ids),
+                chosen_trained=chosen.trained, rejected_trained=other.trained,
             ),
             whole,
         )  # fmt: skip

@@ -67,6 +67,7 @@ def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool, compos
         "Learning rate": f"{training['learning_rate']}, {training['schedule']} schedule",
         "Precision": training["precision"],
         "Seed": training["seed"],
+        **_prompts(config["data"]),
     }
     return _CARD.format(
         base=config["model"]["path"],
@@ -95,6 +96,16 @@ def _objective(objective: dict[str, Any]) -> str:
 def _data(sources: str | list[Any]) -> str:
     """Of a mixture, its entries as they were written."""
     return sources if isinstance(sources, str) else "; ".join(map(str, sources))
+
+
+def _prompts(data: dict[str, Any]) -> dict[str, str]:
+    """What a prompt has to be rendered with to be as in training, where that is not what everybody does."""
+    lines = {}
+    if data.get("chat_template_kwargs"):
+        lines["Chat template"] = f"`apply_chat_template(..., **{data['chat_template_kwargs']})`"
+    if data.get("add_bos", "auto") != "auto":
+        lines["BOS"] = "in front of every prompt" if data["add_bos"] else "never"
+    return lines
 
 
 def _results(run: RunFiles) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
-from sparsepo_dist.data.batching.pack import pair_key
+from sparsepo_dist.data.batching.pack import pair_key, trained_tokens
 from sparsepo_dist.disk import remove
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.deepspeed import distributed
@@ -99,7 +99,11 @@ def _announce(
     *, all_layers: bool,
 ) -> None:  # fmt: skip
     """Say how large it will be; refuse what was not asked for, or does not fit on the disk."""
-    rows = sum(len(pair.chosen_ids) + len(pair.rejected_ids) for pair in pairs)
+    rows = sum(
+        len(trained_tokens(ids, trained))
+        for p in pairs
+        for ids, trained in ((p.chosen_ids, p.chosen_trained), (p.rejected_ids, p.rejected_trained))
+    )
     model = text_config(inputs.frozen_configs.get("reference", inputs.model_config))
     width = model.hidden_size * inputs.dtype.itemsize
     per_row = {"final_hidden": width, "layer_hidden": width * model.num_hidden_layers, "logps": 4, "mask": 4}

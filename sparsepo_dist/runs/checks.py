@@ -1,5 +1,5 @@
 """Whether the models of a run are there and can be built as configured, before any is loaded: weights, adapters, mask
-sites, token ids."""
+sites, token ids; and whether they can do what the data asks of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.batching.pack import pack
@@ -181,3 +181,31 @@ def warn_of_other_bases(config: RunConfig) -> None:
         sentence = other_base(path, adapter_settings(path, field).base_model_name_or_path, base, field)
         if sentence is not None:
             log.warning("%s", sentence)
+
+
+def check_what_is_trained(config: RunConfig, needs: Requirements) -> None:
+    """Raise UserError where earlier turns are to be learned by comparison, which have nothing to be compared with."""
+    if needs.rejected and config.data.train_on == "all_assistant":
+        raise UserError(
+            f"data.train_on: all_assistant is for objective.name sft; {config.objective.name} compares responses, and "
+            "there is one answer only to earlier turns; leave it out"
+        )
+
+
+def warn_of_turn_end(config: RunConfig, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[TokenizedPair]) -> None:
+    """Say where responses end with a token of the chat template at which nothing makes the saved model stop."""
+    end = next((pair.chosen_ids[-1] for pair in pairs), None)
+    if rank() != 0 or end is None or end not in tokenizer.added_tokens_decoder:
+        return
+    try:
+        known = GenerationConfig.from_pretrained(config.model.path).eos_token_id
+    except OSError:  # a model without such a file stops at the tokenizer's EOS
+        known = None
+    if end in (tokenizer.eos_token_id, *(known if isinstance(known, list) else [known])):
+        return
+    log.warning(
+        "responses end with %s, as the chat template ends an answer, and neither the tokenizer's EOS nor "
+        "generation_config.json of %s is that token: write %d into eos_token_id of final/generation_config.json, or "
+        "the model goes on behind its answers",
+        tokenizer.convert_ids_to_tokens(end), config.model.path, end,
+    )  # fmt: skip

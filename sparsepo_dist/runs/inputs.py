@@ -29,7 +29,14 @@ from sparsepo_dist.engines.reference.cached import cache_key, check_key
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskKind, resolve_kind, unused_options
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, build_objective, unused_fields
-from sparsepo_dist.runs.checks import check_adapter_folders, check_models, check_token_ids, warn_of_other_bases
+from sparsepo_dist.runs.checks import (
+    check_adapter_folders,
+    check_models,
+    check_token_ids,
+    check_what_is_trained,
+    warn_of_other_bases,
+    warn_of_turn_end,
+)
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.date import dated
 from sparsepo_dist.runs.recipes.starts import check_start
@@ -73,6 +80,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     config.validate()
     objective = build_objective(config.objective)
     needs = objective.requirements
+    check_what_is_trained(config, needs)
     mask_kind = resolve_kind(config.objective.name, needs.masks, config.masks)
     idle = _idle_penalties(config, mask_kind)
     if idle:
@@ -109,6 +117,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     origins = {name: mixture.origins() for name, mixture in mixtures.items()}
     both: list[Sequence[TokenizedPair]] = [mixtures["train"], mixtures["heldout"]]
     train, heldout = both
+    warn_of_turn_end(config, tokenizer, train)
     if config.checkpoints.keep_best is not None and not heldout:
         raise UserError(
             "checkpoints.keep_best needs held-out pairs to evaluate on: give data.heldout or data.heldout_pairs"
@@ -118,7 +127,9 @@ def load_inputs(config: RunConfig) -> Inputs:
         log.warning("data.layout is %s, %.1f times the tokens of prefix_shared: %s", chosen.layout, more, chosen.why)
     check_token_ids(config, {"model": model_config, **frozen}, (*train, *heldout))
     if not needs.rejected:
-        train, heldout = ([dataclasses.replace(p, rejected_ids=()) for p in part] for part in (train, heldout))
+        train, heldout = (
+            [dataclasses.replace(p, rejected_ids=(), rejected_trained=()) for p in part] for part in (train, heldout)
+        )
     cache = None
     if needs.reference and config.reference.placement == "cached":
         cache = _open_cache(config, needs, mask_kind, dtype, (*train, *heldout))

@@ -34,7 +34,14 @@ _TEXT = "tag:yaml.org,2002:str"
 _NO_TEXT = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool"))
 # Of YAML 1.1: base 60, and base 8 by a leading 0.
 _ODD_NUMBER = re.compile(r"[-+]?(?:0[0-9_]+|[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?)")
-_PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+_PLAIN = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    Any: "a value",
+}
 
 
 class _Parser(ArgumentParser):
@@ -170,7 +177,7 @@ def _check_scalars(node: yaml.Node, hint: Any) -> None:
     """
     if isinstance(node, yaml.MappingNode):
         for name, inner, _ in entries(node):
-            _check_scalars(inner, str if get_origin(hint) is dict else hint)
+            _check_scalars(inner, get_args(hint)[1] if get_origin(hint) is dict else hint)
             key = next(key for key, _ in node.value if key.value == name)
             if key.tag != _TEXT:
                 raise ValueError(f"the name {shortened(name)} would not be read as text; put it in quotes")
@@ -324,4 +331,7 @@ def _described(hint: Any) -> str:
         return f"a list of {len(inner)} numbers"
     if origin is list:
         return "a list of texts" if inner == (str,) else "a list"
-    return "a list of names and texts ({name: text})" if origin is dict else _PLAIN[hint]
+    if origin is dict:
+        what = "text" if inner[1] is str else "value"
+        return f"a list of names and {what}s ({{name: {what}}})"
+    return _PLAIN[hint]

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import logging
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.batching.pack import update_with_tokens
 from sparsepo_dist.engines.deepspeed.distributed import of_rank_0, rank
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
 from sparsepo_dist.errors import UserError
@@ -62,12 +62,10 @@ def identity(inputs: Inputs, folder: Path) -> dict[str, Any]:
 
 
 def fingerprint(pairs: Sequence[TokenizedPair]) -> str:
-    """SHA-256 of every token id and score, in order."""
+    """SHA-256 of every token id and score, and of which tokens are trained on, in order."""
     digest = hashlib.sha256()
     for pair in pairs:
-        for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
-            digest.update(len(ids).to_bytes(8, "little"))
-            digest.update(array("q", ids).tobytes())
+        update_with_tokens(digest, pair)
         digest.update(repr(pair.scores).encode())
     return digest.hexdigest()
 

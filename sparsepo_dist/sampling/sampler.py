@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from sparsepo_dist.data.tokens.cuts import end_of
 from sparsepo_dist.data.tokens.encode import prompt_ids
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.sampling.responses import Nucleus, Sample, response_ends, until_end
@@ -18,7 +19,7 @@ class Prompt(NamedTuple):
 
     text: str
     ids: tuple[int, ...]
-    """The last ones of a text that is longer than the settings allow."""
+    """BOS and the last ones of a text that is longer than the settings allow, as in training."""
 
 
 class Sampler(ABC):
@@ -67,7 +68,8 @@ class Sampler(ABC):
 
     def _prompts(self, texts: Sequence[str], settings: Nucleus) -> list[Prompt]:
         most, new = settings.max_prompt_length, settings.max_new_tokens
-        found = [Prompt(text, tuple(prompt_ids(text, self._tokenizer)[-most:])) for text in texts]
+        bos = self._tokenizer.bos_token_id
+        found = [Prompt(text, tuple(end_of(prompt_ids(text, self._tokenizer), most, bos))) for text in texts]
         longest = max(len(prompt.ids) for prompt in found)
         if self._positions and longest + new > self._positions:
             raise UserError(

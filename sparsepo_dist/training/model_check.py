@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.batching.pack import pack
+from sparsepo_dist.contracts import Spans, TokenizedPair
+from sparsepo_dist.data.batching.pack import pack, trained_tokens
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.config import AttentionName, Models
@@ -79,7 +79,7 @@ def sample(pairs: Sequence[TokenizedPair], *, whole: bool) -> list[TokenizedPair
             room = length // 4
             pair = dataclasses.replace(
                 pair, prompt_ids=pair.prompt_ids[-2 * room :], chosen_ids=pair.chosen_ids[:room],
-                rejected_ids=pair.rejected_ids[:room],
+                rejected_ids=pair.rejected_ids[:room], chosen_trained=(), rejected_trained=(),
             )  # fmt: skip
         found.append(pair)
     return found
@@ -93,6 +93,12 @@ class _Response(NamedTuple):
     pair: TokenizedPair
     name: str
     ids: tuple[int, ...]
+    trained: Spans
+
+    @property
+    def places(self) -> list[int]:
+        """Which of the ids are scored."""
+        return trained_tokens(range(len(self.ids)), self.trained)
 
 
 class _Way(NamedTuple):
@@ -115,10 +121,13 @@ class _Check:
         self.device = trainer.train_batches.device
         self.layout: Layout = trainer.train_batches.config.settled_layout
         self.responses = [
-            _Response(pair, name, ids)
+            response
             for pair in pairs
-            for name, ids in (("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids))
-            if ids
+            for response in (
+                _Response(pair, "chosen", pair.chosen_ids, pair.chosen_trained),
+                _Response(pair, "rejected", pair.rejected_ids, pair.rejected_trained),
+            )
+            if response.ids
         ]
         self.models = {"policy": trainer.policy.module.model}
         for role, engine in (("reference", trainer.reference), ("oracle", trainer.oracle)):
@@ -155,7 +164,7 @@ class _Check:
         if outputs is not None and outputs.oracle_logps is not None:
             found["oracle"] = outputs.oracle_logps
         trainer.progress.at("checking the models")
-        sizes = [len(response.ids) for response in self.responses]
+        sizes = [len(response.places) for response in self.responses]
         return {role: list(logps.float().cpu().split(sizes)) for role, logps in found.items()}
 
     def _by_itself(self, role: str, *, moved: bool = False) -> list[Tensor]:
@@ -171,8 +180,9 @@ class _Check:
             with attending(model, own):
                 # Where parameters are sharded, a rank with nothing left to do has to run as often as the others.
                 for number in range(rank(), rounds * world_size(), world_size()):
-                    pair, _, ids = self.responses[number % len(self.responses)]
-                    mine[number] = own_logps(model, pair.prompt_ids, ids, self.device)
+                    response = self.responses[number % len(self.responses)]
+                    own_ones = own_logps(model, response.pair.prompt_ids, response.ids, self.device)
+                    mine[number] = own_ones[response.places]
         self.trainer.progress.at("checking the models")
         everywhere = {number: logps for part in of_all_ranks(mine) for number, logps in part.items()}
         return [everywhere[number] for number in range(len(self.responses))]
@@ -219,7 +229,7 @@ class _Check:
     def _message(self, role: str, worst: Disagreement, bound: float, ways: Sequence[_Way]) -> str:
         config, model = self.told, self.models.get(role, self.models["policy"])
         response = self.responses[worst.response]
-        text = shortened(repr(self.tokenizer.decode([response.ids[worst.token]])))
+        text = shortened(repr(self.tokenizer.decode([response.ids[response.places[worst.token]]])))
         path = {"reference": config.reference.path, "oracle": config.oracle.path}.get(role) or config.model.path
         remedy = (
             f"What was tried and is right: {' or '.join(way.options for way in ways)}"

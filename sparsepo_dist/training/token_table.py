@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import TokenizedPair, TokenMasks, TokenStats
-from sparsepo_dist.data.batching.pack import pack
+from sparsepo_dist.data.batching.pack import pack, trained_tokens
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.training.trainer import Trainer
@@ -28,7 +28,8 @@ def write_token_table(
     trainer: Trainer, pairs: Sequence[TokenizedPair], tokenizer: PreTrainedTokenizerBase, config: DataConfig,
     beta: float | None, path: Path,
 ) -> None:  # fmt: skip
-    """One row per response of `pairs`: tokens, reward (beta m_u rho), KL and log-ratio in nats, both masks.
+    """One row per response of `pairs`, with columns over the tokens that are trained on: text, reward (beta m_u rho),
+    KL and log-ratio in nats, both masks.
 
     All ranks call it; rank 0 writes. The model is saved by then: a disk without room for the table is only warned of.
     """
@@ -38,7 +39,8 @@ def write_token_table(
     for number, pair in enumerate(pairs):
         batch = pack([pair], [1.0], config.settled_layout, device)
         stats, masks = trainer.statistics(batch, trainer.score(batch))
-        for branch, (name, ids) in enumerate((("chosen", pair.chosen_ids), ("rejected", pair.rejected_ids))):
+        chosen, rejected = (pair.chosen_ids, pair.chosen_trained), (pair.rejected_ids, pair.rejected_trained)
+        for branch, (name, (ids, trained)) in enumerate((("chosen", chosen), ("rejected", rejected))):
             if not ids or stats.reference_logp is None or beta is None:
                 continue
             rows.append(
@@ -46,7 +48,7 @@ def write_token_table(
                     "pair": number,
                     "branch": name,
                     "prompt": tokenizer.decode(pair.prompt_ids, skip_special_tokens=True),
-                    "tokens": [tokenizer.decode([token]) for token in ids],
+                    "tokens": [tokenizer.decode([token]) for token in trained_tokens(ids, trained)],
                     **_columns(stats, masks, batch.sequence_id == branch, beta),
                 }
             )

@@ -14,6 +14,7 @@ from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.tokens.cuts import Cuts
+from sparsepo_dist.data.tokens.encode import Encoded
 from sparsepo_dist.data.tokens.limits import Limits
 from sparsepo_dist.inspection.cutting import cut, cuts_of, ladder
 from sparsepo_dist.inspection.findings import leakage, lengths, repetitions, score_gaps, sides
@@ -50,7 +51,7 @@ def test_what_is_cut_is_what_a_run_cuts(limits: Limits, on_long: str) -> None:
     found = cut(measure(PAIRS), limits)
     kept = found.kept(drop=on_long == "drop")
     for i, pair in enumerate(PAIRS):
-        responses = [list(ids) for ids in (pair.chosen_ids, pair.rejected_ids) if ids]
+        responses = [Encoded(list(ids)) for ids in (pair.chosen_ids, pair.rejected_ids) if ids]
         try:
             left = cuts.cut(list(pair.prompt_ids), responses, BOS, pair.place)
         except RowError:
@@ -59,7 +60,7 @@ def test_what_is_cut_is_what_a_run_cuts(limits: Limits, on_long: str) -> None:
         is_bad = on_long == "cut" and left is not None and len(left[1]) == 2 and left[1][0] == left[1][1]
         assert kept[i] == (left is not None and not is_bad), pair
         if left is not None:
-            sizes = [len(left[0]), *map(len, left[1]), 0][:3]
+            sizes = [len(left[0]), *(len(response.ids) for response in left[1]), 0][:3]
             assert sizes == [found.prompt[i], found.chosen[i], found.rejected[i]]
     assert kept.any() and kept.all() == (limits.whole == 12)
 

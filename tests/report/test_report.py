@@ -67,6 +67,20 @@ def test_model_card_has_the_hubs_front_matter(run: Path) -> None:
     assert "masks.safetensors" in card and "4 of 4 pairs" in card
 
 
+def test_model_card_says_how_prompts_were_rendered(run: Path) -> None:
+    build_report(run)
+    assert "apply_chat_template" not in (run / "final" / "README.md").read_text()
+    path = run / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["data"] |= {"chat_template_kwargs": {"enable_thinking": False}, "add_bos": True}
+    path.write_text(yaml.safe_dump(config))
+    build_report(run)
+    card = (run / "final" / "README.md").read_text()
+    assert (
+        "`apply_chat_template(..., **{'enable_thinking': False})`" in card and "BOS: in front of every prompt" in card
+    )
+
+
 def test_a_killed_runs_half_line_is_left_out_and_other_damage_is_named(run: Path) -> None:
     metrics = run / "metrics.jsonl"
     whole = metrics.read_text()

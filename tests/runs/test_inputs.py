@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.runs.inputs import Inputs, load_inputs
 from sparsepo_dist.runs.parsing import parse_train
+from tests.support import chats
 from tests.support.runs import ZERO
 from tests.support.tiny import CONFIGS, save_tiny_model, write_pairs
 
@@ -131,6 +133,33 @@ def test_a_chat_template_may_begin_with_a_byte_order_mark(base: Path, tmp_path: 
     (tmp_path / "chat.jinja").write_bytes(b"\xef\xbb\xbf{{ messages[0].content }}")
     loaded = load(base, **{"data.chat_template": tmp_path / "chat.jinja"})
     assert loaded.tokenizer.chat_template == "{{ messages[0].content }}"
+
+
+def test_what_templates_are_told_and_bos_may_be_given_on_a_command_line_or_in_a_recipe(tmp_path: Path) -> None:
+    told = "{enable_thinking: false, effort: low, turns: 3}"
+    (tmp_path / "recipe.yaml").write_text(f"data: {{chat_template_kwargs: {told}, add_bos: true}}\n")
+    given = ["--data.chat_template_kwargs", told, "--data.add_bos", "true"], ["--recipe", str(tmp_path / "recipe.yaml")]
+    for arguments in given:
+        data = parse_train(arguments).data
+        assert data.chat_template_kwargs == {"enable_thinking": False, "effort": "low", "turns": 3}
+        assert data.add_bos is True
+    assert parse_train([]).data.add_bos == "auto" and parse_train(["--data.add_bos=false"]).data.add_bos is False
+
+
+@pytest.mark.parametrize(("eos", "warned"), [(None, True), ([257, 99], True), ([257, 258], False)])
+def test_an_end_of_turns_at_which_nothing_stops_is_said(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, eos: list[int] | None, warned: bool
+) -> None:
+    model = shutil.copytree(base / "model", tmp_path / "model")
+    chats.chat_tokenizer(chats.PLAIN).save_pretrained(model)
+    (model / "generation_config.json").unlink(missing_ok=True)
+    if eos is not None:
+        (model / "generation_config.json").write_text(json.dumps({"eos_token_id": eos}))
+    fields = {"prompt": [chats.user("Hi")], "chosen": [chats.assistant("Yes.")], "rejected": [chats.assistant("No.")]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(fields) + "\n")
+    load(base, **{"model.path": model, "data.train": tmp_path / "rows.jsonl"})
+    said = [record.getMessage() for record in caplog.records if "responses end with <|end|>" in record.getMessage()]
+    assert len(said) == warned and all("write 258 into eos_token_id" in line for line in said)
 
 
 def test_penalties_on_masks_that_do_not_learn_are_ignored_aloud(base: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, TemperatureLogitsWarper, TopPLogitsWarper
 
 from sparsepo_dist.engines.merging import merge_adapter
@@ -110,6 +112,15 @@ def test_long_prompts_lose_their_beginning_and_what_has_no_room_is_refused(model
     assert bytes(AutoTokenizer.from_pretrained(model).decode(cut[-1].prompt_ids), "utf-8") == b"about"
     with pytest.raises(UserError, match="28 tokens and 250 new ones exceed its 256 positions"):
         draw(model, settings=Nucleus(max_new_tokens=250))
+
+
+def test_a_cut_prompt_keeps_its_bos_as_in_training(model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "with_bos")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 256)])
+    tokenizer.save_pretrained(folder)
+    cut = draw(folder, settings=Nucleus(1.0, 0.95, 4, max_prompt_length=5))
+    assert cut[-1].prompt_ids == (256, *tokenizer("bout", add_special_tokens=False)["input_ids"])
 
 
 def test_an_adapter_samples_and_measures_as_the_merged_model(model: Path, adapter: Path, tmp_path: Path) -> None:

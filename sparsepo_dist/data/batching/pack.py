@@ -7,10 +7,11 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
-from sparsepo_dist.contracts import AttentionBlocks, BlockSpan, PackedBatch, TokenizedPair
+from sparsepo_dist.contracts import AttentionBlocks, BlockSpan, PackedBatch, Spans, TokenizedPair
 from sparsepo_dist.data.config import Layout
 
 PROMPT, CHOSEN, REJECTED = 0, 1, 2
@@ -35,17 +36,42 @@ def pack(
 
 
 def pair_key(pair: TokenizedPair) -> int:
-    """A 64-bit number made of a pair's token ids: the same wherever the pair stands."""
-    return ids_key(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids)
+    """A 64-bit number made of a pair's token ids, and of which are trained on: the same wherever the pair stands."""
+    digest = hashlib.blake2b(digest_size=8)
+    update_with_tokens(digest, pair)
+    return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 def ids_key(*texts: Sequence[int]) -> int:
     """A signed 64-bit number made of the token ids of some texts, in their order."""
     digest = hashlib.blake2b(digest_size=8)
+    _update_with_ids(digest, texts)
+    return int.from_bytes(digest.digest(), "little", signed=True)
+
+
+def trained_tokens(ids: Sequence[int], trained: Spans) -> list[int]:
+    """Those of a response's tokens, or of their numbers, that are trained on."""
+    return [token for begin, end in trained or ((0, len(ids)),) for token in ids[begin:end]]
+
+
+class Digest(Protocol):
+    """What hashlib makes."""
+
+    def update(self, data: bytes, /) -> object:
+        """Take more bytes in."""
+
+
+def update_with_tokens(digest: Digest, pair: TokenizedPair) -> None:
+    """Take a pair's tokens into a digest; spans only where it has some, so that other digests stay what they were."""
+    _update_with_ids(digest, (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids))
+    if pair.chosen_trained or pair.rejected_trained:
+        digest.update(repr((pair.chosen_trained, pair.rejected_trained)).encode())
+
+
+def _update_with_ids(digest: Digest, texts: Sequence[Sequence[int]]) -> None:
     for ids in texts:
         digest.update(len(ids).to_bytes(8, "little"))
         digest.update(array("q", ids).tobytes())
-    return int.from_bytes(digest.digest(), "little", signed=True)
 
 
 @dataclass
@@ -70,15 +96,16 @@ class _Builder:
         self.branch.extend([branch] * len(ids))
         return start
 
-    def add_response(self, ids: Sequence[int], prompt_start: int, prompt_length: int, pair: int, branch: int) -> None:
+    def add_response(
+        self, ids: Sequence[int], trained: Spans, prompt_start: int, prompt_length: int, pair: int, branch: int
+    ) -> None:
         """Append a response: the prompt's last token predicts its first token, and its last token is no input."""
-        if not ids:
-            return
         start = self.add_inputs(ids[:-1], prompt_length, pair, branch)
-        self.predict_index.append(prompt_start + prompt_length - 1)
-        self.predict_index.extend(range(start, start + len(ids) - 1))
-        self.labels.extend(ids)
-        self.sequence_id.extend([2 * pair + (branch == REJECTED)] * len(ids))
+        predicting = [prompt_start + prompt_length - 1, *range(start, start + len(ids) - 1)]
+        labels = trained_tokens(ids, trained)
+        self.predict_index.extend(trained_tokens(predicting, trained))
+        self.labels.extend(labels)
+        self.sequence_id.extend([2 * pair + (branch == REJECTED)] * len(labels))
 
 
 def _pack_flat(
@@ -86,9 +113,12 @@ def _pack_flat(
 ) -> PackedBatch:
     out = _Builder()
     for number, pair in enumerate(pairs):
-        responses = [(CHOSEN, pair.chosen_ids), (REJECTED, pair.rejected_ids)]
+        responses = [
+            (CHOSEN, pair.chosen_ids, pair.chosen_trained),
+            (REJECTED, pair.rejected_ids, pair.rejected_trained),
+        ]
         prompt, prompt_start = len(pair.prompt_ids), 0
-        for branch, ids in responses:
+        for branch, ids, trained in responses:
             if not ids:
                 continue
             if branch == CHOSEN or not share_prompt:
@@ -96,7 +126,7 @@ def _pack_flat(
                 out.spans.append(BlockSpan(prompt, len(ids) - 1))
             else:
                 out.spans[-1] = out.spans[-1]._replace(rejected=len(ids) - 1)
-            out.add_response(ids, prompt_start, prompt, number, branch)
+            out.add_response(ids, trained, prompt_start, prompt, number, branch)
     columns = {name: torch.tensor(getattr(out, name), dtype=torch.int64) for name in _COLUMNS}
     blocks = attention_blocks(out.spans, shared=share_prompt)
     scores = [pair.scores for pair in pairs]

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import chat_template_utils
 
 from sparsepo_dist.contracts import Message, PreferenceRow, Side
+from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
-from sparsepo_dist.data.rows.messages import text_of
+from sparsepo_dist.data.tokens.border import CLOSED, OPENED, BorderError, Borders, Reply
+from sparsepo_dist.data.tokens.marks import Form, as_it_is, as_part, as_text, is_told, marked, with_json, with_objects
+from sparsepo_dist.data.tokens.template import Template
 from sparsepo_dist.errors import UserError, shortened
 
-Form = Callable[[Message], Message]
-_USED, _LEFT_OUT = "used: ", "left out: "
+_USED, _LEFT_OUT, _RENDERED = "used: ", "left out: ", "rendered"
 
 
 class Rendered(NamedTuple):
@@ -28,8 +26,8 @@ class Rendered(NamedTuple):
 
     prompt: str
     """Ends where a response begins: with the generation prompt, where the template has one."""
-    chosen: tuple[str, ...]
-    rejected: tuple[str, ...]
+    chosen: tuple[Reply, ...]
+    rejected: tuple[Reply, ...]
 
 
 class Chat:
@@ -39,27 +37,53 @@ class Chat:
     then leaves out is found by rendering with and without it:
 
     - Content is a list of text parts where the template renders lists, and one text where it renders texts; the row's
-      own form comes first. Content, tool calls or tools of which the template renders nothing make the row a bad one.
+      own form comes first. Arguments of tool calls are objects, or JSON text where the template refuses objects.
+      Content, tool calls or tools of which the template renders nothing make the row a bad one.
     - Other keys of messages (`name`, `tool_call_id`, `reasoning_content`, `weight`), and content beside tool calls, may
       be left out: `remarks` names and counts those that the template used in no row.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, now: datetime | None = None) -> None:
-        """`now` is the moment that templates are told which print a date; this one where it is not given."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> None:
         self.tokenizer = tokenizer
+        self.template = Template(tokenizer, config.moment(), config.chat_template_kwargs)
         self.counts: Counter[str] = Counter()
         """Rows by what was done to them; those of several processes are summed, and `remarks` reads the sum."""
-        self._now = now
+        self._whole = config.train_on == "all_assistant"
+        self._borders = Borders(self.template, reasoning=config.train_on_reasoning)
         self._of_shape: dict[str, tuple[int, ...] | None] = {}
 
     def remarks(self) -> list[str]:
-        """For the user: keys of messages of which the template rendered nothing in any row so far."""
+        """For the user: keys of messages of which the template rendered nothing in any row so far, and responses that
+        do not follow the generation prompt as the template renders them."""
         left_out = {name.removeprefix(_LEFT_OUT): n for name, n in self.counts.items() if name.startswith(_LEFT_OUT)}
         unused = {key: rows for key, rows in left_out.items() if not self.counts[_USED + key]}
-        if not unused:
+        lines = self._idle_arguments()
+        if unused:
+            keys = ", ".join(f"{shortened(key)} ({rows} rows)" for key, rows in sorted(unused.items()))
+            lines.append(f"the chat template renders nothing of these keys of messages: {shortened(keys, 400)}")
+        if self.counts[CLOSED]:
+            lines.append(
+                f"the reasoning of {self.counts[CLOSED]} responses is left out, because the chat template's generation "
+                "prompt says that there is none (data.chat_template_kwargs)"
+            )
+        for name, responses in sorted(self.counts.items()):
+            if name.startswith(OPENED):
+                lines.append(
+                    f"the chat template's generation prompt ends with {name.removeprefix(OPENED)!r}, which it does not "
+                    f"write in front of {responses} responses: they are trained on behind it, as at inference"
+                )
+        return lines
+
+    def _idle_arguments(self) -> list[str]:
+        names = ", ".join(self.template.arguments)
+        if not names:
             return []
-        keys = ", ".join(f"{shortened(key)} ({rows} rows)" for key, rows in sorted(unused.items()))
-        return [f"the chat template renders nothing of these keys of messages: {shortened(keys, 400)}"]
+        if not self.counts[_RENDERED]:
+            return [f"no row is made of messages, so that no chat template reads data.chat_template_kwargs ({names})"]
+        unread = self.template.unread_arguments()
+        return [
+            f"data.chat_template_kwargs: the chat template never reads {name}{near}" for name, near in unread.items()
+        ]
 
     def texts(self, row: PreferenceRow, place: str) -> Rendered:
         """The texts of a row; text is handed back as it is.
@@ -78,63 +102,54 @@ class Chat:
             )
         row = _mapped(row, self._form(row, place))
         rendered = self._render(row, place)
+        self.counts[_RENDERED] += 1
         self._look_at_keys(row, rendered, place)
+        self.counts.update(reply.note for reply in (*rendered.chosen, *rendered.rejected) if reply.note)
         return rendered
 
     def _render(self, row: PreferenceRow, place: str) -> Rendered:
         assert not isinstance(row.prompt, str)
         try:
-            prompt = self._apply(row, row.prompt, generation=True)
-            wholes = [self._apply(row, dialogue) for dialogue in _dialogues(row)]
+            prompt = self.template.render(row.prompt, row.tools, generation=True)
+            replies = tuple(self._borders.reply(prompt, whole, len(row.prompt), row.tools) for whole in _dialogues(row))
+        except BorderError as error:
+            raise RowError(place, str(error)) from None
         except Exception as error:  # templates raise whatever their author chose
             raise RowError(place, f"the chat template refuses this row: {error}") from None
-        for whole in wholes:
-            if not whole.startswith(prompt):
-                raise RowError(place, "the chat template renders the prompt differently once a response follows it")
-        responses = tuple(whole[len(prompt) :] for whole in wholes)
-        return Rendered(prompt, responses[: len(row.chosen)], responses[len(row.chosen) :])
-
-    def _apply(self, row: PreferenceRow, messages: tuple[Message, ...], *, generation: bool = False) -> str:
-        with _told(self._now):
-            return str(
-                self.tokenizer.apply_chat_template(
-                    [dict(message) for message in messages],
-                    tools=[dict(tool) for tool in row.tools] or None,
-                    tokenize=False,
-                    add_generation_prompt=generation,
-                )
-            )
+        if self._whole and any(len(side) > 1 for side in row.chosen):
+            prompt, replies = _as_history(prompt, replies)
+        return Rendered(prompt, replies[: len(row.chosen)], replies[len(row.chosen) :])
 
     def _form(self, row: PreferenceRow, place: str) -> Form:
         """The first form of content of which the template renders everything."""
         dialogues = list(_dialogues(row))
-        for form in (_as_it_is, _as_text, _as_part):
+        for form in _forms(row):
             missing = [self._missing(row, dialogue, form) for dialogue in dialogues]
             if all(places is not None and not _without_calls(dialogues[i], places) for i, places in enumerate(missing)):
                 if any(missing):
                     self.counts[_LEFT_OUT + "content beside tool_calls"] += 1
                 return form
         for i, side in enumerate(_names(row)):
-            for index in _without_calls(dialogues[i], self._missing(row, dialogues[i], _as_text) or ()):
+            for index in _without_calls(dialogues[i], self._missing(row, dialogues[i], as_text) or ()):
                 role = shortened(repr(dialogues[i][index]["role"]))
                 where = f"{_name(row, side, index)}.content, whose role is {role}"
                 raise RowError(place, _nothing_of(where, "or give the message another role"))
-        return _as_text  # the template refuses even marks; what it says of the row itself is what the user needs
+        return as_text  # the template refuses even marks; what it says of the row itself is what the user needs
 
     def _missing(self, row: PreferenceRow, dialogue: tuple[Message, ...], form: Form) -> tuple[int, ...] | None:
         """Places of messages whose content the template leaves out or prints as data; None where it refuses them."""
-        messages = tuple(form(_marked(message, index)) for index, message in enumerate(dialogue))
+        messages = tuple(form(marked(message, index)) for index, message in enumerate(dialogue))
         shape = None
         if not row.tools and all(message.keys() == {"role", "content"} for message in messages):
             shape = repr(messages)
             if shape in self._of_shape:
                 return self._of_shape[shape]
         try:
-            text = self._apply(row, messages)
+            text = self.template.render(messages, row.tools)
         except Exception:  # templates raise whatever their author chose
             missing = None
         else:
-            missing = tuple(index for index, message in enumerate(messages) if not _is_told(message, text))
+            missing = tuple(index for index, message in enumerate(messages) if not is_told(message, text))
         if shape is not None:
             self._of_shape[shape] = missing
         return missing
@@ -165,16 +180,25 @@ class Chat:
             return False
 
 
-@contextmanager
-def _told(now: datetime | None) -> Iterator[None]:
-    """While open, templates that ask for the date get this one: transformers hands them a clock, and takes no other."""
-    clock: Any = chat_template_utils
-    own = clock.datetime
-    clock.datetime = own if now is None else SimpleNamespace(now=lambda: now)
-    try:
-        yield
-    finally:
-        clock.datetime = own
+def _as_history(prompt: str, replies: tuple[Reply, ...]) -> tuple[str, tuple[Reply, ...]]:
+    """The prompt as it stands in the rendering of the whole dialogue, whose later turns are asked for in the same way:
+    without what only the generation prompt has."""
+    openings = {reply.note.removeprefix(OPENED) for reply in replies if reply.note.startswith(OPENED)}
+    if len(openings) != 1:
+        return prompt, replies
+    return prompt.removesuffix(openings.pop()), tuple(reply._replace(note="") for reply in replies)
+
+
+def _forms(row: PreferenceRow) -> Iterator[Form]:
+    """Ways to say the same, in the order in which they are tried."""
+    calls = any(message.get("tool_calls") for dialogue in _dialogues(row) for message in dialogue)
+    for content in (as_it_is, as_text, as_part):
+        for arguments in (with_objects, with_json) if calls else (as_it_is,):
+            yield partial(_both, content, arguments)
+
+
+def _both(first: Form, second: Form, message: Message) -> Message:
+    return second(first(message))
 
 
 def _nothing_of(where: str, otherwise: str = "or remove the field from the rows") -> str:
@@ -204,9 +228,8 @@ def _names(row: PreferenceRow) -> list[str]:
     ]
 
 
-def _texts(sides: tuple[Side, ...]) -> tuple[str, ...]:
-    assert all(isinstance(side, str) for side in sides)
-    return sides  # type: ignore[return-value]
+def _texts(sides: tuple[Side, ...]) -> tuple[Reply, ...]:
+    return tuple(Reply(side) for side in sides if isinstance(side, str))
 
 
 def _mapped(row: PreferenceRow, form: Form) -> PreferenceRow:
@@ -224,38 +247,3 @@ def _name(row: PreferenceRow, side: str, index: int) -> str:
 
 def _without(message: Message, key: str) -> Message:
     return {name: value for name, value in message.items() if name != key}
-
-
-def _as_it_is(message: Message) -> Message:
-    return message
-
-
-def _as_text(message: Message) -> Message:
-    return {**message, "content": text_of(message)} if "content" in message else message
-
-
-def _as_part(message: Message) -> Message:
-    return {**message, "content": [{"type": "text", "text": text_of(message)}]} if "content" in message else message
-
-
-def _marked(message: Message, index: int) -> Message:
-    """The message with a mark in place of each text that is not blank: a letter, so that nothing trims it."""
-    content = message.get("content")
-    if isinstance(content, str):
-        return {**message, "content": f"M{index}.0M" if content.strip() else ""}
-    if content is None:
-        return message
-    parts = [{**part, "text": f"M{index}.{i}M" if part["text"].strip() else ""} for i, part in enumerate(content)]
-    return {**message, "content": parts}
-
-
-def _is_told(message: Message, text: str) -> bool:
-    content = message.get("content", "")
-    if not isinstance(content, str):
-        printed = ("'text': '", '"text": "', '"text":"')
-        return all(
-            part["text"] in text and not any(before + part["text"] in text for before in printed)
-            for part in content
-            if part["text"]
-        )
-    return content in text

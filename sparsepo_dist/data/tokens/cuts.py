@@ -6,10 +6,9 @@ from collections import Counter
 
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
+from sparsepo_dist.data.tokens.encode import Encoded, clipped
 from sparsepo_dist.data.tokens.limits import Limits
 from sparsepo_dist.errors import UserError
-
-Ids = list[int]
 
 
 class Cuts:
@@ -23,27 +22,37 @@ class Cuts:
     def remarks(self) -> list[str]:
         """For the user: how much was cut or left out."""
         limits = f"data.max_prompt_length {self.config.max_prompt_length}, data.max_length {self.config.max_length}"
-        n = self.counts
+        n, lines = self.counts, []
         if n["dropped"]:
             return [f"{n['dropped']} of {n['rows']} rows were longer than {limits} and left out"]
+        if n["turns cut"]:
+            lines.append(
+                f"{n['turns cut']} of {n['rows']} prompts lost {n['turns']} turns at their beginning ({limits}; "
+                "data.cut_prompts)"
+            )
         if n["prompts cut"] or n["responses cut"]:
-            return [
+            lines.append(
                 f"{n['prompts cut']} of {n['rows']} prompts lost their beginning and {n['responses cut']} of "
                 f"{n['responses']} responses their end ({limits}; data.on_long)"
-            ]
-        return []
+            )
+        return lines
 
-    def cut(self, prompt: Ids, responses: list[Ids], bos: int | None, place: str) -> tuple[Ids, list[Ids]] | None:
+    def by_turns(self, prompt: list[int]) -> bool:
+        """Whether a prompt is to be shortened by whole turns before it is cut."""
+        config = self.config
+        return config.on_long == "cut" and config.cut_prompts == "turns" and len(prompt) > config.max_prompt_length
+
+    def cut(
+        self, prompt: list[int], responses: list[Encoded], bos: int | None, place: str
+    ) -> tuple[list[int], list[Encoded]] | None:
         """Prompt and responses within the limits; None where such pairs are left out.
-
-        A prompt keeps its BOS: what a model was trained to begin every text with.
 
         Raises:
             RowError: a prompt that leaves no room for a response.
             UserError: the pair is too long, and that ends the run.
         """
         self.counts["rows"] += 1
-        limits, long = Limits.of(self.config), max(map(len, responses))
+        limits, long = Limits.of(self.config), max(len(response.ids) for response in responses)
         fits = limits.fit(len(prompt), long)
         if not fits and self.config.on_long == "stop":
             raise UserError(
@@ -59,8 +68,15 @@ class Cuts:
             raise RowError(place, f"the prompt's {limits.kept(len(prompt))} tokens fill data.max_length {limits.whole}")
         if len(prompt) > limits.prompt:
             self.counts["prompts cut"] += 1
-            kept = prompt[len(prompt) - limits.prompt :]
-            prompt = [prompt[0], *kept[1:]] if prompt[0] == bos else kept
+            prompt = end_of(prompt, limits.prompt, bos)
         self.counts["responses"] += len(responses)
-        self.counts["responses cut"] += sum(len(response) > room for response in responses)
-        return prompt, [response[:room] for response in responses]
+        self.counts["responses cut"] += sum(len(response.ids) > room for response in responses)
+        return prompt, [Encoded(ids[:room], clipped(trained, room)) for ids, trained in responses]
+
+
+def end_of(prompt: list[int], most: int, bos: int | None) -> list[int]:
+    """The last tokens of a prompt behind its BOS, which it keeps: what a model was trained to begin every text with."""
+    if len(prompt) <= most:
+        return prompt
+    kept = prompt[len(prompt) - most :]
+    return [prompt[0], *kept[1:]] if prompt[0] == bos else kept

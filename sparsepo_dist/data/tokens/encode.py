@@ -4,12 +4,40 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
+
+from sparsepo_dist.contracts import Spans
+from sparsepo_dist.data.config import AddBos
+from sparsepo_dist.data.tokens.border import NOTHING, Reply
+from sparsepo_dist.errors import UserError
 
 TAIL = 200
 """Characters of a prompt that a response is encoded together with; tokens are shorter."""
 _ANCHORS = ("\n", "=", "a")
+_RESPONSES, _CROSSED = "responses", "crossed"
+
+
+class Encoded(NamedTuple):
+    """A response's token ids, with those of them that are trained on."""
+
+    ids: list[int]
+    trained: Spans = ()
+
+
+class SpecialTokens(NamedTuple):
+    """What begins and ends texts, for those who show what was done."""
+
+    bos: str
+    """In front of prompts; empty where none has it."""
+    prompts: int
+    """How many were encoded."""
+    prompts_with_bos: int
+    turn_end: str
+    """Ends a response of messages."""
+    eos: str
+    """Ends a response of text."""
 
 
 class Encoder:
@@ -18,55 +46,124 @@ class Encoder:
     A response gets the ids that it has behind its prompt: alone it would begin with a space under SentencePiece-like
     tokenizers, which no model ever wrote there. Where a token would span the border, the prompt keeps the ids that it
     has by itself, as at inference, so that it is the same in front of both responses; `remarks` counts those.
+
+    Args:
+        add_bos: as `data.add_bos`.
+        turn_end: the token that the chat template ends answers with, where there is one. A response of messages ends
+            with it, and EOS is appended only to text and where a template ends answers with no token.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, add_bos: AddBos = "auto", turn_end: str | None = None
+    ) -> None:
+        self.tokenizer, self.add_bos = tokenizer, add_bos
         self.counts: Counter[str] = Counter()
         """Responses, and those with a token across their border; those of several processes are summed."""
+        self._turn_end = tokenizer.eos_token if turn_end is None else turn_end
+        special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        special.pop(tokenizer.unk_token_id, None)  # which stands for text
+        self._special = tuple(special.values())
+        self._ending = {*special, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(self._turn_end)}
 
     def remarks(self) -> list[str]:
         """For the user: how many responses had a token across their border."""
-        if not self.counts["crossed"]:
+        if not self.counts[_CROSSED]:
             return []
         return [
-            f"in {self.counts['crossed']} of {self.counts['responses']} responses the tokenizer would join the end of "
+            f"in {self.counts[_CROSSED]} of {self.counts[_RESPONSES]} responses the tokenizer would join the end of "
             "the prompt and the beginning of the response in one token; they were kept apart, as at inference (a "
             "prompt that ends with a space is the usual cause)"
         ]
 
-    def responses(self, prompt: str, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text behind the prompt, ended by EOS once."""
+    def special_tokens(self) -> SpecialTokens:
+        """What was put around the prompts and responses so far."""
+        bos, eos = str(self.tokenizer.bos_token), str(self.tokenizer.eos_token)
+        with_bos = self.counts["bos"]
+        return SpecialTokens(bos if with_bos else "", self.counts["prompts"], with_bos, str(self._turn_end), eos)
+
+    def prompt(self, text: str) -> list[int]:
+        """Token ids of a prompt, as `prompt_ids` gives them, counted."""
+        ids = prompt_ids(text, self.tokenizer, self.add_bos)
+        self.counts["prompts"] += 1
+        self.counts["bos"] += bool(ids) and ids[0] == self.tokenizer.bos_token_id
+        return ids
+
+    def responses(self, prompt: str, replies: Sequence[Reply], *, chat: bool = False) -> list[Encoded]:
+        """Each text behind the prompt, ended once: by EOS, or in a `chat` by the template's own token.
+
+        Raises:
+            UserError: parts of responses are not trained on, and the tokenizer cannot say which tokens those are.
+        """
         tail = prompt[-TAIL:]
         behind = self._ids(tail)
-        return [self._ended(self._response(behind, self._ids(tail + text), text)) for text in texts]
+        return [self._reply(tail, behind, reply, chat=chat) for reply in replies]
 
-    def _response(self, prompt: list[int], whole: list[int], text: str) -> list[int]:
-        self.counts["responses"] += 1
-        if whole[: len(prompt)] == prompt:
-            return whole[len(prompt) :]
-        self.counts["crossed"] += 1
+    def _reply(self, tail: str, behind: list[int], reply: Reply, *, chat: bool) -> Encoded:
+        self.counts[_RESPONSES] += 1
+        text = self._until_end(reply.text, chat=chat)
+        ids, skipped, anchor = self._response(tail, behind, text)
+        inside: list[bool] = []
+        if reply.trained:
+            starts = self._starts(anchor + text)[skipped:]
+            inside = [any(a <= start - len(anchor) < b for a, b in reply.trained) for start in starts]
+        if not (ids and ids[-1] in (self._ending if chat else (self.tokenizer.eos_token_id,))):
+            ids, inside = [*ids, self.tokenizer.eos_token_id], [*inside, *inside[-1:]]
+        if not reply.trained:
+            return Encoded(ids)
+        edges = [i for i, (one, two) in enumerate(zip([False, *inside], [*inside, False], strict=True)) if one != two]
+        return Encoded(ids, tuple(zip(edges[::2], edges[1::2], strict=True)) or NOTHING)
+
+    def _until_end(self, text: str, *, chat: bool) -> str:
+        """Without the blanks behind a turn's end, and without tokens there that no model is asked for."""
+        for end in (self._turn_end, self.tokenizer.eos_token) if chat else (self.tokenizer.eos_token,):
+            head, found, behind = text.rpartition(str(end))
+            for token in self._special if chat and found and behind else ():
+                behind = behind.replace(token, "")
+            if found and not behind.strip():
+                return head + found
+        stripped = text.rstrip()
+        return stripped if chat and stripped.endswith(self._special) else text
+
+    def _response(self, tail: str, behind: list[int], text: str) -> tuple[list[int], int, str]:
+        """Ids of a response; how many ids stand before them where it is encoded behind the third, a text."""
+        whole = self._ids(tail + text)
+        if whole[: len(behind)] == behind:
+            return whole[len(behind) :], len(behind), tail
+        self.counts[_CROSSED] += 1
         for anchor in _ANCHORS:
             before, joined = self._ids(anchor), self._ids(anchor + text)
             if before and joined[: len(before)] == before:
-                return joined[len(before) :]
-        return self._ids(text)
-
-    def _ended(self, ids: list[int]) -> list[int]:
-        eos = self.tokenizer.eos_token_id
-        if eos in ids and not self.tokenizer.decode(ids[len(ids) - ids[::-1].index(eos) :]).strip():
-            return ids[: len(ids) - ids[::-1].index(eos)]  # chat templates put a newline after the turn's end
-        return [*ids, eos]
+                return joined[len(before) :], len(before), anchor
+        return self._ids(text), 0, ""
 
     def _ids(self, text: str) -> list[int]:
         found: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return found
 
+    def _starts(self, text: str) -> list[int]:
+        """Where in a text each token begins, the blanks aside that it takes from before a word."""
+        if not self.tokenizer.is_fast:
+            raise UserError(
+                f"the tokenizer {self.tokenizer.name_or_path} does not say where its tokens stand in a text, which "
+                "training on parts of responses needs; use a model with a tokenizer.json"
+            )
+        found = self.tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+        pieces = [(start, text[start:end]) for start, end in found["offset_mapping"]]
+        return [start + (len(piece) - len(piece.lstrip()) if piece.strip() else 0) for start, piece in pieces]
 
-def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids of a prompt, whole: BOS once where the tokenizer has it, no EOS."""
+
+def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase, add_bos: AddBos = "auto") -> list[int]:
+    """Token ids of a prompt, whole: no EOS, and BOS once where the tokenizer has it by itself, or as `add_bos` says."""
     has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
     ids: list[int] = tokenizer(text, add_special_tokens=not has_bos, verbose=False)["input_ids"]
     if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):
         ids = ids[:-1]  # some tokenizers end every text with EOS, which a prompt must not have
-    return ids
+    bos = tokenizer.bos_token_id
+    while add_bos != "auto" and ids and ids[0] == bos:
+        ids = ids[1:]
+    return [bos, *ids] if add_bos is True else ids
+
+
+def clipped(trained: Spans, length: int) -> Spans:
+    """The spans within a response's first tokens."""
+    return tuple((start, min(end, length)) for start, end in trained if start < length) or (NOTHING if trained else ())

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.contracts import Spans, TokenizedPair
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.errors import printable
 
@@ -48,19 +48,21 @@ class PairText:
             if not ids:
                 continue
             lost = None if whole is None else len(getattr(whole, f"{name}_ids")) - len(ids)
-            pieces = list(self._pieces(name, () if name == "prompt" else pair.prompt_ids, ids, lost))
+            labels = _labels(len(ids), () if name == "prompt" else getattr(pair, f"{name}_trained"))
+            pieces = list(self._pieces(name, () if name == "prompt" else pair.prompt_ids, ids, labels, lost))
             gutter = "  | " if name == "prompt" else "  + "
-            parts += [self._heading(name, ids, lost), *(gutter + line for line in self._lines(pieces))]
+            parts += [self._heading(name, ids, labels, lost), *(gutter + line for line in self._lines(pieces))]
         return "\n".join(parts)
 
-    def _heading(self, name: str, ids: Sequence[int], lost: int | None) -> str:
-        said = [f"{len(ids):,} tokens", "none a label" if name == "prompt" else "all labels"]
+    def _heading(self, name: str, ids: Sequence[int], labels: Sequence[bool], lost: int | None) -> str:
+        some = "all labels" if all(labels) else f"{sum(labels):,} of them labels"
+        said = [f"{len(ids):,} tokens", "none a label" if name == "prompt" else some]
         if name == "prompt":
             said.append(self._bos(ids))
             if lost is None and len(ids) == self._config.max_prompt_length:
                 said.append("as many as data.max_prompt_length takes: the beginning may have been cut")
         else:
-            said.append("EOS at the end" if self._ends(ids) else "no EOS at the end")
+            said.append(f"{self._end(ids) or 'no EOS'} at the end")
         if lost:
             said.append(f"{lost:,} cut")
         numbers = [str(number) for number in ids]
@@ -68,8 +70,11 @@ class PairText:
             numbers[_IDS:-_IDS] = ["..."]
         return f"{name}: {', '.join(said)}; ids {' '.join(numbers)}"
 
-    def _ends(self, ids: Sequence[int]) -> bool:
-        return ids[-1] == self._tokenizer.eos_token_id
+    def _end(self, ids: Sequence[int]) -> str:
+        """What ends a response: EOS, or a token of the chat template's; nothing where its end was cut."""
+        if ids[-1] == self._tokenizer.eos_token_id:
+            return "EOS"
+        return str(self._tokenizer.convert_ids_to_tokens(ids[-1])) if ids[-1] in self._special else ""
 
     def _bos(self, ids: Sequence[int]) -> str:
         bos = self._tokenizer.bos_token_id
@@ -79,25 +84,34 @@ class PairText:
         where = "at the start" if ids[0] == bos else "not at the start"
         return f"BOS {where}" if times == 1 else f"BOS {where}, {times} times in all"
 
-    def _pieces(self, name: str, before: Sequence[int], ids: Sequence[int], lost: int | None) -> Iterator[Piece]:
+    def _pieces(
+        self, name: str, before: Sequence[int], ids: Sequence[int], labels: Sequence[bool], lost: int | None
+    ) -> Iterator[Piece]:
         """The text of ids behind others."""
         if name == "prompt" and lost:
             kept = int(ids[0] == self._tokenizer.bos_token_id)
-            yield from self._decoded(name, before, ids[:kept])
+            yield from self._decoded(name, before, ids[:kept], labels)
             yield Piece(f"\u27e6{lost:,} tokens cut\u27e7", _MARK)
             before, ids = ids[:kept], ids[kept:]
         if len(ids) > HEAD + TAIL + 1:
-            yield from self._decoded(name, before, ids[:HEAD])
+            yield from self._decoded(name, before, ids[:HEAD], labels)
             yield Piece(f"\u27e6{len(ids) - HEAD - TAIL:,} tokens not shown\u27e7", _MARK)
-            before, ids = ids[:-TAIL], ids[-TAIL:]
-        yield from self._decoded(name, before, ids)
-        if name != "prompt" and lost != 0 and not self._ends(ids):
+            yield from self._decoded(name, ids[:-TAIL], ids[-TAIL:], labels[-TAIL:], was=labels[HEAD - 1])
+        else:
+            yield from self._decoded(name, before, ids, labels)
+        if name != "prompt" and lost != 0 and not self._end(ids):
             yield Piece(f"\u27e6{f'{lost:,} tokens ' if lost else ''}cut\u27e7", _MARK)
 
-    def _decoded(self, name: str, before: Sequence[int], ids: Sequence[int]) -> Iterator[Piece]:
-        colour, read = _COLOURS[name], list(before[-_OVERLAP:])
-        for special, group in groupby(ids, key=lambda number: number in self._special):
-            run = list(group)
+    def _decoded(
+        self, name: str, before: Sequence[int], ids: Sequence[int], labels: Sequence[bool], *, was: bool = True
+    ) -> Iterator[Piece]:
+        read = list(before[-_OVERLAP:])
+        told = zip(ids, labels, strict=False)
+        for (special, label), group in groupby(told, key=lambda one: (one[0] in self._special, one[1])):
+            colour, run = _COLOURS[name if label else "prompt"], [number for number, _ in group]
+            if label != was:
+                yield Piece("\u27e6labels\u27e7" if label else "\u27e6no labels\u27e7", _MARK)
+                was = label
             if special:
                 yield from (Piece(f"\u27e6{self._named(number)}\u27e7", colour + _SPECIAL) for number in run)
             else:
@@ -128,3 +142,8 @@ class PairText:
 
     def _painted(self, text: str, colour: str) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colours and text else text
+
+
+def _labels(count: int, trained: Spans) -> list[bool]:
+    """[count]: which tokens are trained on; all where there are no spans."""
+    return [not trained or any(start <= place < end for start, end in trained) for place in range(count)]

@@ -13,9 +13,11 @@ from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.rows.pairs import load_pairs
 from sparsepo_dist.data.rows.remarks import Remarks, refuse_or_skip
-from sparsepo_dist.data.tokens.chat import Chat
+from sparsepo_dist.data.tokens.border import NOTHING
+from sparsepo_dist.data.tokens.chat import Chat, Rendered
 from sparsepo_dist.data.tokens.cuts import Cuts
-from sparsepo_dist.data.tokens.encode import Encoder, prompt_ids
+from sparsepo_dist.data.tokens.encode import Encoded, Encoder, prompt_ids
+from sparsepo_dist.data.tokens.turns import from_first_answer, shorter_prompts
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import read_text
 
@@ -42,7 +44,8 @@ def load_tokenized(
         UserError: a bad row under `on_bad_row` "stop", no usable row at all, or a tokenizer without EOS.
     """
     prepare_tokenizer(tokenizer, config)
-    chat, encoder, cuts = Chat(tokenizer, config.moment()), Encoder(tokenizer), Cuts(config)
+    chat, cuts = Chat(tokenizer, config), Cuts(config)
+    encoder = encoder_for(chat, config)
     remarks = Remarks() if remarks is None else remarks
     tokenized: list[TokenizedPair] = []
     rows = load_pairs(source, config, remarks, needs_rejected=needs_rejected)
@@ -73,11 +76,19 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: DataConfig) ->
     """
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer {tokenizer.name_or_path} has no EOS token, which must end every response")
+    if config.add_bos is True and tokenizer.bos_token_id is None:
+        raise UserError(f"data.add_bos: the tokenizer {tokenizer.name_or_path} has no BOS token; leave it out")
     if config.chat_template is not None:
         path = Path(config.chat_template)
         if not path.is_file():
             raise UserError(f"data.chat_template: no such file {path}")
         tokenizer.chat_template = read_text(path, f"data.chat_template: {path}")
+
+
+def encoder_for(chat: Chat, config: DataConfig) -> Encoder:
+    """What encodes the texts of a template."""
+    has_template = chat.tokenizer.chat_template is not None
+    return Encoder(chat.tokenizer, config.add_bos, chat.template.turn_end if has_template else None)
 
 
 def tokenize_row(
@@ -87,27 +98,56 @@ def tokenize_row(
 
     Raises:
         RowError: nothing is left of the prompt or of a response, a chosen and a rejected response are cut to the same
-            tokens, or the chat template does not render the row.
+            tokens, nothing of a response is trained on, or the chat template does not render the row.
         UserError: messages, and no chat template; or a row that is too long, where that ends the run.
     """
+    if cuts.config.train_on == "all_assistant":
+        row = from_first_answer(row)
     texts = chat.texts(row, place)
-    whole = prompt_ids(texts.prompt, encoder.tokenizer)
-    responses = encoder.responses(texts.prompt, (*texts.chosen, *texts.rejected))
+    whole = encoder.prompt(texts.prompt)
+    if cuts.by_turns(whole):
+        texts, whole = _fewer_turns(row, texts, whole, chat, encoder, cuts, place)
+    replies = (*texts.chosen, *texts.rejected)
+    responses = encoder.responses(texts.prompt, replies, chat=not isinstance(row.prompt, str))
     if not texts.prompt and not row.rejected:
-        whole, responses = _begun(whole, responses[0], place)
+        whole, responses = _begun(whole, responses[0].ids, place)
     if not whole:
         raise RowError(place, "the prompt is empty")
     cut = cuts.cut(whole, responses, encoder.tokenizer.bos_token_id, place)
     if cut is None:
         return None
-    prompt, kept = tuple(cut[0]), [tuple(response) for response in cut[1]]
-    chosen, rejected = tuple(kept[: len(row.chosen)]), tuple(kept[len(row.chosen) :])
+    ids = [tuple(response.ids) for response in cut[1]]
+    spans = [response.trained for response in cut[1]]
+    if NOTHING in spans:
+        raise RowError(place, "nothing is left of a response that is trained on (data.max_length, data.train_on)")
+    n = len(row.chosen)
+    chosen, rejected = tuple(ids[:n]), tuple(ids[n:])
     for twin in set(chosen) & set(rejected):
         raise RowError(place, f"chosen and rejected are the same {len(twin)} tokens after truncation")
-    return TokenizedRow(prompt, chosen, rejected, row.chosen_scores, row.rejected_scores, place)
+    trained = (tuple(spans[:n]), tuple(spans[n:])) if any(spans) else ((), ())
+    return TokenizedRow(
+        tuple(cut[0]), chosen, rejected, row.chosen_scores, row.rejected_scores, place, *trained
+    )  # fmt: skip
 
 
-def _begun(prompt: list[int], text: list[int], place: str) -> tuple[list[int], list[list[int]]]:
+def _fewer_turns(
+    row: PreferenceRow, texts: Rendered, whole: list[int], chat: Chat, encoder: Encoder, cuts: Cuts, place: str
+) -> tuple[Rendered, list[int]]:
+    """The row with the fewest turns left out with which its prompt fits, or with the last one alone."""
+    left_out, counts = 0, chat.counts.copy()
+    for shorter in shorter_prompts(row):
+        left_out += 1
+        texts = chat.texts(shorter, place)
+        whole = prompt_ids(texts.prompt, encoder.tokenizer, encoder.add_bos)
+        if not cuts.by_turns(whole):
+            break
+    chat.counts = counts  # the row has been counted
+    cuts.counts["turns"] += left_out
+    cuts.counts["turns cut"] += left_out > 0
+    return texts, whole
+
+
+def _begun(prompt: list[int], text: list[int], place: str) -> tuple[list[int], list[Encoded]]:
     """Prompt and response of a whole text: what the tokenizer puts before every text (BOS), or else its first token.
 
     Raises:
@@ -117,7 +157,7 @@ def _begun(prompt: list[int], text: list[int], place: str) -> tuple[list[int], l
         prompt, text = text[: len(prompt) or 1], text[len(prompt) or 1 :]
     if not text:
         raise RowError(place, "the text is one token long, so that nothing of it is predicted from what is before")
-    return prompt, [text]
+    return prompt, [Encoded(text)]
 
 
 def _check_scores(row: PreferenceRow, place: str) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.evaluation.hub_mirror import OFFLINE
@@ -46,6 +47,8 @@ class LeaderboardOptions:
     """Of the weights; auto: as the model's configuration says."""
     chat_template: Literal["auto", "yes", "no"] = "auto"
     """Whether prompts are chat messages, few-shot examples as turns of their own; auto: if the model has a template."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """What else the template is told, as in training (`data.chat_template_kwargs`)."""
     seed: int = 0
     """Of everything that is drawn: here, the order in which GPQA's choices are shown."""
     hub_mirror: Path | None = None
@@ -101,6 +104,10 @@ def parser() -> argparse.ArgumentParser:
         help="prompts as chat messages (default: auto, if the model has a template)",
     )  # fmt: skip
     parser.add_argument(
+        "--chat_template_kwargs", type=_mapping, default={}, metavar="JSON",
+        help="what else the template is told, as in training: '{\"enable_thinking\": false}' (default: nothing)",
+    )  # fmt: skip
+    parser.add_argument(
         "--seed", type=int, default=0,
         help="of what is drawn, which is the order of GPQA's choices (default: 0, the leaderboard's)",
     )  # fmt: skip
@@ -116,3 +123,13 @@ def parser() -> argparse.ArgumentParser:
 
 def _batch_size(text: str) -> int | Literal["auto"]:
     return "auto" if text == "auto" else positive(text)
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f'{text} must be a JSON object, as {{"enable_thinking": false}}')
+    return found

@@ -166,7 +166,7 @@ def load_model(target: Target, options: LeaderboardOptions) -> LM:
             if options.backend == "vllm":
                 return lm_eval_model(
                     target, dtype=options.dtype, batch_size=options.batch_size, seed=options.seed,
-                    trust_remote_code=options.trust_remote_code,
+                    trust_remote_code=options.trust_remote_code, chat_template_args=options.chat_template_kwargs,
                 )  # fmt: skip
             return _hf_model(target, options)
     except _UNREADABLE as error:
@@ -182,7 +182,7 @@ def _hf_model(target: Target, options: LeaderboardOptions) -> LM:
     return HFLM(
         pretrained=target.model, tokenizer=tokenizer_source(target.model, target.adapter), dtype=options.dtype,
         trust_remote_code=options.trust_remote_code, peft=target.adapter, batch_size=batch_size,
-        device="cuda" if gpu else "cpu",
+        device="cuda" if gpu else "cpu", chat_template_args=dict(options.chat_template_kwargs),
     )  # fmt: skip
 
 

@@ -49,6 +49,10 @@ def run_leaderboard(options: LeaderboardOptions, say: Callable[[str], None]) -> 
     chat = options.chat_template == "yes" or (
         options.chat_template == "auto" and has_chat_template(model, trust_remote_code=options.trust_remote_code)
     )
+    if options.chat_template_kwargs and not chat:
+        raise UserError(
+            "--chat_template_kwargs: prompts are no chat messages, so that no template reads it; leave it out"
+        )
     settings = _settings(options, chat)
     results = Results(options.output / "leaderboard", model, settings, packages=_PACKAGES)
     found = {task: result for task in TASKS if (result := results.finished(task)) is not None}
@@ -102,6 +106,8 @@ def _settings(options: LeaderboardOptions, chat: bool) -> dict[str, Any]:
         "backend": options.backend,
         "dtype": options.dtype,
         "lm_eval": importlib.metadata.version("lm_eval"),
+        # Only where it is given: results without it stay what they are.
+        **({"chat_template_kwargs": options.chat_template_kwargs} if options.chat_template_kwargs else {}),
     }
 
 

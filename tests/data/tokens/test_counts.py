@@ -26,7 +26,8 @@ class Floor:
     def __init__(self) -> None:
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = TEMPLATE
-        self.parts = Chat(tokenizer), Encoder(tokenizer), Cuts(DataConfig(max_prompt_length=30, max_length=50))
+        config = DataConfig(max_prompt_length=30, max_length=50)
+        self.parts = Chat(tokenizer, config), Encoder(tokenizer), Cuts(config)
 
     def read(self, rows: list[PreferenceRow]) -> Floor:
         for row in rows:

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from sparsepo_dist.contracts import PreferenceRow
+from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.tokens.border import Reply
+from sparsepo_dist.data.tokens.chat import Chat
 from sparsepo_dist.data.tokens.encode import TAIL, Encoder, prompt_ids
+from sparsepo_dist.data.tokens.tokenize import encoder_for
+from sparsepo_dist.data.tokens.turns import from_first_answer
+from sparsepo_dist.errors import UserError
 
 CORPUS = [
     "Human: name a river. Assistant: the river is the Elbe, a long river.",
@@ -74,6 +81,10 @@ def trained(kind: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>")
 
 
+def ids_of(encoder: Encoder, prompt: str, *texts: str) -> list[list[int]]:
+    return [response.ids for response in encoder.responses(prompt, list(map(Reply, texts)))]
+
+
 WORDS = st.lists(st.sampled_from(["the", "river", "Elbe", "a", "answer", ",", ":", "\n", " ", "  ", "naïve", "'s"]))
 TEXTS = WORDS.map("".join)
 
@@ -86,7 +97,7 @@ def test_prompt_and_response_are_the_whole_text(kind: str, prompt: str, response
     tokenizer = trained(kind)
     before, whole = prompt_ids(prompt, tokenizer), prompt_ids(prompt + response, tokenizer)
     encoder = Encoder(tokenizer)
-    (found,) = encoder.responses(prompt, [response])
+    (found,) = ids_of(encoder, prompt, response)
     assert found[-1] == tokenizer.eos_token_id
     got = [*before, *found[:-1]]
     if whole[: len(before)] == before:
@@ -101,7 +112,7 @@ def test_prompt_and_response_are_the_whole_text(kind: str, prompt: str, response
 def test_behind_a_token_that_was_kept_apart_ids_are_those_of_the_whole_text(kind: str) -> None:
     tokenizer = trained(kind)
     prompt, response = "Assistant: ", "the answer, the river Elbe"
-    (found,) = Encoder(tokenizer).responses(prompt, [response])
+    (found,) = ids_of(Encoder(tokenizer), prompt, response)
     assert found[-4:-1] == prompt_ids(prompt + response, tokenizer)[-3:]
 
 
@@ -110,7 +121,7 @@ def test_no_response_begins_with_a_space_that_its_text_has_not(kind: str) -> Non
     """What a model is trained to answer behind `### Response:` and a line break, it can answer there."""
     tokenizer = trained(kind)
     prompt = "### Response:\n"
-    (found,) = Encoder(tokenizer).responses(prompt, ["the river"])
+    (found,) = ids_of(Encoder(tokenizer), prompt, "the river")
     alone = tokenizer("the river", add_special_tokens=False)["input_ids"]
     assert [*prompt_ids(prompt, tokenizer), *found[:-1]] == prompt_ids(prompt + "the river", tokenizer)
     assert found[:-1] != alone
@@ -119,10 +130,10 @@ def test_no_response_begins_with_a_space_that_its_text_has_not(kind: str) -> Non
 def test_a_token_across_the_border_is_kept_apart_and_counted() -> None:
     tokenizer = trained("byte_level")
     encoder = Encoder(tokenizer)
-    chosen, rejected = encoder.responses("Assistant: ", ["the river", "the other"])
+    chosen, rejected = ids_of(encoder, "Assistant: ", "the river", "the other")
     assert tokenizer.decode(chosen[:-1]) == "the river" and tokenizer.decode(rejected[:-1]) == "the other"
     assert encoder.remarks()[0].startswith("in 2 of 2 responses")
-    encoder.responses("Assistant:", [" the river"])
+    ids_of(encoder, "Assistant:", " the river")
     assert encoder.remarks()[0].startswith("in 2 of 3 responses")
 
 
@@ -130,4 +141,67 @@ def test_a_token_across_the_border_is_kept_apart_and_counted() -> None:
 def test_what_stands_far_in_front_of_a_response_does_not_change_it(kind: str) -> None:
     encoder = Encoder(trained(kind))
     near = "the river is slow. " * (TAIL // 10) + "Assistant:"
-    assert encoder.responses(near, [" the Elbe"]) == encoder.responses("Human: " + near, [" the Elbe"])
+    assert ids_of(encoder, near, " the Elbe") == ids_of(encoder, "Human: " + near, " the Elbe")
+
+
+@pytest.mark.parametrize("prompt", ["Assistant:", "Assistant: ", "a\n"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tokens_that_are_trained_on_are_those_whose_words_begin_there(kind: str, prompt: str) -> None:
+    tokenizer = trained(kind)
+    text = "are, a river the Elbe"
+    (found,) = Encoder(tokenizer).responses(prompt, [Reply(text, ((0, 3), (text.index("the"), len(text))))])
+    said = [_bare(tokenizer.decode(found.ids[start:end])) for start, end in found.trained]
+    assert [part.lower() for part in said] == ["are", "theelbe</s>"]
+
+
+def test_a_tokenizer_that_does_not_know_where_its_tokens_stand_is_named() -> None:
+    tokenizer = trained("byte_level")
+
+    class Slow(type(tokenizer)):  # type: ignore[misc]
+        is_fast = False
+
+    slow = Slow(tokenizer_object=tokenizer.backend_tokenizer, eos_token="</s>")
+    Encoder(slow).responses("a", [Reply("the river")])
+    with pytest.raises(UserError, match="does not say where its tokens stand"):
+        Encoder(slow).responses("a", [Reply("the river", ((0, 3),))])
+
+
+CHAT = (
+    "{% for m in messages %}<|user|>{{ m.role }}\n{{ m.content }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|user|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(prompt=TEXTS, response=TEXTS)
+def test_messages_have_the_ids_of_the_whole_rendering(kind: str, prompt: str, response: str) -> None:
+    """Behind a template's header, with parts of the response trained on: those are the answer's own tokens."""
+    tokenizer, config = trained(kind), DataConfig(train_on="all_assistant")
+    tokenizer.chat_template = CHAT
+    chat = Chat(tokenizer, config)
+    turns = [
+        ("user", f"a{prompt}"),
+        ("assistant", f"b{response}"),
+        ("user", f"c{prompt}"),
+        ("assistant", f"d{response}"),
+    ]
+    dialogue = tuple({"role": role, "content": content} for role, content in turns)
+    row = from_first_answer(PreferenceRow(dialogue[:3], (dialogue[3:],), ()))
+    texts = chat.texts(row, "row 1")
+    encoder = encoder_for(chat, config)
+    (found,) = encoder.responses(texts.prompt, texts.chosen, chat=True)
+    whole = prompt_ids(texts.prompt + texts.chosen[0].text.rstrip("\n"), tokenizer)
+    assert [*prompt_ids(texts.prompt, tokenizer), *found.ids] == whole and not encoder.remarks()
+    parts = [tokenizer.decode(found.ids[start:end]) for start, end in found.trained]
+    answers = [tokenizer.decode(_ids(tokenizer, f"{begin}{response}</s>")) for begin in "bd"]
+    assert [_bare(part) for part in parts] == [_bare(answer) for answer in answers]
+
+
+def _bare(text: str) -> str:
+    return re.sub(r"\s|▁", "", text)
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return found

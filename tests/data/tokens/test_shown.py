@@ -54,6 +54,13 @@ def test_one_token_may_have_both_roles() -> None:
     assert "\u27e6</s> BOS EOS\u27e7" in shown
 
 
+def test_what_is_read_and_not_trained_on_is_told_from_labels() -> None:
+    pair = TokenizedPair(ids("ab"), (*ids("why: so"), EOS), (), None, "row 1", chosen_trained=((5, 8),))
+    shown = text(pair)
+    assert "chosen: 8 tokens, 3 of them labels, EOS at the end" in shown
+    assert "  + \u27e6no labels\u27e7why: \u27e6labels\u27e7so\u27e6</s> EOS\u27e7" in shown
+
+
 def test_no_bos_and_no_rejected_response() -> None:
     shown = text(TokenizedPair(ids("ab"), (*ids("c"), EOS), (), None, "row 1"))
     assert "none a label, no BOS;" in shown and "rejected" not in shown

@@ -29,7 +29,7 @@ TEMPLATE = (
 
 
 def tokenized(row: PreferenceRow, tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> TokenizedPair:
-    found = tokenize_row(row, Chat(tokenizer), Encoder(tokenizer), Cuts(config), "row 1")
+    found = tokenize_row(row, Chat(tokenizer, config), Encoder(tokenizer), Cuts(config), "row 1")
     assert found is not None
     (pair,) = found.pairs()
     return pair
@@ -195,7 +195,7 @@ def test_a_template_that_prints_a_date_prints_the_one_it_is_told(tmp_path: Path)
 def test_every_chosen_response_meets_every_rejected_one() -> None:
     row = PreferenceRow("ab", (" c", " cc"), (" d", " dd", " ddd"), (3.0, 4.0), (0.0, 1.0, 2.0))
     tokenizer = tiny_tokenizer()
-    found = tokenize_row(row, Chat(tokenizer), Encoder(tokenizer), Cuts(DataConfig()), "row 1")
+    found = tokenize_row(row, Chat(tokenizer, DataConfig()), Encoder(tokenizer), Cuts(DataConfig()), "row 1")
     assert found is not None
     pairs = found.pairs()
     assert [(len(p.chosen_ids) - 2, len(p.rejected_ids) - 2) for p in pairs] == [

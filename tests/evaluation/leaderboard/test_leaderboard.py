@@ -24,8 +24,9 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.hub_mirror import reading_from
 from sparsepo_dist.evaluation.leaderboard import run as leaderboard_run
 from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions, parse_options
-from sparsepo_dist.evaluation.leaderboard.lm_eval_backend import CPU_BATCH_SIZE
+from sparsepo_dist.evaluation.leaderboard.lm_eval_backend import CPU_BATCH_SIZE, load_model
 from sparsepo_dist.evaluation.leaderboard.run import run_leaderboard
+from sparsepo_dist.evaluation.target import target
 from tests.support.tiny import save_tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -158,6 +159,7 @@ def test_what_finished_before_an_interruption_is_not_run_again(
         ({"limit": None}, "limit"),
         ({"seed": 3}, "seed"),
         ({"chat_template": "yes"}, "chat_template"),
+        ({"chat_template": "yes", "chat_template_kwargs": {"a": 1}}, "chat_template, chat_template_kwargs"),
     ):
         with pytest.raises(UserError, match=f"measured with another {name}; name another --output"):
             run_leaderboard(options(model, tmp_path / "out", **{"hub_mirror": None, **changed}), print)
@@ -194,6 +196,18 @@ def test_what_cannot_be_run_is_said(model: Path, tmp_path: Path, monkeypatch: py
     refused("GPUs of one machine only")
 
 
+def test_what_the_template_is_told_reaches_lm_eval(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[dict[str, Any]] = []
+    monkeypatch.setattr("lm_eval.models.huggingface.HFLM", lambda **told: built.append(told))
+    told = {"enable_thinking": False}
+    load_model(target(str(model)), options(model, tmp_path, chat_template_kwargs=told))
+    assert built[0]["chat_template_args"] == told
+    with pytest.raises(UserError, match="prompts are no chat messages"):
+        run_leaderboard(options(model, tmp_path, chat_template="no", chat_template_kwargs=told, hub_mirror=None), print)
+
+
 def test_a_mirror_takes_this_process_off_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "0")
@@ -201,7 +215,9 @@ def test_a_mirror_takes_this_process_off_the_network(monkeypatch: pytest.MonkeyP
     assert parsed == LeaderboardOptions("m", Path("o"), limit=3) and os.environ["HF_HUB_OFFLINE"] == "0"
     assert parse_options(["--model", "m", "--output", "o", "--hub-mirror", "d"]).hub_mirror == Path("d")
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
-    for wrong in (["--limit", "0"], ["--batch_size", "many"]):
+    told = parse_options(["--model", "m", "--output", "o", "--chat_template_kwargs", '{"enable_thinking": false}'])
+    assert told.chat_template_kwargs == {"enable_thinking": False}
+    for wrong in (["--limit", "0"], ["--batch_size", "many"], ["--chat_template_kwargs", "[1]"]):
         with pytest.raises(SystemExit):
             parse_options(["--model", "m", "--output", "o", *wrong])
     # Too late once the hub's client is imported.
