@@ -49,8 +49,8 @@ def version() -> int:
     return max(0, LIBC.syscall(_CREATE, None, ctypes.c_size_t(0), _VERSION))
 
 
-def restrict(folder: str) -> None:
-    """Let this process read what Python needs, and make, read, write and remove files in a folder. For good.
+def restrict(folder: Path | None) -> None:
+    """Let this process read what Python needs, and make, read, write and remove files in a folder, if any. For good.
 
     It needs PR_SET_NO_NEW_PRIVS.
 
@@ -68,7 +68,8 @@ def restrict(folder: str) -> None:
         for path in READABLE:
             _allow(rules, path, handled & (_READ_FILE | _READ_DIR))
         _allow(rules, os.devnull, handled & (_READ_FILE | _WRITE_FILE))
-        _allow(rules, folder, handled & (_OF_FILES | _READ_DIR | _REMOVE_FILE | _MAKE_REG))
+        if folder is not None:
+            _allow(rules, str(folder), handled & (_OF_FILES | _READ_DIR | _REMOVE_FILE | _MAKE_REG))
         checked(LIBC.syscall(_RESTRICT, rules, 0), "Landlock")
     finally:
         os.close(rules)

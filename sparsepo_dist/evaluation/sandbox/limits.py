@@ -8,7 +8,7 @@ MEGABYTE = 1 << 20
 
 
 class Limits(NamedTuple):
-    """Limits of one program with its tests."""
+    """Limits of one program; its tests, in a process of their own, have the same once more."""
 
     cpu_seconds: int = 3
     """Processor time of all its threads; HumanEval's own limit is 3 s of wall time."""
@@ -16,9 +16,9 @@ class Limits(NamedTuple):
     """For those that sleep. Far above `cpu_seconds`, so that a busy machine changes no verdict."""
     memory_bytes: int = 1024 * MEGABYTE
     """Of address space."""
-    file_bytes: int = 16 * MEGABYTE
+    file_bytes: int = MEGABYTE
     """Of one file."""
-    folder_bytes: int = 64 * MEGABYTE
-    """Of all files in the working folder; looked at ten times a second."""
-    folder_files: int = 100
+    made_files: int = 64
+    """How often it may make a file, or open one as if to make it, whatever becomes of them: with `file_bytes` the bound
+    of all that it ever writes."""
     open_files: int = 64

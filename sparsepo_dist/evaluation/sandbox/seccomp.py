@@ -12,12 +12,14 @@ from typing import NamedTuple
 from sparsepo_dist.evaluation.sandbox.landlock import LIBC, checked
 from sparsepo_dist.evaluation.sandbox.syscalls import ALLOWED, ARCHITECTURES, LIMITED
 
-_LOAD, _AND, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x54, 0x15, 0x06  # BPF_LD|W|ABS, BPF_ALU|AND|K, BPF_JMP|JEQ|K, BPF_RET|K
-_ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+# BPF_LD|W|ABS, BPF_ALU|AND|K, BPF_JMP|JEQ|K, BPF_JMP|JSET|K, BPF_RET|K
+_LOAD, _AND, _JUMP_IF_EQUAL, _JUMP_IF_ANY, _RETURN = 0x20, 0x54, 0x15, 0x45, 0x06
+_ALLOW, _ERROR, _KILL, _ASK = 0x7FFF0000, 0x00050000, 0x80000000, 0x7FC00000
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data; an argument has 8 bytes, low ones first
 _SET_SECCOMP, _FILTER = 22, 2
 _ALL = 0xFFFFFFFF
 _ACCESS_OR_TRUNCATE = os.O_ACCMODE | os.O_TRUNC
+_MAKES = os.O_CREAT | (os.O_TMPFILE & ~os.O_DIRECTORY)
 # O_RDONLY | O_TRUNC is missing: it empties files that are open for reading, which Landlock's first versions do not see.
 _OPEN = (os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_TRUNC, os.O_RDWR | os.O_TRUNC)
 _THREAD, _NAMESPACES = 0x10000, 0x7E020080
@@ -32,7 +34,9 @@ class _Condition(NamedTuple):
     values: tuple[int, ...]
 
 
-class _Program(ctypes.Structure):
+class Program(ctypes.Structure):
+    """A filter as the kernel takes it."""
+
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
@@ -48,8 +52,25 @@ def restrict() -> None:
     if machine not in ARCHITECTURES:
         raise OSError(f"the list of system calls is for {' and '.join(ARCHITECTURES)} only, and this is {machine}")
     code = _filter(machine, os.getpid())
-    program = _Program(len(code) // 8, code)
+    program = Program(len(code) // 8, code)
     checked(LIBC.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(program), 0, 0), "seccomp's filter")
+
+
+def asking_filter(machine: str) -> bytes:
+    """BPF code that has every call which may make a file wait for an answer, and allows all others."""
+    column, _ = ARCHITECTURES[machine]
+    code = [_instruction(_LOAD, _NUMBER)]
+    for name, argument in (("open", 1), ("openat", 2)):
+        number = LIMITED[name][column]
+        if number is not None:
+            code += [
+                _instruction(_JUMP_IF_EQUAL, number, skip_if_false=4),
+                _instruction(_LOAD, _ARGUMENTS + 8 * argument),
+                _instruction(_JUMP_IF_ANY, _MAKES, skip_if_false=1),
+                _instruction(_RETURN, _ASK),
+                _instruction(_RETURN, _ALLOW),
+            ]
+    return b"".join([*code, _instruction(_RETURN, _ALLOW)])
 
 
 def _filter(machine: str, pid: int) -> bytes:

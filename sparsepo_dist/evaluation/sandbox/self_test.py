@@ -12,6 +12,9 @@ from sparsepo_dist.evaluation.sandbox.box import run
 from sparsepo_dist.evaluation.sandbox.limits import Limits
 
 _REFUSED = """
+def make(number):
+    open(f'made{number}', 'w').close()
+
 def refused(action, *arguments):
     try:
         action(*arguments)
@@ -57,44 +60,51 @@ def _probes(outside: Path, limits: Limits) -> list[_Probe]:
         _Probe("running a right program", "import threading, json, decimal\nx = 1", "assert x == 1"),
         _Probe("failing a wrong program", "x = 1", "assert x == 2", "failed"),
         _Probe("ending before the tests", "import os\nos._exit(0)", "", "ended early"),
-        _Probe("files in its own folder", "open('own', 'w').write('x')", "assert open('own').read() == 'x'"),
-        _Probe(
+        _Probe("files in its own folder", "open('own', 'w').write('x')\nx = open('own').read()", "assert x == 'x'"),
+        _Probe("files in all", "", f"for n in range({limits.made_files + 1}): assert not make(n)", "too many files"),
+        _denied(
             "the network",
             "import socket",
-            "assert refused(socket.socket)\n"
-            "assert refused(socket.socket, socket.AF_INET6)\n"
-            "assert refused(socket.socket, socket.AF_UNIX)",
+            "refused(socket.socket)",
+            "refused(socket.socket, socket.AF_INET6)",
+            "refused(socket.socket, socket.AF_UNIX)",
         ),
-        _Probe("processes", "import os", "assert refused(os.fork)\nassert refused(os.execv, '/bin/true', ['true'])"),
-        _Probe(
+        _denied("processes", "import os", "refused(os.fork)", "refused(os.execv, '/bin/true', ['true'])"),
+        _denied(
             "files outside",
             "import os",
-            f"assert refused(open, {path!r})\n"
-            f"assert refused(open, {path!r}, 'w')\n"
-            f"assert refused(open, {path + '-new'!r}, 'w')\n"
-            f"assert refused(os.open, {path!r}, os.O_RDONLY | os.O_TRUNC)\n"
-            f"assert refused(os.truncate, {path!r}, 0)\n"
-            f"assert refused(os.remove, {path!r})\n"
-            f"assert refused(os.rename, {path!r}, {path + '-new'!r})\n"
-            f"assert refused(os.chmod, {path!r}, 0)\n"
-            f"assert refused(os.mkdir, {path + '-folder'!r})",
+            f"refused(open, {path!r})",
+            f"refused(open, {path!r}, 'w')",
+            f"refused(open, {path + '-new'!r}, 'w')",
+            f"refused(os.open, {path!r}, os.O_RDONLY | os.O_TRUNC)",
+            f"refused(os.truncate, {path!r}, 0)",
+            f"refused(os.remove, {path!r})",
+            f"refused(os.rename, {path!r}, {path + '-new'!r})",
+            f"refused(os.chmod, {path!r}, 0)",
+            f"refused(os.mkdir, {path + '-folder'!r})",
         ),
-        _Probe(
+        _denied(
             "other processes",
             "import os, resource",
-            f"assert refused(os.kill, {parent}, 0)\n"
-            f"assert refused(open, '/proc/{parent}/environ')\n"
-            f"assert refused(open, '/proc/{parent}/mem', 'rb')\n"
-            f"assert refused(resource.prlimit, {parent}, resource.RLIMIT_CPU)",
+            f"refused(os.kill, {parent}, 0)",
+            "refused(os.kill, os.getppid(), 0)",
+            f"refused(open, '/proc/{parent}/environ')",
+            "refused(open, f'/proc/{os.getppid()}/mem', 'rb')",
+            f"refused(resource.prlimit, {parent}, resource.RLIMIT_CPU)",
         ),
-        _Probe(
+        _denied(
             "its limits",
-            "import resource",
-            f"assert refused(resource.setrlimit, resource.RLIMIT_AS, ({2 * limits.memory_bytes},) * 2)\n"
-            f"assert refused(bytearray, {2 * limits.memory_bytes})\n"
-            f"file = open('large', 'wb', buffering=0)\n"
-            f"file.truncate({limits.file_bytes})\n"
-            f"file.seek(0, 2)\n"
-            "assert refused(file.write, b'x')",
+            f"import resource\nfile = open('large', 'wb', buffering=0)\nfile.truncate({limits.file_bytes})\n"
+            "file.seek(0, 2)",
+            f"refused(resource.setrlimit, resource.RLIMIT_AS, ({2 * limits.memory_bytes},) * 2)",
+            f"refused(bytearray, {2 * limits.memory_bytes})",
+            "refused(file.write, b'x')",
         ),
     ]
+
+
+def _denied(guarantee: str, beginning: str, *attempts: str) -> _Probe:
+    """A program that tries; its tests see what came of it."""
+    return _Probe(
+        guarantee, f"{beginning}\nfound = [{', '.join(attempts)}]", f"assert found == [True] * {len(attempts)}"
+    )

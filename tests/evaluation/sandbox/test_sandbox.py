@@ -81,15 +81,20 @@ def test_no_pass_can_be_had_without_the_tests(program: str) -> None:
 
 
 def test_endless_programs_are_ended() -> None:
-    assert outcome("while True: pass") == ("timed out", "CPU time")
-    assert outcome("import signal\nsignal.signal(signal.SIGXCPU, print)\nwhile True: pass") == ("killed", "SIGKILL")
-    assert outcome("while True: print('x' * 1_000_000)") == ("timed out", "CPU time")
+    spent = ("timed out", "1 s of CPU time")
+    assert outcome("while True: pass") == spent
+    assert outcome("import signal\nsignal.signal(signal.SIGXCPU, print)\nwhile True: pass") == spent
+    assert outcome("def f():\n    while True: print('x' * 1_000_000)", "f()") == spent
+    endless = "def f():\n    while True: yield 1"
+    assert outcome(endless, "for x in f(): pass").outcome == "timed out"
     sleeps = "import time, signal\nsignal.signal(signal.SIGTERM, print)\ntime.sleep(1000)"
     assert outcome(sleeps, limits=LIMITS._replace(wall_seconds=2.0)) == ("timed out", "2 s of wall time")
 
 
 def test_memory_is_limited() -> None:
-    assert outcome("x = []\nwhile True: x.append(bytearray(1_000_000))") == ("failed", "MemoryError")
+    used_up = ("out of memory", "256 MiB of address space")
+    assert outcome("x = []\nwhile True: x.append(bytearray(1_000_000))") == used_up
+    assert outcome("def f(): return bytearray(300_000_000)", "f()") == used_up
     threads = "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(99,)).start()"
     assert outcome(threads).outcome == "failed"
 
@@ -100,9 +105,10 @@ def test_files_are_limited_and_removed(tmp_path: Path, monkeypatch: pytest.Monke
         "failed",
         "OSError",
     )
-    many = "import time\nfor n in range(99):\n    open(str(n), 'wb').write(bytes(100_000))\ntime.sleep(1000)"
-    assert outcome(many, limits=LIMITS._replace(folder_bytes=MEGABYTE)).outcome == "too many files"
-    assert outcome(many, limits=LIMITS._replace(folder_files=50)).outcome == "too many files"
+    many = "for n in range(99):\n    open(str(n), 'wb').write(bytes(1000))"
+    too_many = Verdict("too many files", "above 50; then failed OSError")
+    assert outcome(many, limits=LIMITS._replace(made_files=50)) == too_many
+    assert outcome(many, limits=LIMITS._replace(made_files=99)).passed
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,7 +197,7 @@ def test_nothing_outside_is_written_or_read(tmp_path: Path) -> None:
 
 def test_secrets_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "a secret")
-    assert outcome("import os", "assert not any('TOKEN' in name for name in os.environ)").passed
+    assert outcome("import os\nx = [name for name in os.environ if 'TOKEN' in name]", "assert x == []").passed
     for file in (f"/proc/{os.getpid()}/environ", f"/proc/{os.getpid()}/mem", f"/proc/{os.getpid()}/fd"):
         assert (
             outcome(f"import os\n(os.listdir if {file.endswith('fd')} else open)({file!r})").detail == "PermissionError"
@@ -222,14 +228,14 @@ import ctypes, struct, sys
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.sandbox.landlock import LIBC
 from sparsepo_dist.evaluation.sandbox.limits import Limits
-from sparsepo_dist.evaluation.sandbox.seccomp import _Program
+from sparsepo_dist.evaluation.sandbox.seccomp import Program
 from sparsepo_dist.evaluation.sandbox.self_test import check_machine
 number, answer, *first = (int(word) for word in sys.argv[1:])
 of_argument = [(0x20, 0, 0, 16), (0x15, 0, 1, first[0])] if first else []
 code = b"".join(struct.pack("=HBBI", *each) for each in [
     (0x20, 0, 0, 0), (0x15, 0, len(of_argument) + 1, number), *of_argument, (0x06, 0, 0, 0x50000 | answer),
     (0x06, 0, 0, 0x7FFF0000)])
-assert LIBC.prctl(38, 1, 0, 0, 0) == 0 and LIBC.prctl(22, 2, ctypes.byref(_Program(len(code) // 8, code)), 0, 0) == 0
+assert LIBC.prctl(38, 1, 0, 0, 0) == 0 and LIBC.prctl(22, 2, ctypes.byref(Program(len(code) // 8, code)), 0, 0) == 0
 try:
     check_machine(Limits())
 except UserError as error:
