@@ -73,13 +73,14 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--scorer", type=argument, default=VADER, metavar="vader|PATH",
-        help="the reward: vader (VADER's compound of the response), or a transformers text-classification model, "
-        "folder or hub id, which reads prompt and response (%(default)s)",
+        help="the reward: vader (VADER's compound of the response), or a sequence classifier of transformers, folder "
+        "or hub id; one of a single label is a reward model, whose logit is taken, of the conversation in its chat "
+        "template, else of prompt and response as a pair (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--positive_label", default="POSITIVE", metavar="LABEL",
-        help="the classifier's label that counts as positive: the reward is its probability p where it is the "
-        "likeliest, else 1 - p of the likeliest (%(default)s)",
+        help="of a classifier of several labels, the one that counts as positive: the reward is its probability p where "
+        "it is the likeliest, else 1 - p of the likeliest (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--prompts", type=argument, metavar="FILE",

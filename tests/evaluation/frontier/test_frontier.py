@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoModelForSequenceClassification, BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
 from sparsepo_dist.builtin.rewards import rewards
 from sparsepo_dist.errors import UserError
@@ -81,6 +89,69 @@ def test_the_reward_is_p_of_the_likeliest_label_or_one_minus_it(classifier: Path
     assert liked == {True, False}
 
 
+def reward_model(folder: Path, template: str | None) -> tuple[Path, Any, Any]:
+    """A classifier of one label; itself and its tokenizer."""
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=256, num_labels=1, initializer_range=1.0, pad_token_id=257,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
+    return folder, AutoModelForSequenceClassification.from_pretrained(folder).eval(), tokenizer
+
+
+@pytest.mark.parametrize("template", [None, "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"])
+def test_a_reward_models_reward_is_its_logit_of_its_own_template_or_pair(template: str | None, tmp_path: Path) -> None:
+    folder, model, tokenizer = reward_model(tmp_path / "rm", template)
+    samples = [sample("A question", " and its answer"), sample("Another", " of the same length"), sample("B", "")]
+    found = scorer(str(folder), "POSITIVE")
+    values = found.score(samples)
+    for one, value in zip(samples, values, strict=True):
+        if template:
+            ids = tokenizer(f"<user>{one.prompt}<assistant>{one.response}", add_special_tokens=False)["input_ids"]
+        else:
+            ids = tokenizer(one.prompt, one.response)["input_ids"]
+        with torch.no_grad():
+            assert value == pytest.approx(float(model(torch.tensor([ids])).logits[0, 0]), abs=1e-4)
+    assert len({round(value, 3) for value in values}) == 3, "a softmax over one logit says 1 of everything"
+    form = "the conversation in its chat template" if template else "prompt and response as a pair"
+    assert found.description == f"{folder}: the reward model's logit, which has no bounds, of {form}"
+
+
+def test_a_decoder_without_a_padding_token_is_a_reward_model_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64,
+        num_labels=1, initializer_range=0.5,
+    )  # fmt: skip
+    model = LlamaForSequenceClassification(config).eval()
+    model.save_pretrained(tmp_path / "rm")
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path / "rm")
+    samples = [sample("One", " two"), sample("A longer one", " and a longer two")]
+    for one, value in zip(samples, scorer(str(tmp_path / "rm"), "POSITIVE").score(samples), strict=True):
+        ids = torch.tensor([tokenizer(one.prompt, one.response)["input_ids"]])
+        with torch.no_grad():
+            assert value == pytest.approx(float(model(ids).logits[0, 0]), abs=1e-4)
+
+
+def test_labels_that_do_not_exclude_each_other_have_a_probability_each(classifier: Path, tmp_path: Path) -> None:
+    several = shutil.copytree(classifier, tmp_path / "several")
+    config = json.loads((several / "config.json").read_text())
+    (several / "config.json").write_text(json.dumps({**config, "problem_type": "multi_label_classification"}))
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(classifier).eval(), tiny_tokenizer()
+    ids = torch.tensor([tokenizer("A film was good")["input_ids"]])
+    with torch.no_grad():
+        expected = float(model(ids).logits[0, 2].sigmoid())
+    found = scorer(str(several), "positive")
+    assert found.score([sample("A film", " was good")]) == pytest.approx([expected], abs=1e-5)
+    assert found.description.endswith("probability of positive, of prompt + response")
+
+
 def test_scorers_that_are_none(classifier: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--positive_label good: .* has the labels negative, neutral, positive"):
         scorer(str(classifier), "good")
@@ -134,6 +205,7 @@ def test_from_runs_to_a_table_and_a_figure_and_nothing_is_sampled_twice(
     frontier([*command, "--scorer", str(classifier), "--reference_point", "100,0"])
     other = json.loads((tmp_path / "out" / "frontier.json").read_text())
     assert [row["kl"] for row in other["rows"]] == [row["kl"] for row in rows]
+    assert "probability p of the likeliest label where that is positive" in table.read_text()
     assert all(0 <= row["reward"] <= 1 for row in other["rows"]) and other["rows"][0]["reward"] != rows[0]["reward"]
     assert other["hypervolume"]["reference_point"] == {"kl": 100, "reward": 0}
 
