@@ -30,7 +30,7 @@ def main() -> int:
     child = None
     if given.do == "wait":
         child = subprocess.Popen([sys.executable, "-c", WAITER, str(given.notes.parent / "OPEN")])
-    note = {"job": name, "pid": os.getpid(), "child": child and child.pid, "threads": os.environ["OMP_NUM_THREADS"]}
+    note = {"job": name, "pid": os.getpid(), "child": child and child.pid, "threads": os.environ.get("OMP_NUM_THREADS")}
     before = given.notes.read_text().count(f'"{name}"') if given.notes.exists() else 0
     with given.notes.open("a") as notes:
         notes.write(json.dumps(note) + "\n")

@@ -79,8 +79,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--positive_label", default="POSITIVE", metavar="LABEL",
-        help="of a classifier of several labels, the one that counts as positive: the reward is its probability p where "
-        "it is the likeliest, else 1 - p of the likeliest (%(default)s)",
+        help="of several labels the one that counts as positive: the reward is its probability p where it is the "
+        "likeliest, else 1 - p of the likeliest (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--prompts", type=argument, metavar="FILE",

@@ -95,6 +95,11 @@ class Job:
         state = self.read()  # it may have ended between the two looks
         return state if state.final else State(QUEUED, state.attempts, reason=state.reason)
 
+    @property
+    def driver(self) -> str:
+        """Its script's file name. Raises UserError where that cannot be read."""
+        return str(_record(self.folder / _JOB).get("driver"))
+
     def command(self) -> list[str]:
         """The driver's command line, without the interpreter. Raises UserError where it cannot be read."""
         command = _record(self.folder / _JOB).get("command")

@@ -1,4 +1,4 @@
-"""How jobs stand, and one table of all numbers that their drivers wrote."""
+"""How jobs stand, and one table of the numbers that their drivers ended with."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import csv
 import datetime
 import io
 import json
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation.jobs.finals import final
 from sparsepo_dist.evaluation.jobs.spec import Plan
 from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, RUNNING, Job, JobStore, State
 from sparsepo_dist.evaluation.results import write_whole
-from sparsepo_dist.files import read_json
 
 
 def status(plan: Plan) -> str:
@@ -43,9 +39,13 @@ class Table:
     """Numbers of all models in all suites."""
 
     rows: dict[str, dict[str, float]]
-    """Model to column to number; a column is SUITE/TASK/METRIC."""
+    """Model to column to number; a column is SUITE/ and the column of its driver's table."""
     unfinished: tuple[str, ...]
     """Names of jobs that are not done."""
+    without: tuple[str, ...] = ()
+    """Names of jobs that are done and gave no number."""
+    notes: tuple[str, ...] = ()
+    """What is to be known of some jobs' numbers."""
 
     @property
     def columns(self) -> list[str]:
@@ -53,8 +53,11 @@ class Table:
         return list(dict.fromkeys(column for numbers in self.rows.values() for column in numbers))
 
     def as_json(self) -> str:
-        """{"models": {MODEL: {COLUMN: number}}, "unfinished": [...]}."""
-        return json.dumps({"models": self.rows, "unfinished": self.unfinished}, indent=1, ensure_ascii=False) + "\n"
+        """{"models": {MODEL: {COLUMN: number}}, "unfinished": [...], "without_numbers": [...], "notes": [...]}."""
+        record = {
+            "models": self.rows, "unfinished": self.unfinished, "without_numbers": self.without, "notes": self.notes
+        }  # fmt: skip
+        return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
 
     def as_csv(self) -> str:
         """A row per model."""
@@ -76,6 +79,9 @@ class Table:
             lines.append(f"| {model} |" + "".join(f" {cell} |" for cell in cells))
         if self.unfinished:
             lines += ["", f"Not done: {', '.join(self.unfinished)}."]
+        if self.without:
+            lines += ["", f"Done without a number: {', '.join(self.without)}; their logs say why."]
+        lines += [line for note in self.notes for line in ("", f"{note}.")]
         return "\n".join(lines) + "\n"
 
 
@@ -86,14 +92,19 @@ def collect(plan: Plan) -> tuple[Table, list[Path]]:
         UserError: a result, or how a job stands, cannot be read.
     """
     rows: dict[str, dict[str, float]] = {}
-    unfinished = []
+    unfinished, without, notes = [], [], []
     for job in _jobs(plan):
         numbers = rows.setdefault(job.model, {})
-        if job.now().state == DONE:
-            numbers.update(_results(job))
-        else:
+        if job.now().state != DONE:
             unfinished.append(job.name)
-    table = Table(rows, tuple(unfinished))
+            continue
+        found = final(job)
+        numbers.update({f"{job.suite}/{column}": value for column, value in found.numbers.items()})
+        if not found.numbers:
+            without.append(job.name)
+        if found.note is not None:
+            notes.append(f"{job.name}: {found.note}")
+    table = Table(rows, tuple(unfinished), tuple(without), tuple(notes))
     texts = {"json": table.as_json(), "csv": table.as_csv(), "md": table.as_markdown()}
     paths = [plan.output / f"table.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
@@ -106,22 +117,3 @@ def _jobs(plan: Plan) -> list[Job]:
     store = JobStore(plan.output)
     own = [store.job(model, suite.name) for model in plan.models for suite in plan.suites]
     return list(dict.fromkeys([*own, *store.all()]))
-
-
-def _results(job: Job) -> Iterator[tuple[str, float]]:
-    """Every number of the results that `evaluation.results` wrote; other files are the driver's own."""
-    for file in sorted(job.results.rglob("*.json")):
-        try:
-            record = read_json(file)
-        except (OSError, ValueError) as error:
-            raise UserError(f"the result {file} cannot be read: {error}") from None
-        if isinstance(record, dict) and "task" in record and "result" in record:
-            yield from _numbers(record["result"], f"{job.suite}/{record['task']}")
-
-
-def _numbers(value: Any, name: str) -> Iterator[tuple[str, float]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _numbers(inner, f"{name}/{key}")
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        yield name, value

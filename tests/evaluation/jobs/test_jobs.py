@@ -34,7 +34,8 @@ def test_every_job_runs_once_and_its_numbers_are_gathered(tmp_path: Path) -> Non
     assert table.rows["m0"] == {
         "a/x/acc": 0.25, "a/x/n/all": 4, "a/y/acc": 1.25, "a/y/n/all": 4, "b/one/acc": 0.25, "b/one/n/all": 4,
     }  # fmt: skip
-    assert json.loads((bench.output / "table.json").read_text()) == {"models": table.rows, "unfinished": []}
+    record = {"models": table.rows, "unfinished": [], "without_numbers": [], "notes": []}
+    assert json.loads((bench.output / "table.json").read_text()) == record
     header, *rows = csv.reader((bench.output / "table.csv").read_text().splitlines())
     assert header == ["model", *table.rows["m0"]] and [row[:2] for row in rows] == [["m0", "0.25"], ["m1", "0.25"]]
     assert "| m1 | 0.25 | 4 | 1.25 |" in (bench.output / "table.md").read_text()

@@ -1,0 +1,90 @@
+"""`jobs.py collect`: what each driver's own table ends with, as the drivers themselves write it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation.code.table import write_table
+from sparsepo_dist.evaluation.frontier.command import frontier
+from sparsepo_dist.evaluation.jobs.spec import read_plan
+from sparsepo_dist.evaluation.jobs.store import DONE, JobStore, State
+from sparsepo_dist.evaluation.jobs.table import Table, collect
+from sparsepo_dist.evaluation.leaderboard.normalisation import COLUMNS, TASKS
+from sparsepo_dist.evaluation.leaderboard.tables import measured_row, write_tables
+from sparsepo_dist.evaluation.summary.command import summary
+from tests.support.evaluation_jobs import ROOT
+from tests.support.tiny import save_tiny_model
+
+SUITES = (
+    "suites:\n  leaderboard:\n  code:\n  summary: {prompts: p.jsonl}\n  frontier: {reference: r}\n  own: {driver: %s}\n"
+)
+
+
+def done(folder: Path, *suites: str) -> dict[str, Path]:
+    """A plan of all drivers, these suites of model m done; where their results are."""
+    own = folder / "own.py"
+    own.touch()
+    (folder / "plan.yaml").write_text(f"output: {folder / 'out'}\nmodels: {{m: {folder / 'm'}}}\n" + SUITES % own)
+    plan, places = read_plan(folder / "plan.yaml", ROOT / "evaluation"), {}
+    for suite in plan.suites:
+        job = JobStore(plan.output).add("m", str(folder / "m"), suite)
+        if suite.name in suites:
+            job.write(State(DONE))
+        places[suite.name] = job.results
+    return places
+
+
+def collected(folder: Path) -> Table:
+    return collect(read_plan(folder / "plan.yaml", ROOT / "evaluation"))[0]
+
+
+def leaderboard_results(accuracy: float) -> dict[str, dict[str, Any]]:
+    metrics = {column.metric: accuracy for column in COLUMNS}
+    return {task: {"metrics": metrics, "documents": 10, "shots": 0} for task in TASKS}
+
+
+def test_final_rows_of_tables_without_models(tmp_path: Path) -> None:
+    places = done(tmp_path, "leaderboard", "code", "own")
+    results = leaderboard_results(0.75)
+    write_tables(places["leaderboard"], measured_row("m", results, 10), results, {"limit": 10})
+    task = {
+        "pass@1": 0.125, "pass@10": 0.5, "left_out": [], "problems": 2, "samples_per_problem": 10, "outcomes": {"x": 1}
+    }  # fmt: skip
+    write_table(places["code"], "m", {"humaneval": task}, "how")
+    table = collected(tmp_path)
+    row = table.rows["m"]
+    assert row["leaderboard/GPQA"] == pytest.approx(100 * (0.75 - 0.25) / 0.75), "normalised, not an accuracy"
+    assert row["leaderboard/average"] == pytest.approx(measured_row("m", results, 10).average)
+    assert (row["code/HumanEval pass@1"], row["code/HumanEval pass@10"]) == (12.5, 50)
+    assert not [column for column in row if "MBPP" in column]
+    assert table.without == ("m/own",) and table.unfinished == ("m/summary", "m/frontier")
+    text = table.as_markdown()
+    assert "Done without a number: m/own" in text and "m/leaderboard: measured, limit 10." in text
+
+
+def test_final_rows_of_what_is_measured_a_prompt_at_a_time(tmp_path: Path) -> None:
+    places = done(tmp_path, "summary", "frontier")
+    model = save_tiny_model(tmp_path / "m")
+    prompts = tmp_path / "p.jsonl"
+    prompts.write_text('{"prompt": "One", "summary": "a dog"}\n{"prompt": "Two", "summary": "a cat"}\n')
+    small = ["--prompts", str(prompts), "--prompt_count", "2", "--samples", "2", "--max_new_tokens", "4"]
+    summary(["--model", f"m={model}", "--output", str(places["summary"]), "--temperatures", "0.5", "1", *small])
+    frontier(["--model", f"dpo={model}", "--reference", str(model), "--output", str(places["frontier"]), *small])
+    table = collected(tmp_path)
+    record = json.loads((places["summary"] / "summary.json").read_text())
+    assert [row["temperature"] for row in record["rows"]] == [0.5, 1]
+    for row in record["rows"]:
+        for metric in ("rouge_l", "self_bleu"):
+            assert table.rows["m"][f"summary/temperature {row['temperature']:g}/{metric}"] == row[metric]
+    (point,) = json.loads((places["frontier"] / "frontier.json").read_text())["rows"]
+    for name in ("kl", "kl_stderr", "reward", "reward_stderr"):
+        assert table.rows["m"][f"frontier/{name}"] == point[name]
+    assert table.notes == ("m/frontier: the reward is vaderSentiment compound, response only",)
+    (places["frontier"] / "frontier.json").write_text("{}")
+    with pytest.raises(UserError, match=r"the result .*frontier.json cannot be read"):
+        collected(tmp_path)
