@@ -53,8 +53,8 @@ def heldout_prompts(count: int) -> list[str]:
     return _spread(HELDOUT_SUBJECTS)[:count]
 
 
-def unseen_prompts(count: int) -> list[str]:
-    """Prompts of the evaluation, about subjects that training never saw."""
+def unseen_prompts(count: int | None) -> list[str]:
+    """Prompts of the evaluation (None: all), about subjects that training never saw."""
     return _spread(UNSEEN_SUBJECTS)[:count]
 
 

@@ -10,8 +10,8 @@ from sparsepo_dist.files import argument, path_argument
 from sparsepo_dist.sampling.backends import TRANSFORMERS, VLLM, check_backend
 
 
-def add_sampling(parser: argparse.ArgumentParser, prompt_count: int, defaults: Sampling) -> None:
-    """What concerns models, output and reproduction, with the driver's own defaults."""
+def add_sampling(parser: argparse.ArgumentParser, prompt_count: int | None, defaults: Sampling) -> None:
+    """What concerns models, output and reproduction, with the driver's own defaults; no count of prompts is all."""
     parser.add_argument(
         "--base", type=argument, metavar="PATH", help="the model that adapters belong on, where it has moved"
     )
@@ -19,7 +19,7 @@ def add_sampling(parser: argparse.ArgumentParser, prompt_count: int, defaults: S
         "--output", type=path_argument, required=True, metavar="DIR", help="folder of tables and results"
     )
     parser.add_argument(
-        "--prompt_count", type=positive, metavar="N", help="how many prompts, the first ones (%(default)s)"
+        "--prompt_count", type=positive, metavar="N", help=f"how many prompts, the first ones ({prompt_count or 'all'})"
     )
     parser.add_argument("--samples", type=positive, metavar="N", help="samples of each prompt (%(default)s)")
     parser.add_argument("--top_p", type=share, metavar="P", help="nucleus sampling's P (%(default)s)")

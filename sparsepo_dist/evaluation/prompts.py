@@ -10,8 +10,11 @@ from sparsepo_dist.data.reading.sources import Row, RowError, read_rows
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
 
-def read_texts(source: str, fields: Sequence[str], count: int) -> list[tuple[str, ...]]:
-    """The named text fields of the first `count` rows of a source, as `data.train` takes them.
+def read_texts(source: str, fields: Sequence[str], count: int | None) -> list[tuple[str, ...]]:
+    """The named text fields of rows of a source, as `data.train` takes them.
+
+    Args:
+        count: the first ones; None: all.
 
     Raises:
         UserError: the source cannot be read, has fewer rows, or a row lacks a field (file and row are named).
@@ -26,8 +29,9 @@ def read_texts(source: str, fields: Sequence[str], count: int) -> list[tuple[str
             found.append(tuple(_text(row, name) for name in fields))
         except RowError as bad:
             raise UserError(f"--prompts {bad}") from None
-    if len(found) < count:
-        raise UserError(f"--prompts {source}: {len(found)} rows, fewer than the {count} asked for (--prompt_count)")
+    if not found or len(found) < (count or 0):
+        wanted = f"fewer than the {count} asked for (--prompt_count)" if count else "and one is needed at least"
+        raise UserError(f"--prompts {source}: {len(found)} rows, {wanted}")
     return found
 
 

@@ -10,9 +10,10 @@ from sparsepo_dist.builtin.prompts import UNSEEN, unseen_prompts
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.arguments import add_sampling, given_sampling, temperature
 from sparsepo_dist.evaluation.frontier.pareto import Point
-from sparsepo_dist.evaluation.frontier.run import MARGIN, Drawing, write_frontier
+from sparsepo_dist.evaluation.frontier.run import Drawing, write_frontier
 from sparsepo_dist.evaluation.frontier.runs import shared_reference, trained_models
 from sparsepo_dist.evaluation.frontier.scorers import VADER, scorer
+from sparsepo_dist.evaluation.frontier.tables import MARGIN
 from sparsepo_dist.evaluation.prompts import read_texts
 from sparsepo_dist.evaluation.sampling import Sampling
 from sparsepo_dist.files import argument
@@ -21,9 +22,10 @@ from sparsepo_dist.sampling.responses import Nucleus
 _DESCRIPTION = """Reward against response-level KL of many models: a table (JSON, CSV, Markdown) with the Pareto
 frontier and hypervolumes, and a figure. Samples, rewards and KL are kept below --output: what is finished is not done
 again, and another --scorer uses the samples that are there."""
-# As the sentiment experiment samples.
+# The paper's: one response, drawn from the model's own distribution, of each test prompt.
+_TEMPERATURE = 1.0
 _DEFAULTS = Sampling(
-    samples=UNSEEN.samples, top_p=Nucleus.top_p, max_new_tokens=Nucleus.max_new_tokens,
+    samples=1, top_p=1.0, max_new_tokens=Nucleus.max_new_tokens,
     max_prompt_length=Nucleus.max_prompt_length, seed=UNSEEN.seed, batch_size=96,
 )  # fmt: skip
 
@@ -47,10 +49,10 @@ def frontier(arguments: Sequence[str] | None = None) -> Path:
 def _prompts(given: argparse.Namespace) -> tuple[str, ...]:
     if given.prompts is not None:
         return tuple(text for (text,) in read_texts(given.prompts, ("prompt",), given.prompt_count))
-    built_in = unseen_prompts(given.prompt_count)
-    if len(built_in) < given.prompt_count:
+    built_in = tuple(unseen_prompts(None))
+    if given.prompt_count is not None and given.prompt_count > len(built_in):
         raise UserError(f"--prompt_count {given.prompt_count}: there are {len(built_in)} built-in prompts; lower it")
-    return tuple(built_in)
+    return built_in[: given.prompt_count]
 
 
 def kl_and_reward(text: str) -> Point:
@@ -88,11 +90,11 @@ def parser() -> argparse.ArgumentParser:
         "sentiment experiment's prompts about unseen subjects)",
     )  # fmt: skip
     parser.add_argument(
-        "--temperature", type=temperature, default=Nucleus.temperature, metavar="T", help="of the samples (%(default)s)"
+        "--temperature", type=temperature, default=_TEMPERATURE, metavar="T", help="of the samples (%(default)s)"
     )
     parser.add_argument(
         "--reference_point", type=kl_and_reward, metavar="KL,REWARD",
         help=f"where hypervolumes are measured from (default: {MARGIN:g} times the largest KL, the reference's reward)",
     )  # fmt: skip
-    add_sampling(parser, UNSEEN.prompts, _DEFAULTS)
+    add_sampling(parser, None, _DEFAULTS)
     return parser

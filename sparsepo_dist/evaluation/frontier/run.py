@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,26 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sparsepo_dist.evaluation.divergence import ReferenceKL
-from sparsepo_dist.evaluation.frontier.figure import draw_frontier
-from sparsepo_dist.evaluation.frontier.pareto import Point, hypervolume, pareto
+from sparsepo_dist.evaluation.frontier.pareto import Point
 from sparsepo_dist.evaluation.frontier.runs import REFERENCE, Trained
 from sparsepo_dist.evaluation.frontier.scorers import Scorer
+from sparsepo_dist.evaluation.frontier.tables import write_frontier_tables
 from sparsepo_dist.evaluation.models import results_folder
-from sparsepo_dist.evaluation.results import Results, write_whole
+from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.sampling import Sampling
-from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.sampling.backends import load_sampler
 from sparsepo_dist.sampling.responses import Sample
 
-MARGIN = 1.1
-"""The hypervolume's reference point lies so many times as far as the farthest model, so that that one counts too."""
 _PACKAGES = ("vaderSentiment", "peft")
-_COLUMNS = (
-    Column("method", "Method"), Column("model", "Model"), Column("kl", "KL (nats)", ".3f"),
-    Column("kl_stderr", "± KL", ".3f"), Column("reward", "Reward", ".4f"), Column("reward_stderr", "± reward", ".4f"),
-    Column("on_frontier", "On the frontier"),
-)  # fmt: skip
 
 
 class Drawing(NamedTuple):
@@ -75,8 +66,8 @@ class Measurement:
             kept.write(self._kl_task, kl)
         per_prompt = self._drawing.sampling.samples
         return {
-            "method": one.method, "model": target.name, "path": target.adapter or target.model,
-            **_mean("kl", kl, per_prompt), **_mean("reward", rewards, per_prompt),
+            "method": one.method, "model": target.name, "step": one.step, "path": target.adapter or target.model,
+            **_mean("kl", kl, per_prompt), **_mean("reward", rewards, per_prompt), "settings": one.settings,
         }  # fmt: skip
 
     def _kept(self, target: Target) -> Results:
@@ -118,8 +109,7 @@ def write_frontier(
     """frontier.json, .csv, .md and .png in `output`; the Markdown file.
 
     Args:
-        worst: (KL, reward) that hypervolumes are measured from. By default MARGIN times the largest KL, and the
-            reference's own reward: a model that is worth less than where it began covers nothing.
+        worst: (KL, reward) that hypervolumes are measured from, or as `write_frontier_tables` says.
 
     Raises:
         UserError: a model cannot be loaded, or `output` holds results of other settings.
@@ -130,43 +120,4 @@ def write_frontier(
         measurement.samples(target)  # before anything stays on the GPU, of which vLLM takes nearly all for a model
     origin = measurement.row(Trained(REFERENCE, reference))
     rows = [measurement.row(one) for one in models]
-    points = [(row["kl"], row["reward"]) for row in rows]
-    front = pareto(points)
-    for place, row in enumerate(rows):
-        row["on_frontier"] = place in front
-    worst = worst or (MARGIN * max(kl for kl, _ in points), origin["reward"])
-    volumes = {
-        method: hypervolume([p for p, row in zip(points, rows, strict=True) if row["method"] == method], worst)
-        for method in dict.fromkeys(row["method"] for row in rows)
-    }
-    record = {
-        "scorer": scorer.description,
-        "settings": drawing.settings(),
-        "reference": origin,
-        "rows": rows,
-        "hypervolume": {
-            "reference_point": {"kl": worst[0], "reward": worst[1]},
-            "by_method": volumes,
-            "of_all": hypervolume(points, worst),
-        },
-    }
-    write_whole(output / "frontier.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    write_whole(output / "frontier.csv", csv_table(_COLUMNS, [origin, *rows]))
-    write_whole(output / "frontier.md", _markdown(record))
-    draw_frontier(rows, origin, scorer.description, output / "frontier.png")
-    return output / "frontier.md"
-
-
-def _markdown(record: dict[str, Any]) -> str:
-    volume, settings = record["hypervolume"], record["settings"]
-    at = volume["reference_point"]
-    named = [{"method": name, "volume": value} for name, value in volume["by_method"].items()]
-    named.append({"method": "all together", "volume": volume["of_all"]})
-    return (
-        markdown_table(_COLUMNS, [record["reference"], *record["rows"]])
-        + f"\nReward: {record['scorer']}. {settings['prompt_count']} prompts x {settings['samples']} samples, "
-        f"temperature {settings['temperature']:g}, top-p {settings['top_p']:g}; ± standard error over prompts.\n\n"
-        + markdown_table([Column("method", "Method"), Column("volume", "Hypervolume", ".4f")], named)
-        + f"\nHypervolume, in nats x reward, measured from a KL of {at['kl']:.3f} nats and the reward "
-        f"{at['reward']:.4f}. Only hypervolumes from one such point can be compared.\n"
-    )
+    return write_frontier_tables(rows, origin, scorer.description, drawing.settings(), output, worst)

@@ -12,7 +12,9 @@ from sparsepo_dist.builtin.smollm2 import smollm2_folder
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.models import split_name
 from sparsepo_dist.evaluation.target import Target, target
+from sparsepo_dist.files import read_json
 from sparsepo_dist.runs.inputs import BUILTIN_MODEL
+from sparsepo_dist.training.checkpoints.export import TRAINED
 
 REFERENCE = "reference"
 
@@ -22,6 +24,31 @@ class Trained(NamedTuple):
 
     method: str
     target: Target
+    step: int | None = None
+    """Of its training, where it is a checkpoint's."""
+    settings: dict[str, Any] | None = None
+    """Objective and masks, where its training is known."""
+
+
+class _Training(NamedTuple):
+    """What is known of the training that a model is of."""
+
+    config: dict[str, Any]
+    """The run's resolved configuration."""
+    step: int | None
+
+    @property
+    def method(self) -> str:
+        """The objective's name; SparsePO's with its kind of masks, which are methods of their own in the paper."""
+        name, masks = str(self.config["objective"]["name"]), self.config.get("masks") or {}
+        if name != "sparsepo" or "sharing" not in masks:
+            return name
+        kind = masks.get("kind", "auto")
+        return "-".join([name, *([] if kind in ("auto", "learned") else [kind]), masks["sharing"]])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {name: self.config[name] for name in ("objective", "masks") if name in self.config}
 
 
 def trained_models(values: Sequence[str], *, base: str | None) -> list[Trained]:
@@ -34,17 +61,18 @@ def trained_models(values: Sequence[str], *, base: str | None) -> list[Trained]:
     for value in values:
         method, path = split_name(value)
         one = target(path, base=base)
-        if method is None:
-            config = run_config(path)
-            if config is None:
-                raise UserError(
-                    f"--model: {path} is in no run's folder (there is no config.yaml), so that its method is unknown; "
-                    f"name it, --model METHOD={path}"
-                )
-            method = str(config["objective"]["name"])
+        training = _training(path)
+        if method is None and training is None:
+            raise UserError(
+                f"--model: {path} is in no run's folder and no exported checkpoint (there is no config.yaml and no "
+                f"{TRAINED}), so that its method is unknown; name it, --model METHOD={path}"
+            )
         if one in [other.target for other in found]:
             raise UserError(f"--model: {path} is named twice")
-        found.append(Trained(method, one))
+        if training is None:
+            found.append(Trained(str(method), one))
+        else:
+            found.append(Trained(method or training.method, one, training.step, training.settings))
     return found
 
 
@@ -59,10 +87,10 @@ def shared_reference(values: Sequence[str], given: str | None, *, base: str | No
     named = {}
     for value in values:
         path = split_name(value)[1]
-        config = run_config(path)
-        if config is None:
+        training = _training(path)
+        if training is None:
             raise UserError(f"--model: {path} is in no run's folder, which would name its reference; give --reference")
-        named[_reference_of(config)] = path
+        named[_reference_of(training.config)] = path
     if len(named) > 1:
         told = ", ".join(f"{path} from {' + '.join(filter(None, of))}" for of, path in named.items())
         raise UserError(f"the runs were trained from different references ({told}); give the one to use, --reference")
@@ -75,23 +103,29 @@ def shared_reference(values: Sequence[str], given: str | None, *, base: str | No
         raise UserError(f"the reference that the runs name cannot be used ({error}); give --reference") from None
 
 
-def run_config(path: str) -> dict[str, Any] | None:
-    """The resolved configuration of the run that a folder is, or is in; None where it is in none.
+def _training(path: str) -> _Training | None:
+    """The training of an exported checkpoint, or of the run that a folder is, or is in; None where it is of none.
 
     Raises:
-        UserError: the configuration cannot be read.
+        UserError: what is written of it cannot be read.
     """
     folder = Path(path).resolve()
-    file = next((f for place in (folder, *folder.parents[:2]) if (f := place / "config.yaml").is_file()), None)
+    candidates = (folder / TRAINED, *(place / "config.yaml" for place in (folder, *folder.parents[:2])))
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
         return None
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if file.name == TRAINED:
+            found = read_json(file)
+            training = _Training(found["config"], int(found["step"]))
+        else:
+            training = _Training(yaml.safe_load(file.read_text(encoding="utf-8")), None)
+        config = training.config
         if not isinstance(config["objective"]["name"], str) or not isinstance(config["model"]["path"], str):
             raise TypeError("objective.name and model.path must be text")
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file}: not a run's configuration ({error})") from None
-    return dict(config)
+    return training
 
 
 def _reference_of(config: dict[str, Any]) -> tuple[str, str | None]:

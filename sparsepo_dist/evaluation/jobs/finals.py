@@ -13,6 +13,8 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.jobs.store import Job
 from sparsepo_dist.files import read_json
 
+FRONTIER = "frontier.json"
+
 
 class Final(NamedTuple):
     """A job's numbers."""
@@ -65,7 +67,7 @@ def _summary(table: Mapping[str, Any]) -> Final:
 
 def _frontier(table: Mapping[str, Any]) -> Final:
     (row,) = table["rows"]
-    kept = ("method", "model", "path", "on_frontier")
+    kept = ("method", "model", "path", "on_frontier", "settings")
     numbers = {name: value for name, value in row.items() if name not in kept}
     return Final(numbers, f"the reward is {table['scorer']}")
 
@@ -74,7 +76,7 @@ _DRIVERS: dict[str, tuple[str, Callable[[Mapping[str, Any]], Final]]] = {
     "leaderboard.py": ("leaderboard.json", _leaderboard),
     "code.py": ("code.json", _code),
     "summary.py": ("summary.json", _summary),
-    "frontier.py": ("frontier.json", _frontier),
+    "frontier.py": (FRONTIER, _frontier),
 }
 
 

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsepo_dist.evaluation.jobs.finals import final
+from sparsepo_dist.evaluation.jobs.finals import FRONTIER, final
 from sparsepo_dist.evaluation.jobs.spec import Plan
 from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, RUNNING, Job, JobStore, State
 from sparsepo_dist.evaluation.results import write_whole
@@ -86,7 +86,7 @@ class Table:
 
 
 def collect(plan: Plan) -> tuple[Table, list[Path]]:
-    """The table, and where it was written: table.json, table.csv and table.md in the file's output.
+    """The table, and where it was written: table.json, .csv and .md in the file's output, figures/ of frontiers.
 
     Raises:
         UserError: a result, or how a job stands, cannot be read.
@@ -109,7 +109,21 @@ def collect(plan: Plan) -> tuple[Table, list[Path]]:
     paths = [plan.output / f"table.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         write_whole(path, text)
-    return table, paths
+    return table, [*paths, *_figures(plan)]
+
+
+def _figures(plan: Plan) -> list[Path]:
+    """One of every suite that measures reward against KL, of all its models."""
+    by_suite: dict[str, list[Path]] = {}
+    for job in _jobs(plan):
+        file = job.results / FRONTIER
+        if job.now().state == DONE and job.driver == "frontier.py" and file.is_file():
+            by_suite.setdefault(job.suite, []).append(file)
+    if not by_suite:
+        return []
+    from sparsepo_dist.evaluation.frontier.tables import put_together  # matplotlib, which other tables can do without
+
+    return [put_together(files, plan.output / "figures" / suite) for suite, files in by_suite.items()]
 
 
 def _jobs(plan: Plan) -> list[Job]:

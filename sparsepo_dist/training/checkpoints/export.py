@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from sparsepo_dist.engines.saving import saved_names, write_model
 from sparsepo_dist.errors import UserError, unreadable
 from sparsepo_dist.training.checkpoints.store import Checkpoint, open_checkpoint
 
+TRAINED = "trained.json"
+"""Beside an exported model: its run's name and configuration, and the step."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_remote_code: bool = False) -> Path:
-    """Write a checkpoint's model in transformers format, or its adapter in peft's, with the tokenizer; on one CPU.
+    """Write a checkpoint's model in transformers format, or its adapter in peft's, with the tokenizer and TRAINED; on
+    one CPU.
 
     Its files are held against their checksums first. The output is written aside and renamed.
 
@@ -63,6 +67,8 @@ def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_r
         remove(unfinished)
         with quiet():
             write_model(model, tokenizer, weights, unfinished)
+        origin = {"run": checkpoint.folder.resolve().parents[1].name, "step": checkpoint.step, "config": config}
+        (unfinished / TRAINED).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
         put_in_place(unfinished, output)
     except (OSError, SafetensorError) as error:
         raise UserError(f"export: {output} cannot be written: {error}") from None

@@ -210,6 +210,40 @@ def test_from_runs_to_a_table_and_a_figure_and_nothing_is_sampled_twice(
     assert other["hypervolume"]["reference_point"] == {"kl": 100, "reward": 0}
 
 
+def test_an_exported_checkpoint_knows_its_method_and_step_and_common_masks_are_a_method_of_their_own(
+    tmp_path: Path,
+) -> None:
+    reference = save_tiny_model(tmp_path / "start", seed=0)
+    command = ["--output", str(tmp_path / "out"), *SMALL]
+    for number, sharing in enumerate(("common", "independent"), 1):
+        export = save_tiny_model(tmp_path / f"run-step-{number}", seed=number)
+        config = {
+            "objective": {"name": "sparsepo", "beta": 0.5}, "masks": {"kind": "auto", "sharing": sharing},
+            "model": {"path": str(reference)}, "reference": {"path": None},
+        }  # fmt: skip
+        (export / "trained.json").write_text(json.dumps({"run": "run", "step": 100 * number, "config": config}))
+        command += ["--model", str(export)]
+    table = frontier(command)
+    record = json.loads(table.with_suffix(".json").read_text())
+    assert [(row["method"], row["step"], row["settings"]["objective"]["beta"]) for row in record["rows"]] == [
+        ("sparsepo-common", 100, 0.5), ("sparsepo-independent", 200, 0.5),
+    ]  # fmt: skip
+    assert record["reference"]["path"] == str(reference)
+    assert set(record["hypervolume"]["by_method"]) == {"sparsepo-common", "sparsepo-independent"}
+
+
+def test_the_default_is_one_sample_of_the_models_own_distribution_of_every_prompt(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "model")
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": f"Prompt {n}"}) + "\n" for n in range(37)))
+    command = ["--model", f"a={model}", "--reference", str(model), "--prompts", str(prompts), "--max_new_tokens", "2"]
+    settings = json.loads(frontier([*command, "--output", str(tmp_path / "out")]).with_suffix(".json").read_text())[
+        "settings"
+    ]
+    assert settings["prompt_count"] == 37
+    assert (settings["samples"], settings["temperature"], settings["top_p"]) == (1, 1, 1)
+
+
 def test_runs_name_their_reference_and_must_share_it(tmp_path: Path) -> None:
     starts = [save_tiny_model(tmp_path / f"start{seed}", seed=seed) for seed in (0, 1)]
     runs = [write_run(tmp_path / f"run{place}", "dpo", start, 2) for place, start in enumerate(starts)]

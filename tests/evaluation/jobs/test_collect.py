@@ -11,6 +11,7 @@ import pytest
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.code.table import write_table
 from sparsepo_dist.evaluation.frontier.command import frontier
+from sparsepo_dist.evaluation.frontier.tables import put_together
 from sparsepo_dist.evaluation.jobs.spec import read_plan
 from sparsepo_dist.evaluation.jobs.store import DONE, JobStore, State
 from sparsepo_dist.evaluation.jobs.table import Table, collect
@@ -88,3 +89,22 @@ def test_final_rows_of_what_is_measured_a_prompt_at_a_time(tmp_path: Path) -> No
     (places["frontier"] / "frontier.json").write_text("{}")
     with pytest.raises(UserError, match=r"the result .*frontier.json cannot be read"):
         collected(tmp_path)
+
+
+def test_all_points_of_a_suite_are_one_figure_and_others_are_not_mixed_in(tmp_path: Path) -> None:
+    files = []
+    for number in (1, 2):
+        model = save_tiny_model(tmp_path / f"m{number}", seed=number)
+        command = ["--model", f"dpo={model}", "--reference", str(save_tiny_model(tmp_path / "start", seed=0))]
+        out = tmp_path / f"out{number}"
+        files.append(frontier([*command, "--output", str(out), "--prompt_count", "2", "--max_new_tokens", "4"]))
+    files = [file.with_suffix(".json") for file in files]
+    both = json.loads(put_together(files, tmp_path / "both").with_suffix(".json").read_text())
+    parts = [json.loads(file.read_text()) for file in files]
+    assert [row["kl"] for row in both["rows"]] == [part["rows"][0]["kl"] for part in parts]
+    assert both["hypervolume"]["reference_point"]["kl"] == pytest.approx(1.1 * max(row["kl"] for row in both["rows"]))
+    assert (tmp_path / "both" / "frontier.png").is_file()
+    parts[1]["settings"]["top_p"] = 0.5
+    files[1].write_text(json.dumps(parts[1]))
+    with pytest.raises(UserError, match="out2/frontier.json was measured with another settings than .*out1"):
+        put_together(files, tmp_path / "both")

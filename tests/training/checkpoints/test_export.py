@@ -13,16 +13,18 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparsepo_dist.errors import RunError, UserError
+from sparsepo_dist.evaluation.jobs.spec import read_plan
 from sparsepo_dist.evaluation.jobs.store import JobStore
 from sparsepo_dist.evaluation.jobs.table import collect
 from sparsepo_dist.evaluation.jobs.watch import watch
 from sparsepo_dist.training.checkpoints.export import export_checkpoint
 from sparsepo_dist.training.checkpoints.store import COMPLETE, STATE
-from tests.support.evaluation_jobs import Bench, until
+from tests.support.evaluation_jobs import ROOT, Bench, until
 from tests.support.runs import ZERO, train_all
 from tests.support.tampering import resigned, trapped
 from tests.support.tiny import save_tiny_model, write_pairs
@@ -67,7 +69,11 @@ def test_the_last_checkpoint_is_the_final_model_bit_for_bit(runs: dict[str, Path
     assert want.keys() == got.keys()
     for key, value in want.items():
         assert got[key].dtype == value.dtype and torch.equal(got[key], value), key
-    assert {p.name for p in found.iterdir()} == {p.name for p in (run / "final").iterdir()} - {"masks.safetensors"}
+    beside_final = {p.name for p in (run / "final").iterdir()} - {"masks.safetensors"}
+    assert {p.name for p in found.iterdir()} == beside_final | {"trained.json"}
+    origin = json.loads((found / "trained.json").read_text())
+    assert (origin["run"], origin["step"]) == (run.name, 2)
+    assert origin["config"] == yaml.safe_load((run / "config.yaml").read_text())
     assert not list(tmp_path.glob(".writing-*"))
     earlier = tensors(export_checkpoint(checkpoint(run, 1), tmp_path / "earlier"))
     assert any(not torch.equal(earlier[key], want[key]) for key in want)
@@ -225,3 +231,17 @@ def test_code_in_a_checkpoint_is_not_run(runs: dict[str, Path], tmp_path: Path, 
     with pytest.raises(UserError, match="cannot be read: .* may be code: it was not unpickled"):
         export_checkpoint(copy, tmp_path / "model")
     assert not sprung.exists() and not (tmp_path / "model").exists()
+
+
+def test_a_run_is_watched_with_the_papers_figure_2(runs: dict[str, Path], tmp_path: Path) -> None:
+    run, file = tmp_path / "run", tmp_path / "plan.yaml"
+    shutil.copytree(runs["zero2"], run, ignore=shutil.ignore_patterns("step-00000002", "final"))
+    shipped = yaml.safe_load((ROOT / "evaluation" / "figure2.yaml").read_text())
+    shipped["suites"]["frontier"] |= {"prompt_count": 2, "max_new_tokens": 4}
+    file.write_text(yaml.safe_dump({**shipped, "output": str(tmp_path / "out"), "resources": {"gpus_per_job": 0}}))
+    plan = read_plan(file, ROOT / "evaluation")
+    watch(run, plan)
+    table, _ = collect(plan)
+    assert table.rows["run-step-00000001"]["frontier/kl"] > 0 and not table.without
+    (row,) = json.loads((tmp_path / "out" / "figures" / "frontier" / "frontier.json").read_text())["rows"]
+    assert (row["method"], row["step"]) == ("sparsepo-independent", 1)
