@@ -22,7 +22,7 @@ FLOORS = {
     "training": ["supervision", "checkpoints", ""],
     "runs": ["config", "recipes", ""],
     "plan": ["asked", "model", "needs", "speed", ""],
-    "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "jobs"],
+    "evaluation": ["", "processes", "sandbox", "code", "leaderboard", "summary", "frontier", "jobs"],
 }
 # A room with more files gets floors, but for one file a loss.
 MOST_FILES, LISTS = 12, ("objectives",)

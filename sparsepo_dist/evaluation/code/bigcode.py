@@ -20,12 +20,15 @@ from sparsepo_dist.errors import RunError, UserError
 from sparsepo_dist.evaluation.code.generation import Generation
 from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, Problem
 from sparsepo_dist.evaluation.hub_mirror import check_dataset, mirror_environment
+from sparsepo_dist.evaluation.processes.lineage import ended_with_this
+from sparsepo_dist.evaluation.processes.locks import lock
 from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.files import read_json
 
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _MAX_LENGTH = 512
+_LOCK = ".lock"
 _HOW = (
     "get it with `git clone https://github.com/bigcode-project/bigcode-evaluation-harness` and name the folder with "
     "--harness DIR, or install that folder with `pip install --editable DIR`; or use --backend lm-eval"
@@ -70,13 +73,20 @@ class Harness(NamedTuple):
         """Programs and tests of a task's problems. Killed, it goes on after the problems it has finished.
 
         Raises:
-            UserError: the mirror lacks the dataset.
+            UserError: the mirror lacks the dataset, or another process is at it.
             RunError: the harness failed; its own messages went to standard error.
         """
         check_dataset(BENCHMARKS[task].harness_dataset, self.mirror, needed_by=BENCHMARKS[task].title)
         folder = self._working_folder(task)
-        command = self.command(task, folder, self._resumed(task, folder))
-        code = subprocess.run(command, cwd=folder, env=mirror_environment(self.mirror), check=False).returncode
+        alone = lock(folder / _LOCK)
+        if alone is None:
+            raise UserError(f"another process generates programs for {task} in {folder}; wait for it, or end it")
+        with alone:
+            command = self.command(task, folder, self._resumed(task, folder))
+            code = subprocess.run(
+                command, cwd=folder, env=mirror_environment(self.mirror), check=False, preexec_fn=ended_with_this(),
+                pass_fds=[alone.fileno()],  # held as long as anything that it started may write there
+            ).returncode  # fmt: skip
         if code:
             raise RunError(
                 f"BigCode's harness ended with code {code} on {task}; its messages are above. The problems it has "

@@ -55,7 +55,8 @@ def parser() -> argparse.ArgumentParser:
         "program (else, the task's own)")  # fmt: skip
     add("--limit", type=int, help="the first problems only, for a smoke run")
     add("--seed", type=int, default=0)
-    add("--dtype", choices=list(PRECISIONS), default="bfloat16", help="of the model (bfloat16)")
+    add("--dtype", choices=["auto", *PRECISIONS], default="auto", help="of the model (auto: bfloat16 where the machine "
+        "multiplies it, else float32)")  # fmt: skip
     add("--hub-mirror", type=path_argument, help="folder of mirrored datasets: works without a network")
     add("--allow_code_execution", action="store_true", help="run what the model wrote, in the sandbox")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="programs run at once (one a core)")
@@ -95,7 +96,16 @@ def _generation(options: argparse.Namespace) -> Generation:
         )
     if options.temperature == 0 and options.n_samples > 1:
         raise UserError(f"--temperature 0 makes all {options.n_samples} samples the same: add --n_samples 1")
-    return Generation(**{name: getattr(options, name) for name in Generation._fields})
+    values = {name: getattr(options, name) for name in Generation._fields}
+    return Generation(**{**values, "dtype": _dtype() if options.dtype == "auto" else options.dtype})
+
+
+def _dtype() -> str:
+    import torch
+
+    from sparsepo_dist.engines.deepspeed.ds_config import has_bf16
+
+    return "bfloat16" if has_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "float32"
 
 
 def _generate(
@@ -170,4 +180,4 @@ def _in_words(generation: Generation) -> str:
     )
     limited = "" if generation.limit is None else f"; only the first {generation.limit} problems"
     samples = f"{generation.n_samples} sample{'s' if generation.n_samples > 1 else ''} a problem"
-    return f"Measured with {generation.backend}: {samples}, {sampled}, seed {generation.seed}{limited}."
+    return f"Measured with {generation.backend}: {samples}, {sampled}, {generation.dtype}, seed {generation.seed}{limited}."

@@ -17,17 +17,17 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, QUEUED, RUNNING, Job, State, here
+from sparsepo_dist.evaluation.processes.lineage import ended_with_this, tell_of_parents_end
 
 _DONE, _FAILED, _HELD = 0, 10, 11
 NOTED = (_DONE, _FAILED, _HELD)
 """Exit codes: the job is done, it failed, another process is at it. After any other it may still say that it runs."""
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # of prctl.h
+_PR_SET_CHILD_SUBREAPER = 36  # of prctl.h
 _LIBC = ctypes.CDLL("libc.so.6", use_errno=True)
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # Slurm's included
 _PATIENCE_SECONDS = 2.0  # a look at the lock, by `status`, takes far less
@@ -65,7 +65,7 @@ def main() -> int:
     for number in _STOPS:
         signal.signal(number, _stop)
     try:
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        tell_of_parents_end(signal.SIGTERM)
         if os.getppid() != given.parent:  # it was gone before we asked to be told
             return 128 + signal.SIGTERM
         job = Job(given.folder, given.folder.parent.name, given.folder.name)
@@ -126,7 +126,7 @@ def _attempt(job: Job, before: State, retries: int, held: Sequence[int]) -> Stat
             with _Family():
                 code = subprocess.Popen(
                     line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=held,
-                    preexec_fn=partial(_end_with, os.getpid()),
+                    preexec_fn=ended_with_this(),
                 ).wait()  # fmt: skip
         except _StoppedError as stopped:
             log.write(f"=== interrupted by {signal.Signals(stopped.signal).name}\n".encode())
@@ -137,12 +137,6 @@ def _attempt(job: Job, before: State, retries: int, held: Sequence[int]) -> Stat
     over = code == UserError.exit_code or begun.attempts > retries
     reason = _reason(code, job.log, offset)
     return replace(begun, state=FAILED if over else QUEUED, reason=reason)
-
-
-def _end_with(keeper: int) -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != keeper:
-        os._exit(128 + signal.SIGKILL)
 
 
 class _Family:

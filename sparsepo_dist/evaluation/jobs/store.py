@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.jobs.locks import held, lock
 from sparsepo_dist.evaluation.jobs.spec import Suite
+from sparsepo_dist.evaluation.processes.locks import held, lock
 from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.files import read_json
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO
 
 from sparsepo_dist.errors import RunError, UserError
-from sparsepo_dist.evaluation.jobs.locks import held, lock
 from sparsepo_dist.evaluation.jobs.spec import Plan
 from sparsepo_dist.evaluation.jobs.store import Job, JobStore
 from sparsepo_dist.evaluation.jobs.submission import (
@@ -21,6 +20,7 @@ from sparsepo_dist.evaluation.jobs.submission import (
     queue_of,
     raise_failures,
 )
+from sparsepo_dist.evaluation.processes.locks import held, lock
 from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.target import FINAL
 from sparsepo_dist.runs.folder import CHECKPOINTS, LOCK

@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparsepo_dist.errors import RunError, UserError
 from sparsepo_dist.evaluation.code import command
 from tests.evaluation.code.fake_harness import FakeHarness
+from tests.support.evaluation_jobs import gone, until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -53,7 +55,7 @@ def test_the_command_line_of_the_harness(options: list[str], harness: FakeHarnes
         "n_samples": 4, "batch_size": 3, "max_length_generation": 512, "seed": 3, "save_every_k_tasks": 2, "limit": 5,
         "temperature": 0.6, "top_p": 0.95, "generation_only": True, "save_generations": True, "save_references": True,
         "allow_code_execution": False, "load_generations_intermediate_paths": None, "earlier": [],
-        "folder": ["openai_humaneval"], "offline": "1",
+        "folder": [".lock", "openai_humaneval"], "offline": "1",
     }  # fmt: skip
     record = json.loads((out / "generations" / "humaneval.json").read_text())
     assert record["settings"]["seed"] == 3 and record["result"]["harness"] == str(harness.folder / "main.py")
@@ -122,6 +124,36 @@ def test_a_harness_that_dies_goes_on_where_it_was(
     assert harness.calls[1]["earlier"] == [["x = 0"] * 4]
     record = json.loads((out / "generations" / "humaneval.json").read_text())
     assert [problem["programs"] for problem in record["result"]["problems"]] == [[f"x = {n}"] * 4 for n in range(3)]
+
+
+def test_a_killed_generation_takes_the_harness_with_it_and_is_alone_in_its_folder(
+    options: list[str], harness: FakeHarness, said: list[str], out: Path
+) -> None:
+    (harness.folder / "waits").touch()
+    program = "import sys\nfrom sparsepo_dist.evaluation.code.command import main\nmain(sys.argv[1:], print)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "generate", *options], env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    pid = harness.folder / "pid"
+    until(lambda: (pid.is_file() and pid.read_text()) or process.poll() is not None)
+    with pytest.raises(UserError, match="another process generates programs for humaneval in"):
+        command.main(["generate", *options], said.append)
+    process.kill()
+    process.wait()
+    until(lambda: gone(int(pid.read_text())))
+    (harness.folder / "waits").unlink()
+    command.main(["generate", *options], said.append)
+    assert (out / "generations" / "humaneval.json").is_file()
+
+
+@pytest.mark.parametrize(("there", "dtype"), [(True, "bf16"), (False, "fp32")])
+def test_the_dtype_is_one_that_the_machine_multiplies(
+    there: bool, dtype: str, options: list[str], harness: FakeHarness, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": there})
+    command.main(["generate", *options], said.append)
+    assert harness.calls[0]["precision"] == dtype
 
 
 def test_too_few_samples_are_noticed(options: list[str], harness: FakeHarness, said: list[str]) -> None:
