@@ -1,4 +1,4 @@
-"""A cluster of one node as far as its commands go: sbatch, srun and sacct as submitit calls them, and scancel."""
+"""A cluster of one node without accounting as far as its commands go: sbatch, srun, squeue, and scancel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# A job is a folder with its script and its state, which is renamed into place: sacct reads while it changes.
+# A job is a folder with its script and its state, which is renamed into place: squeue reads while it changes.
 _COMMANDS = {
     "sbatch": """
 if [ -f REFUSED ]; then cat REFUSED >&2; exit 1; fi
@@ -21,6 +21,7 @@ if [ ! -f BUSY ]; then cd "$there"; setsid slurmd $id < /dev/null > /dev/null 2>
     "slurmd": """
 id=$1; turn() { echo "$1" > $cluster/$id/.state; mv $cluster/$id/.state $cluster/$id/state; }
 echo $$ > $id/process; turn RUNNING; cd "$there"
+trap : USR2
 export SLURM_JOB_ID=$id SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_JOB_NODELIST=node7
 if bash $cluster/$id/script > $cluster/$id/log 2>&1; then turn COMPLETED; else turn FAILED; fi
 """,
@@ -33,11 +34,13 @@ out=${out//%j/$SLURM_JOB_ID}; err=${err//%j/$SLURM_JOB_ID}
 SLURM_PROCID=0 SLURM_LOCALID=0 exec "$@" > "${out//%t/0}" 2> "${err//%t/0}"
 """,
     "sacct": """
-[ "$1 $2 $3" = "-o JobID,State,NodeList --parsable2" ] || exit 1
-shift 3; echo "JobID|State|NodeList"
-while [ "$1" = -j ]; do
-  if [ -d $2 ]; then state=$(cat $2/state); echo "$2|$state|node7"; echo "$2.batch|$state|node7"; fi
-  shift 2
+echo "Slurm accounting storage is disabled" >&2; exit 1
+""",
+    "squeue": """
+[ "$1 $2" = "--noheader --format=%A" ] || exit 1
+if [ -f DOWN ]; then echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1; fi
+for job in [0-9]*; do
+  case $(cat $job/state) in PENDING|RUNNING) echo $job;; esac
 done
 """,
     "scancel": """
@@ -74,6 +77,10 @@ class FakeSlurm:
     def refuse(self, reason: str) -> None:
         """Jobs are not taken any more."""
         (self.folder / "REFUSED").write_text(reason)
+
+    def time_out(self, job: str) -> None:
+        """As at 90 s before the end: the signal goes to all processes of the job."""
+        subprocess.run(["bash", "-c", f"kill -USR2 -- -$(cat {self.folder / job / 'process'})"], check=True)
 
     def cancel(self, job: str) -> None:
         """As the administrator does."""

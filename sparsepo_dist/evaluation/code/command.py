@@ -180,4 +180,5 @@ def _in_words(generation: Generation) -> str:
     )
     limited = "" if generation.limit is None else f"; only the first {generation.limit} problems"
     samples = f"{generation.n_samples} sample{'s' if generation.n_samples > 1 else ''} a problem"
-    return f"Measured with {generation.backend}: {samples}, {sampled}, {generation.dtype}, seed {generation.seed}{limited}."
+    how = f"{sampled}, {generation.dtype}, seed {generation.seed}{limited}"
+    return f"Measured with {generation.backend}: {samples}, {how}."

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, QUEUED, RUNNING, Job, State, here
+from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, Job, State, here
 from sparsepo_dist.evaluation.processes.lineage import ended_with_this, tell_of_parents_end
 
 _DONE, _FAILED, _HELD = 0, 10, 11
@@ -130,13 +130,19 @@ def _attempt(job: Job, before: State, retries: int, held: Sequence[int]) -> Stat
                 ).wait()  # fmt: skip
         except _StoppedError as stopped:
             log.write(f"=== interrupted by {signal.Signals(stopped.signal).name}\n".encode())
-            job.write(replace(before, state=QUEUED))
+            job.write(replace(before, state=INTERRUPTED, reason=_interruption(stopped.signal)))
             raise
     if code == 0:
         return replace(begun, state=DONE, reason=None)
     over = code == UserError.exit_code or begun.attempts > retries
     reason = _reason(code, job.log, offset)
     return replace(begun, state=FAILED if over else QUEUED, reason=reason)
+
+
+def _interruption(number: int) -> str:
+    if number == signal.SIGUSR2 and "SLURM_JOB_ID" in os.environ:
+        return "Slurm's time limit, of which SIGUSR2 comes 90 s before: raise slurm.minutes"
+    return f"{signal.Signals(number).name} from outside"
 
 
 class _Family:

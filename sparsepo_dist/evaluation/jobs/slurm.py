@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,12 +11,10 @@ from typing import Any
 
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.evaluation.jobs import keeper
+from sparsepo_dist.evaluation.jobs.slurm_queue import SUBMITTED, SlurmsJobs, given_as
 from sparsepo_dist.evaluation.jobs.spec import Slurm
 from sparsepo_dist.evaluation.jobs.store import FAILED, Job, State
 from sparsepo_dist.evaluation.results import write_whole
-from sparsepo_dist.files import read_json
-
-_SUBMITTED = "slurm.json"
 
 
 class SlurmQueue:
@@ -32,19 +31,20 @@ class SlurmQueue:
     """
 
     def __init__(self, folder: Path, settings: Slurm, retries: int, *, cluster: str = "slurm") -> None:
-        self._executor, self._job_class = _executor(folder, settings, cluster)
+        self._executor = _executor(folder, settings, cluster)
+        self._has = SlurmsJobs().has if cluster == "slurm" else self._runs_here
         self._retries = retries
-        self._jobs: dict[str, Any] = {}
         self._times: dict[str, int] = {}
 
-    def advance(self, jobs: Iterable[Job]) -> None:
-        """Submit those that are not done and that Slurm does not have; returns at once.
+    def advance(self, jobs: Iterable[Job]) -> list[Job]:
+        """Submit those that are not done and that Slurm does not have; these. Returns at once.
 
         One that Slurm dropped before its end (cancelled, out of time) is submitted again as often as it may be retried.
 
         Raises:
-            UserError: Slurm refuses a job.
+            UserError: Slurm refuses a job, or does not say what it has.
         """
+        given = []
         for job in jobs:
             # It may have ended between the looks: how it stands now is known where nobody has it any more.
             if job.read().final or job.held() or self._pending(job) or job.read().final:
@@ -53,9 +53,10 @@ class SlurmQueue:
                 self._give_up(job)
                 continue
             submitted = self._submitted(job)
-            self._jobs[job.name] = submitted
             self._times[job.name] = self._times.get(job.name, 0) + 1
-            write_whole(job.folder / _SUBMITTED, json.dumps({"id": submitted.job_id}) + "\n")
+            write_whole(job.folder / SUBMITTED, json.dumps({"id": submitted.job_id}) + "\n")
+            given.append(job)
+        return given
 
     def stop(self) -> None:
         """Nothing here: what Slurm has goes on without us."""
@@ -70,6 +71,11 @@ class SlurmQueue:
             said = shortened(str(error), 300) or "sbatch failed and said nothing"
             raise UserError(f"slurm: the job {job.name} was not taken: {said}") from None
 
+    def _runs_here(self, number: str) -> bool:
+        import submitit
+
+        return not submitit.LocalJob(self._executor.folder, number).done()
+
     def _give_up(self, job: Job) -> None:
         claim = job.claim()
         if claim is not None:
@@ -79,25 +85,20 @@ class SlurmQueue:
                     job.write(State(FAILED, reason=reason))
 
     def _pending(self, job: Job) -> bool:
-        if job.name not in self._jobs:
-            file = job.folder / _SUBMITTED
-            if not file.is_file():
-                return False
-            try:
-                number = read_json(file)["id"]
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{file} cannot be read ({error}); remove it to submit {job.name} again") from None
-            self._jobs[job.name] = self._job_class(self._executor.folder, number)
-        return not self._jobs[job.name].done()
+        number = given_as(job)
+        return number is not None and self._has(number)
 
 
 def run_in_allocation(folder: str, retries: int) -> int:
     """What Slurm starts: the job's keeper, which claims it or finds it taken."""
-    return subprocess.call(keeper.command(Path(folder), retries))
+    process = subprocess.Popen(keeper.command(Path(folder), retries))
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        # submitit's own handlers end in an exception here, before the keeper could say why it ends.
+        signal.signal(number, lambda number, _: process.send_signal(number))
+    return process.wait()
 
 
-def _executor(folder: Path, settings: Slurm, cluster: str) -> tuple[Any, Any]:
-    """submitit's executor, and its class of jobs: an AutoExecutor's own cannot ask Slurm how they stand."""
+def _executor(folder: Path, settings: Slurm, cluster: str) -> Any:
     try:
         import submitit
     except ImportError:
@@ -114,4 +115,4 @@ def _executor(folder: Path, settings: Slurm, cluster: str) -> tuple[Any, Any]:
         mem_gb=settings.memory_gb, tasks_per_node=1, nodes=1, slurm_partition=settings.partition,
         slurm_account=settings.account,
     )  # fmt: skip
-    return executor, submitit.SlurmJob if cluster == "slurm" else submitit.LocalJob
+    return executor

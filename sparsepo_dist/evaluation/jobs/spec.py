@@ -15,6 +15,8 @@ from sparsepo_dist.errors import UserError, did_you_mean, shortened
 from sparsepo_dist.files import Entry, at_home, entries, parse_yaml, read_text
 
 BACKENDS = ("local", "slurm")
+LEAST_MINUTES = 5
+"""submitit has Slurm signal a job 90 s before its time limit, which ends it; a driver takes a while to begin."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
 _TAG = "tag:yaml.org,2002:"
 _KINDS = {"int": "a whole number, 0 or more", "float": "a number", "bool": "true or false", "str": "text"}
@@ -53,7 +55,7 @@ class Slurm:
 
     partition: str | None = None
     minutes: int = 240
-    """Time limit."""
+    """Time limit; at least LEAST_MINUTES."""
     gpus: int = 1
     cpus: int = 4
     memory_gb: int = 32
@@ -113,13 +115,20 @@ def _plan(file: Path, root: yaml.MappingNode, scripts: Path) -> Plan:
         raise ValueError(f"line {line}: resources.backend: {resources.backend!r} is not one of {', '.join(BACKENDS)}")
     if resources.jobs_at_once == 0:
         raise ValueError(f"line {_line_of(given['resources'], 'jobs_at_once')}: resources.jobs_at_once: 0 runs nothing")
+    slurm = _section(Slurm, given.get("slurm"))
+    if slurm.minutes < LEAST_MINUTES:
+        line = _line_of(given["slurm"], "minutes")
+        raise ValueError(
+            f"line {line}: slurm.minutes: {slurm.minutes} cannot work: jobs are signalled 90 s before their time "
+            f"limit, and end; give {LEAST_MINUTES} or more"
+        )
     return Plan(
         file=file,
         output=Path(_scalar(given["output"], "output", "str")).absolute(),
         models={entry.name: _scalar(entry, f"models.{entry.name}", "str") for entry in models},
         suites=tuple(_suite(entry, scripts) for entry in _named(given["suites"], "suites")),
         resources=resources,
-        slurm=_section(Slurm, given.get("slurm")),
+        slurm=slurm,
         keep_exported="keep_exported" in given and _scalar(given["keep_exported"], "keep_exported", "bool"),
         trust_remote_code="trust_remote_code" in given
         and _scalar(given["trust_remote_code"], "trust_remote_code", "bool"),

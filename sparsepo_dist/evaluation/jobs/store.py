@@ -16,7 +16,7 @@ from sparsepo_dist.evaluation.processes.locks import held, lock
 from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.files import read_json
 
-QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
+QUEUED, RUNNING, INTERRUPTED, DONE, FAILED = "queued", "running", "interrupted", "done", "failed"
 _JOB, _STATE, _LOCK = "job.json", "state.json", "lock"
 
 
@@ -32,7 +32,7 @@ class State:
     started: float | None = None
     """Of the last attempt, in seconds since 1970."""
     reason: str | None = None
-    """Why it failed, or the last attempt of it did."""
+    """Why it failed or was interrupted, or the last attempt of it was."""
 
     def done_since(self, written: float) -> bool:
         """Whether it is done, with a model that was written (seconds since 1970) before it started."""
@@ -83,7 +83,7 @@ class Job:
         write_whole(self.folder / _STATE, json.dumps(asdict(state), indent=1) + "\n")
 
     def now(self) -> State:
-        """How it stands: a job that says it runs, but whose lock nobody holds, was interrupted and waits again.
+        """How it stands: a job that says it runs, but whose lock nobody holds, was interrupted without a word.
 
         Raises:
             UserError: what was last written cannot be read.
@@ -93,7 +93,10 @@ class Job:
         if state.final or self.held():
             return state
         state = self.read()  # it may have ended between the two looks
-        return state if state.final else State(QUEUED, state.attempts, reason=state.reason)
+        if state.state != RUNNING:
+            return state
+        reason = f"killed on {state.host} in attempt {state.attempts}, or its machine went"
+        return State(INTERRUPTED, state.attempts, reason=reason)
 
     @property
     def driver(self) -> str:

@@ -27,7 +27,7 @@ _MOST_NAMED = 10
 class Queue(Protocol):
     """Where jobs run."""
 
-    def advance(self, jobs: Iterable[Job]) -> None:
+    def advance(self, jobs: Iterable[Job]) -> object:
         """Start what can be started of these; returns at once."""
 
     def stop(self) -> None:
@@ -51,8 +51,12 @@ def submit(plan: Plan) -> str:
     jobs = [job for name in plan.models for job in _jobs_of(plan, store, name)]
     queue = queue_of(plan)
     if isinstance(queue, SlurmQueue):
-        queue.advance(jobs)
-        return f"Slurm has the jobs that are not done; `status {plan.file}` shows them"
+        given = len(queue.advance(jobs))
+        done = sum(job.read().state == DONE for job in jobs)
+        return (
+            f"{given} of {len(jobs)} jobs were given to Slurm, which had {len(jobs) - given - done} of them already; "
+            f"{done} are done. `status {plan.file}` shows them"
+        )
     with ended_with(queue), Progress() as progress:
         while not all(state.final for state in progress.show(jobs)):
             queue.advance(jobs)

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsepo_dist.evaluation.jobs.finals import FRONTIER, final
+from sparsepo_dist.evaluation.jobs.slurm_queue import SlurmsJobs, given_as
 from sparsepo_dist.evaluation.jobs.spec import Plan
-from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, RUNNING, Job, JobStore, State
+from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, INTERRUPTED, RUNNING, Job, JobStore, State
 from sparsepo_dist.evaluation.results import write_whole
 
 
 def status(plan: Plan) -> str:
-    """A line for every job of a file and of the runs watched with it. Raises as `Job.now`."""
+    """A line for every job of a file and of the runs watched with it. Raises as `Job.now`, and as `SlurmsJobs.has`."""
     jobs = _jobs(plan)
     width = max((len(job.name) for job in jobs), default=0)
-    lines = [f"{job.name:<{width}}  {_described(job, job.now())}" for job in jobs]
+    slurm = SlurmsJobs() if plan.resources.backend == "slurm" else None
+    lines = [f"{job.name:<{width}}  {_described(job, job.now())}{_waiting(job, slurm)}" for job in jobs]
     return "\n".join(lines) if lines else f"{plan.file} has no jobs"
 
 
@@ -29,9 +31,20 @@ def _described(job: Job, state: State) -> str:
         return f"running: process {state.pid} on {state.host}, attempt {state.attempts}, since {since}; {job.log}"
     if state.state == FAILED:
         return f"failed: {state.reason}; {job.log}"
+    if state.state == INTERRUPTED:
+        return f"interrupted: {state.reason}; submit again to go on; {job.log}"
     if state.reason and state.state != DONE:
         return f"{state.state}: the last attempt failed: {state.reason}; {job.log}"
     return state.state
+
+
+def _waiting(job: Job, slurm: SlurmsJobs | None) -> str:
+    """Whether Slurm has a job that does not run and is not over."""
+    number = given_as(job) if slurm is not None else None
+    state = job.now()
+    if slurm is None or number is None or state.final or state.state == RUNNING:
+        return ""
+    return f" (waits as {number} of Slurm's)" if slurm.has(number) else f" (Slurm no longer has it as {number})"
 
 
 @dataclass(frozen=True)

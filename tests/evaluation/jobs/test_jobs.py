@@ -103,7 +103,9 @@ def test_a_killed_submission_leaves_no_orphans_and_the_next_goes_on(tmp_path: Pa
     told, _ = process.communicate()
     assert process.returncode == {signal.SIGTERM: 75}.get(number, -number), told
     until(lambda: all(gone(note["pid"]) and gone(note["child"]) for note in running))
-    until(lambda: [line.split()[1] for line in status(bench.plan).splitlines()] == ["done", *["queued"] * 3])
+    states = ["done", "interrupted:", "interrupted:", "queued"]
+    until(lambda: [line.split()[1] for line in status(bench.plan).splitlines()] == states)
+    assert "SIGTERM from outside; submit again to go on" in status(bench.plan)
     bench.open()
     assert "All 4 jobs" in submit(bench.plan)  # although there are no retries: it did not die by itself
     assert bench.ran() == ["m0/a", "m0/b", "m0/b", "m0/c", "m0/c", "m0/d"]

@@ -84,6 +84,7 @@ def test_models_as_a_list_name_themselves(scripts: Path) -> None:
         ("retries: 0", "jobs_at_once: 0", "line 10: resources.jobs_at_once: 0 runs nothing"),
         ("retries: 0", "retry: 1", "line 10: there is no field resources.retry; did you mean retries?"),
         ("slurm: {", "slurm: [", "line 11"),
+        ("minutes: 90", "minutes: 4", "line 11: slurm.minutes: 4 cannot work: jobs are signalled 90 s before"),
         ("partition: long", 'partition: "a\\n#SBATCH -x"', r"line 11: slurm.partition: holds the control character"),
         ("partition: long", 'account: "a\\x1b[0m"', r"line 11: slurm.account: holds the control character '\x1b'"),
         ("limit: 10", 'limit: "1\\0"', r"line 6: suites.leaderboard.limit: holds the control character '\x00'"),

@@ -10,6 +10,7 @@ import pytest
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.jobs.store import Job, JobStore
 from sparsepo_dist.evaluation.jobs.submission import queue_of, submit
+from sparsepo_dist.evaluation.jobs.table import status
 from tests.support.evaluation_jobs import ROOT, Bench, until
 from tests.support.fake_slurm import FakeSlurm
 
@@ -35,7 +36,7 @@ def bench_of(tmp_path: Path, suites: dict[str, dict[str, str]], **asked: object)
 def test_slurm_is_given_each_job_once(cluster: FakeSlurm, tmp_path: Path) -> None:
     bench, jobs = bench_of(tmp_path, {"a": {}, "once": {"do": "once"}, "user": {"do": "user"}}, **ASKED)
     cluster.busy()
-    assert "Slurm has the jobs" in submit(bench.plan)
+    assert "3 of 3 jobs were given to Slurm, which had 0 of them already; 0 are done" in submit(bench.plan)
     first = cluster.jobs
     assert [cluster.asked(job)["job-name"] for job in first] == [f"evaluate-m0-{job.suite}" for job in jobs]
     wanted = {
@@ -44,8 +45,9 @@ def test_slurm_is_given_each_job_once(cluster: FakeSlurm, tmp_path: Path) -> Non
     }  # fmt: skip
     for job in first:
         assert wanted.items() <= cluster.asked(job).items()
-    submit(bench.plan)
+    assert "0 of 3 jobs were given to Slurm, which had 3 of them already; 0 are done" in submit(bench.plan)
     assert cluster.jobs == first and not bench.ran(), "what waits there is not given again"
+    assert status(bench.plan).splitlines()[0] == f"m0/a     queued (waits as {first[0]} of Slurm's)"
 
     cluster.free()
     until(lambda: all(cluster.state(job) == "COMPLETED" for job in first))
@@ -65,7 +67,7 @@ def test_what_slurm_drops_is_given_again_and_then_given_up(cluster: FakeSlurm, t
     queue.advance(jobs)
     first, second = cluster.jobs
     assert "gpus-per-node" not in cluster.asked(first)
-    cluster.cancel(first)  # while it waits: only sacct knows
+    cluster.cancel(first)  # while it waits: only squeue knows
     cluster.free()
     until(lambda: queue.advance(jobs) or len(cluster.jobs) == 3)
     until(lambda: bench.ran() == ["m0/a", "m0/b"] and other.now().final)
@@ -88,3 +90,36 @@ def test_what_slurm_says_when_it_refuses(cluster: FakeSlurm, tmp_path: Path) -> 
     with pytest.raises(UserError, match="slurm: the job m0/a was not taken: sbatch: error: invalid partition .* lnog"):
         submit(bench.plan)
     assert job.now().state == "queued" and not cluster.jobs
+
+
+def test_without_accounting_a_vanished_job_is_told_and_given_again(cluster: FakeSlurm, tmp_path: Path) -> None:
+    bench, (job,) = bench_of(tmp_path, {"a": {}}, gpus=0)
+    cluster.busy()
+    submit(bench.plan)
+    (first,) = cluster.jobs
+    cluster.cancel(first)
+    assert f"m0/a  queued (Slurm no longer has it as {first})" in status(bench.plan)
+    cluster.free()
+    assert "1 of 1 jobs were given to Slurm" in submit(bench.plan)
+    until(lambda: job.now().final)
+    assert len(cluster.jobs) == 2 and job.read().state == "done"
+    (cluster.folder / "DOWN").touch()
+    bench.write({"a": {}, "b": {}}, slurm={"gpus": 0})
+    submit(bench.plan)
+    with pytest.raises(UserError, match="squeue does not say which jobs it has: .*Unable to contact slurm controller"):
+        submit(bench.plan)
+
+
+def test_a_job_that_ran_out_of_time_says_so(cluster: FakeSlurm, tmp_path: Path) -> None:
+    bench, (job,) = bench_of(tmp_path, {"a": {"do": "wait"}}, gpus=0)
+    submit(bench.plan)
+    until(bench.notes)
+    cluster.time_out(cluster.jobs[0])
+    until(lambda: job.now().state == "interrupted")
+    assert "m0/a  interrupted: Slurm's time limit, of which SIGUSR2 comes 90 s before: raise slurm.minutes" in status(
+        bench.plan
+    )
+    bench.open()
+    until(lambda: cluster.state(cluster.jobs[0]) != "RUNNING")
+    submit(bench.plan)
+    until(lambda: job.now().state == "done")
