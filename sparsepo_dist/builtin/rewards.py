@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from sparsepo_dist.errors import UserError
 
+VADER = "vader"
 SCORER = "vaderSentiment compound, response only"
 
 

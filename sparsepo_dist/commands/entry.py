@@ -8,11 +8,9 @@ import signal
 import sys
 from collections.abc import Callable
 
-import torch.distributed as dist
-
 from sparsepo_dist.commands.printing import keep_printable, print_traceback
 from sparsepo_dist.commands.speaking import speak
-from sparsepo_dist.engines.deepspeed.distributed import rank
+from sparsepo_dist.engines.deepspeed.ranks import joined, rank
 from sparsepo_dist.errors import FinishedError, RankError, RunError, StoppedError, UserError, printable
 from sparsepo_dist.training.supervision.streams import keep_streams
 
@@ -45,26 +43,33 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
         else:
             speak(str(error), write)
         code = error.exit_code
-    except dist.DistError as error:  # before the ranks have found each other; later it is a RankError
-        told = f"error: rank {rank()} cannot reach the other ranks: {_why_alone(error)}"
-        print(printable(told), file=sys.stderr)  # noqa: T201
-        code = RunError.exit_code
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
-    except Exception:
-        print_traceback()
-        code = 1
+    except Exception as error:
+        if _is_of_ranks(error):  # before they have found each other; later it is a RankError
+            told = f"error: rank {rank()} cannot reach the other ranks: {_why_alone(error)}"
+            print(printable(told), file=sys.stderr)  # noqa: T201
+            code = RunError.exit_code
+        else:
+            print_traceback()
+            code = 1
     if code and _among_others():
         # The others may wait in a collective: only the end of this process, without more ado, tells them.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-    if dist.is_initialized():
+    dist = joined()
+    if dist is not None:
         dist.destroy_process_group()
     return code
 
 
-def _why_alone(error: dist.DistError) -> str:
+def _is_of_ranks(error: Exception) -> bool:
+    dist = sys.modules.get("torch.distributed")  # who has not imported it has met none of its errors
+    return dist is not None and isinstance(error, dist.DistError)
+
+
+def _why_alone(error: Exception) -> str:
     said = str(error).splitlines()[0]
     if "EADDRINUSE" not in said:
         return said
@@ -75,7 +80,8 @@ def _why_alone(error: dist.DistError) -> str:
 
 
 def _among_others() -> bool:
-    return dist.is_initialized() and dist.get_world_size() > 1
+    dist = joined()
+    return dist is not None and bool(dist.get_world_size() > 1)
 
 
 def say(message: str) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sparsepo_dist.engines.deepspeed.distributed import local_rank, rank, world_size
+from sparsepo_dist.engines.deepspeed.ranks import local_rank, rank, world_size
 from sparsepo_dist.errors import UserError
 
 PATIENCE_SECONDS = 3

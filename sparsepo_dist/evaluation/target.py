@@ -94,7 +94,7 @@ def _base_of(adapter: Path, given: str | None) -> str:
 def _warn_of_another_base(adapter: Path, named: str | None, given: str) -> None:
     # Imported where they are needed: both bring torch, which a driver may not have asked for yet.
     from sparsepo_dist.engines.adapters.files import other_base
-    from sparsepo_dist.engines.deepspeed.distributed import rank
+    from sparsepo_dist.engines.deepspeed.ranks import rank
 
     sentence = other_base(str(adapter), named, given, "--model")
     if sentence is not None and rank() == 0:

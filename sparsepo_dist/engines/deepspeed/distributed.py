@@ -18,7 +18,9 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from sparsepo_dist.engines.deepspeed.environment import whole_number
+from sparsepo_dist.engines.deepspeed.ranks import local_rank as local_rank
+from sparsepo_dist.engines.deepspeed.ranks import rank as rank
+from sparsepo_dist.engines.deepspeed.ranks import world_size as world_size
 
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # of malloc.h
 LEAST_TIMEOUT_MINUTES = 30
@@ -69,21 +71,6 @@ def _unlink_shared_memory() -> None:
     address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
     barrier()
     Path(f"/dev/shm/deepspeed_allreduce_buffer_{os.getuid()}_{address}_{port}_{rank()}").unlink(missing_ok=True)
-
-
-def rank() -> int:
-    """Global rank, 0 before the process group exists and none is announced. Raises UserError where it is no number."""
-    return dist.get_rank() if dist.is_initialized() else whole_number("RANK", 0)
-
-
-def local_rank() -> int:
-    """Rank on this machine. Raises UserError for one that is no number."""
-    return whole_number("LOCAL_RANK", 0)
-
-
-def world_size() -> int:
-    """Number of ranks. Raises UserError for one that is no number."""
-    return dist.get_world_size() if dist.is_initialized() else whole_number("WORLD_SIZE", 1, least=1)
 
 
 def learn_hosts() -> None:

@@ -11,7 +11,6 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.code.bigcode import PRECISIONS, Harness, find_harness
 from sparsepo_dist.evaluation.code.execution import execute, summarise
 from sparsepo_dist.evaluation.code.generation import Generation, generations, problems_of
-from sparsepo_dist.evaluation.code.lm_eval_backend import LmEval
 from sparsepo_dist.evaluation.code.table import write_table
 from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, Problem
 from sparsepo_dist.evaluation.hub_mirror import check_mirror
@@ -20,7 +19,7 @@ from sparsepo_dist.evaluation.sandbox.limits import Limits
 from sparsepo_dist.evaluation.sandbox.self_test import check_machine
 from sparsepo_dist.evaluation.target import Target, target
 from sparsepo_dist.files import argument, path_argument
-from sparsepo_dist.sampling.vllm import check_vllm
+from sparsepo_dist.sampling.backends import check_backend
 
 Say = Callable[[str], None]
 LIMITS = Limits()
@@ -111,11 +110,12 @@ def _dtype() -> str:
 def _generate(
     options: argparse.Namespace, evaluated: Target, generation: Generation, programs: Results, say: Say
 ) -> None:
-    if generation.backend == "vllm":
-        check_vllm()
+    check_backend(generation.backend)
     mirror = options.hub_mirror
     if mirror is not None:
         check_mirror(mirror)
+    from sparsepo_dist.evaluation.code.lm_eval_backend import LmEval  # torch, which the other step can do without
+
     backend: Harness | LmEval
     origin: dict[str, Any] = {}
     if generation.backend == "harness":

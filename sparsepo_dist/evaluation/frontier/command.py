@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparsepo_dist.builtin.prompts import UNSEEN, unseen_prompts
+from sparsepo_dist.builtin.rewards import VADER
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.arguments import add_sampling, given_sampling, temperature
-from sparsepo_dist.evaluation.frontier.pareto import Point
-from sparsepo_dist.evaluation.frontier.run import Drawing, write_frontier
-from sparsepo_dist.evaluation.frontier.runs import shared_reference, trained_models
-from sparsepo_dist.evaluation.frontier.scorers import VADER, scorer
-from sparsepo_dist.evaluation.frontier.tables import MARGIN
+from sparsepo_dist.evaluation.frontier.pareto import MARGIN, Point
 from sparsepo_dist.evaluation.prompts import read_texts
 from sparsepo_dist.evaluation.sampling import Sampling
 from sparsepo_dist.files import argument
@@ -37,6 +34,11 @@ def frontier(arguments: Sequence[str] | None = None) -> Path:
         UserError: what is wrong with an option, a row of the prompts, or a model.
     """
     given = parser().parse_args(arguments)
+    # torch, which options can do without
+    from sparsepo_dist.evaluation.frontier.run import Drawing, write_frontier
+    from sparsepo_dist.evaluation.frontier.runs import shared_reference, trained_models
+    from sparsepo_dist.evaluation.frontier.scorers import scorer
+
     sampling = given_sampling(given)
     drawing = Drawing(_prompts(given), given.temperature, sampling)
     models = trained_models(given.model, base=given.base)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 Point = tuple[float, float]
 """KL in nats, reward."""
+MARGIN = 1.1
+"""The hypervolume's reference point lies so many times as far as the farthest model, so that that one counts too."""
 
 
 def pareto(points: Sequence[Point]) -> list[int]:

@@ -6,12 +6,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sparsepo_dist.builtin.rewards import SCORER, rewards
+from sparsepo_dist.builtin.rewards import SCORER, VADER, rewards
 from sparsepo_dist.evaluation.frontier.classifiers import judge
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.sampling.responses import Sample
-
-VADER = "vader"
 
 
 class Scorer(NamedTuple):

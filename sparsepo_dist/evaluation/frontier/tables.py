@@ -9,13 +9,11 @@ from typing import Any
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.frontier.figure import draw_frontier
-from sparsepo_dist.evaluation.frontier.pareto import Point, hypervolume, pareto
+from sparsepo_dist.evaluation.frontier.pareto import MARGIN, Point, hypervolume, pareto
 from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.files import read_json
 
-MARGIN = 1.1
-"""The hypervolume's reference point lies so many times as far as the farthest model, so that that one counts too."""
 _COLUMNS = (
     Column("method", "Method"), Column("model", "Model"), Column("step", "Step"), Column("kl", "KL (nats)", ".3f"),
     Column("kl_stderr", "± KL", ".3f"), Column("reward", "Reward", ".4f"), Column("reward_stderr", "± reward", ".4f"),

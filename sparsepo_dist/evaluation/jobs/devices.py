@@ -63,8 +63,15 @@ def places(resources: Resources, output: Path) -> list[Place]:
 
 def _visible_gpus() -> list[str]:
     """Ids as CUDA_VISIBLE_DEVICES takes them."""
-    import torch  # seconds, where no GPU is wanted for nothing
+    if not _may_have_gpus():
+        return []
+    import torch  # seconds, where there is no GPU for nothing
 
     count = torch.cuda.device_count()
     given = [name.strip() for name in os.environ.get(_VISIBLE, "").split(",") if name.strip()]
     return given[:count] if given else [str(number) for number in range(count)]
+
+
+def _may_have_gpus() -> bool:
+    """Whether a driver of NVIDIA's, AMD's or of Windows' subsystem for Linux has left a device."""
+    return any(any(Path("/dev").glob(name)) for name in ("nvidia[0-9]*", "kfd", "dxg"))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsepo_dist.evaluation.arguments import add_sampling, given_sampling, positive, temperature
 from sparsepo_dist.evaluation.models import named_targets
 from sparsepo_dist.evaluation.prompts import read_texts
 from sparsepo_dist.evaluation.sampling import Sampling
-from sparsepo_dist.evaluation.summary.bertscore import bertscore
-from sparsepo_dist.evaluation.summary.edna import edna
-from sparsepo_dist.evaluation.summary.metrics import Metric, Task, rouge_l, self_bleu
-from sparsepo_dist.evaluation.summary.run import summarise
 from sparsepo_dist.files import argument
+
+if TYPE_CHECKING:  # they bring torch, which options can do without
+    from sparsepo_dist.evaluation.summary.metrics import Metric
 
 _DESCRIPTION = """Sample summaries of Reddit TL;DR posts and measure them: ROUGE-L F1 (stemmed), BERTScore F1 (IDF),
 self-BLEU, and EDNA where the package summac is installed. One table for all models, as JSON, CSV and Markdown. Samples
@@ -31,6 +31,9 @@ def summary(arguments: Sequence[str] | None = None) -> Path:
         UserError: what is wrong with an option, a row of the prompts, or a model.
     """
     given = parser().parse_args(arguments)
+    from sparsepo_dist.evaluation.summary.metrics import Task
+    from sparsepo_dist.evaluation.summary.run import summarise
+
     sampling = given_sampling(given)
     tasks = [Task(*texts) for texts in read_texts(given.prompts, ("prompt", "summary"), given.prompt_count)]
     targets = named_targets(given.model, base=given.base)
@@ -39,6 +42,10 @@ def summary(arguments: Sequence[str] | None = None) -> Path:
 
 
 def _metrics(given: argparse.Namespace) -> tuple[list[Metric], dict[str, str]]:
+    from sparsepo_dist.evaluation.summary.bertscore import bertscore
+    from sparsepo_dist.evaluation.summary.edna import edna
+    from sparsepo_dist.evaluation.summary.metrics import rouge_l, self_bleu
+
     wanted: dict[str, Metric | str] = {
         "rouge_l": rouge_l(),
         "bertscore": bertscore(given.bertscore_model, given.bertscore_layers)

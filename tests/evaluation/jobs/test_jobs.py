@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sparsepo_dist.errors import RunError, UserError
+from sparsepo_dist.evaluation.jobs import devices
 from sparsepo_dist.evaluation.jobs.devices import places
 from sparsepo_dist.evaluation.jobs.slurm import SlurmQueue
 from sparsepo_dist.evaluation.jobs.spec import Resources, Slurm
@@ -159,6 +160,7 @@ def test_numbers_of_other_options_or_other_weights_are_not_taken_for_these(tmp_p
 
 def test_places_are_cut_from_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    monkeypatch.setattr(devices, "_may_have_gpus", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
 
