@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
 from dataclasses import asdict, fields
+from typing import NoReturn
 
+from sparsepo_dist.errors import did_you_mean
 from sparsepo_dist.evaluation.sampling import Sampling
 from sparsepo_dist.files import argument, path_argument
 from sparsepo_dist.sampling.backends import TRANSFORMERS, VLLM, check_backend
@@ -71,3 +75,20 @@ def share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most 1")
     return value
+
+
+def refusal(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> str | None:
+    """What a parser would say of arguments before it ended the process; None where it takes them."""
+
+    def refuse(message: str) -> NoReturn:
+        raise ValueError(message)
+
+    parser.error = refuse  # type: ignore[method-assign]
+    try:
+        parser.parse_args(arguments)
+    except ValueError as error:
+        message = str(error)
+        unknown = re.search(r"unrecognized arguments: (--[^ =]+)", message)
+        known = [option for action in parser._actions for option in action.option_strings]
+        return message + (did_you_mean(unknown[1], known) if unknown else "")
+    return None

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sparsepo_dist.errors import UserError
+import yaml
+
+from sparsepo_dist.errors import UserError, shortened
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
@@ -72,3 +74,24 @@ def check_dataset(dataset: str, mirror: Path | None, *, needed_by: str) -> None:
             f"{needed_by} reads the dataset {dataset}, and HF_HUB_OFFLINE is set: give a folder that mirrors it with "
             f"--hub-mirror DIR, as DIR/{dataset}"
         )
+
+
+def configuration_fault(dataset: str, configuration: str, mirror: Path) -> str | None:
+    """What is wrong with how a mirrored dataset describes a configuration of it; None where it describes it.
+
+    `datasets` knows a folder's configurations by the `configs:` at the head of its README.md, as the hub does.
+    """
+    readme = mirror / dataset / "README.md"
+    remedy = "copy the README.md of the hub's repository, whose `configs:` says which files are whose"
+    if not readme.is_file():
+        return f"{readme} is missing: {remedy}"
+    head = readme.read_text(encoding="utf-8", errors="replace").split("---")
+    try:
+        found = yaml.safe_load(head[1]) if len(head) > 2 and not head[0].strip() else None
+        names = [str(each["config_name"]) for each in (found or {}).get("configs", [])]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        return f"the head of {readme} cannot be read ({shortened(str(error), 200)}): {remedy}"
+    if configuration in names:
+        return None
+    there = f"has only {shortened(', '.join(names))}" if names else "is missing"
+    return f"`configs:` of {readme} {there}, not {configuration}: {remedy}"

@@ -26,6 +26,9 @@ def draw_frontier(rows: Sequence[dict[str, Any]], origin: dict[str, Any], scorer
         # Where colours come round again, the marker is another.
         marker = _MARKERS[number // len(_COLOURS) % len(_MARKERS)]
         _draw_method(axes, [row for row in rows if row["method"] == method], _COLOURS[number % len(_COLOURS)], marker)
+    axes.errorbar(
+        [0], [origin["reward"]], yerr=[origin["reward_stderr"]], fmt="none", ecolor="#666666", alpha=0.35, linewidth=0.8
+    )
     axes.plot([0], [origin["reward"]], "*", color="#666666", markersize=10, label=origin["method"])
     axes.set_title("Reward against KL", loc="left", fontsize=11)
     axes.set_xlabel("response-level KL to the reference, nats")

@@ -23,6 +23,7 @@ from typing import IO, Any, NoReturn
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, Job, State, here
 from sparsepo_dist.evaluation.processes.lineage import ended_with_this, tell_of_parents_end
+from sparsepo_dist.evaluation.processes.logs import LineLog
 
 _DONE, _FAILED, _HELD = 0, 10, 11
 NOTED = (_DONE, _FAILED, _HELD)
@@ -123,9 +124,9 @@ def _attempt(job: Job, before: State, retries: int, held: Sequence[int]) -> Stat
             date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
             log.write(f"=== attempt {begun.attempts} of {retries + 1}, {date}: {shlex.join(line)}\n".encode())
             offset = log.tell()
-            with _Family():
+            with _Said(log) as said, _Family():
                 code = subprocess.Popen(
-                    line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=held,
+                    line, stdin=subprocess.DEVNULL, stdout=said, stderr=said, pass_fds=held,
                     preexec_fn=ended_with_this(),
                 ).wait()  # fmt: skip
         except _StoppedError as stopped:
@@ -143,6 +144,22 @@ def _interruption(number: int) -> str:
     if number == signal.SIGUSR2 and "SLURM_JOB_ID" in os.environ:
         return "Slurm's time limit, of which SIGUSR2 comes 90 s before: raise slurm.minutes"
     return f"{signal.Signals(number).name} from outside"
+
+
+class _Said:
+    """A pipe into a log; at its end, with all that was written to it in the log."""
+
+    def __init__(self, log: IO[bytes]) -> None:
+        self._log = log
+
+    def __enter__(self) -> int:
+        source, self._number = os.pipe()
+        self._lines = LineLog(os.fdopen(source, "rb", buffering=0), self._log)
+        return self._number
+
+    def __exit__(self, *_: Any) -> None:
+        os.close(self._number)
+        self._lines.finish()
 
 
 class _Family:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
+from sparsepo_dist.evaluation.arguments import refusal
 from sparsepo_dist.files import Entry, at_home, entries, parse_yaml, read_text
 
 BACKENDS = ("local", "slurm")
@@ -19,6 +21,7 @@ LEAST_MINUTES = 5
 """submitit has Slurm signal a job 90 s before its time limit, which ends it; a driver takes a while to begin."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
 _TAG = "tag:yaml.org,2002:"
+_DRIVERS = ("code", "frontier", "leaderboard", "summary")
 _KINDS = {"int": "a whole number, 0 or more", "float": "a number", "bool": "true or false", "str": "text"}
 
 
@@ -185,7 +188,21 @@ def _suite(entry: Entry, scripts: Path) -> Suite:
                 options += _arguments(option, field)
     elif not _is(node, "null"):
         raise ValueError(f"line {line}: suites.{name} must hold options of its driver, as OPTION: VALUE")
-    return Suite(name, _script(driver, where, name, scripts), tuple(options))
+    script = _script(driver, where, name, scripts)
+    if not driver.endswith(".py"):
+        _check_options(driver, options, name, node, line)
+    return Suite(name, script, tuple(options))
+
+
+def _check_options(driver: str, options: Sequence[str], suite: str, node: yaml.Node, line: int) -> None:
+    """Have a driver of ours look at its options now, and not when its job runs. Raises ValueError."""
+    module = importlib.import_module(f"sparsepo_dist.evaluation.{driver}.command")
+    said = refusal(module.parser(), ["--model", "MODEL", "--output", "OUTPUT", *options])
+    if said is None:
+        return
+    lines = {entry.name: entry.line for entry in entries(node)} if isinstance(node, yaml.MappingNode) else {}
+    at = next((place for option, place in lines.items() if re.search(rf"--{re.escape(option)}\b", said)), line)
+    raise ValueError(f"line {at}: suites.{suite}: {driver} does not take its options: {said}")
 
 
 def _script(driver: str, line: int, suite: str, scripts: Path) -> Path:
@@ -194,7 +211,7 @@ def _script(driver: str, line: int, suite: str, scripts: Path) -> Path:
         if not path.is_file():
             raise ValueError(f"line {line}: suites.{suite}: there is no driver {driver}")
         return path
-    known = sorted(path.stem for path in scripts.glob("*.py") if path.stem != "jobs")
+    known = sorted(path.stem for path in scripts.glob("*.py") if path.stem in _DRIVERS)
     if driver not in known:
         hint = did_you_mean(driver, known) or f"; there are {', '.join(known)}"
         raise ValueError(

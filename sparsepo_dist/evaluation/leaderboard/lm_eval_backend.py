@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 from sparsepo_dist.engines.adapters.files import tokenizer_source
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import RankError, UserError, shortened
-from sparsepo_dist.evaluation.hub_mirror import check_dataset, is_offline, reading_from
+from sparsepo_dist.evaluation.hub_mirror import check_dataset, configuration_fault, is_offline, reading_from
 from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.evaluation.vllm_lm_eval import lm_eval_model
@@ -100,8 +100,9 @@ def _load_task(manager: TaskManager, name: str, mirror: Path | None) -> Task:
         if mirror is None:
             check_dataset(dataset, mirror, needed_by=name)  # says it better where we are offline
         of = f"{configuration} of {dataset}" if configuration else dataset
-        should = f"; the mirror should have it under {mirror / dataset}" if mirror is not None else ""
-        raise UserError(f"{name} reads {of}, which cannot be loaded: {_told(error)}{should}") from None
+        fault = configuration_fault(dataset, configuration, mirror) if mirror is not None and configuration else None
+        why = fault or _told(error) + ("" if mirror is None else f"; the mirror should have it in {mirror / dataset}")
+        raise UserError(f"{name} reads {of}, which cannot be loaded: {why}") from None
 
 
 def _draw_from(seed: int) -> None:

@@ -12,6 +12,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -24,6 +25,7 @@ from sparsepo_dist.builtin.rewards import rewards
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.frontier import run
 from sparsepo_dist.evaluation.frontier.command import frontier
+from sparsepo_dist.evaluation.frontier.figure import draw_frontier
 from sparsepo_dist.evaluation.frontier.pareto import hypervolume, pareto
 from sparsepo_dist.evaluation.frontier.scorers import scorer
 from sparsepo_dist.sampling.responses import Sample
@@ -161,6 +163,16 @@ def test_scorers_that_are_none(classifier: Path, tmp_path: Path) -> None:
         scorer(str(tmp_path / "nowhere"), "POSITIVE")
     samples = [sample("An awful", " but wonderful day")]
     assert scorer("vader", "POSITIVE").score(samples) == rewards([" but wonderful day"])
+
+
+def test_the_reference_has_its_error_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    row = {"method": "dpo", "kl": 1.0, "kl_stderr": 0.25, "reward": 0.75, "reward_stderr": 0.125}
+    origin = {**row, "method": "reference", "kl": 0.0, "kl_stderr": 0.0, "reward": 0.5, "reward_stderr": 0.0625}
+    draw_frontier([row], origin, "a scorer", tmp_path / "f.png")
+    bars = [segment.tolist() for bar in drawn[0].axes[0].collections for segment in bar.get_segments()]
+    assert [[0.0, 0.4375], [0.0, 0.5625]] in bars and [[1.0, 0.625], [1.0, 0.875]] in bars
 
 
 def write_run(folder: Path, method: str, reference: Path, seed: int) -> Path:

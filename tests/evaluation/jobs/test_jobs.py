@@ -201,7 +201,7 @@ def test_the_script_beside_a_code_py(tmp_path: Path) -> None:
     scripts.mkdir()
     shutil.copy(ROOT / "evaluation" / "jobs.py", scripts)
     (scripts / "code.py").write_text("raise SystemExit('the wrong code')")
-    bench = Bench(tmp_path, {"a": {}, "code": {"driver": "code"}}, retries=0)
+    bench = Bench(tmp_path, {"a": {}, "code": {"driver": str(scripts / "code.py")}}, retries=0)
 
     done = subprocess.run(
         [sys.executable, str(scripts / "jobs.py"), "submit", str(bench.file)],

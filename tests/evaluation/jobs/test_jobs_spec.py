@@ -15,10 +15,11 @@ models:
   sft: runs/sft
   base: EleutherAI/pythia-70m
 suites:
-  leaderboard: {tasks: [bbh, ifeval], limit: 10, quiet: false, all: true, temperature: 0.10}
-  cold: {driver: leaderboard, temperature: -1}
+  leaderboard: {tasks: [bbh, ifeval], limit: 10, quiet: false, trust_remote_code: true}
+  cold: {driver: leaderboard, seed: -1}
   none:
     driver: own.py
+    temperature: 0.10
 resources: {backend: slurm, retries: 0}
 slurm: {partition: long, minutes: 90, gpus: 2, memory_gb: 64}
 keep_exported: true
@@ -48,15 +49,15 @@ def test_a_whole_plan(scripts: Path) -> None:
     assert plan.models == {"sft": "runs/sft", "base": "EleutherAI/pythia-70m"}
     first, cold, own = plan.suites
     assert first.driver == cold.driver == scripts / "leaderboard.py" and own.driver == scripts.parent / "own.py"
-    assert first.options == ("--tasks", "bbh", "ifeval", "--limit=10", "--all", "--temperature=0.10")
-    assert cold.options == ("--temperature=-1",) and own.options == ()
+    assert first.options == ("--tasks", "bbh", "ifeval", "--limit=10", "--trust_remote_code")
+    assert cold.options == ("--seed=-1",) and own.options == ("--temperature=0.10",)
     assert plan.resources == Resources(backend="slurm", retries=0)
     assert plan.slurm == Slurm(partition="long", minutes=90, gpus=2, memory_gb=64)
     assert plan.keep_exported
 
 
 def test_models_as_a_list_name_themselves(scripts: Path) -> None:
-    plan = read("output: out\nmodels: [runs/sft, runs/dpo/final, a/b]\nsuites: {summary: }\n", scripts)
+    plan = read("output: out\nmodels: [runs/sft, runs/dpo/final, a/b]\nsuites: {leaderboard: }\n", scripts)
     assert plan.models == {"sft": "runs/sft", "dpo": "runs/dpo/final", "b": "a/b"}
 
 
@@ -77,22 +78,22 @@ def test_models_as_a_list_name_themselves(scripts: Path) -> None:
         ("limit: 10", "limit: {a: 1}", "line 6: suites.leaderboard.limit: text, a number, true, false or a list"),
         ("limit: 10", "limit:", "line 6: suites.leaderboard.limit: text"),
         ("limit: 10", "model: x", "line 6: suites.leaderboard.model: every job is given its own; remove it"),
-        ("{driver: leaderboard, temperature: -1}", "fast", "line 7: suites.cold must hold options"),
-        ("backend: slurm", "backend: slrum", "line 10: resources.backend: 'slrum' is not one of local, slurm"),
-        ("retries: 0", "retries: many", "line 10: resources.retries: a whole number, 0 or more is wanted, found many"),
-        ("retries: 0", "retries: -1", "line 10: resources.retries: a whole number, 0 or more is wanted, found -1"),
-        ("retries: 0", "jobs_at_once: 0", "line 10: resources.jobs_at_once: 0 runs nothing"),
-        ("retries: 0", "retry: 1", "line 10: there is no field resources.retry; did you mean retries?"),
-        ("slurm: {", "slurm: [", "line 11"),
-        ("minutes: 90", "minutes: 4", "line 11: slurm.minutes: 4 cannot work: jobs are signalled 90 s before"),
-        ("partition: long", 'partition: "a\\n#SBATCH -x"', r"line 11: slurm.partition: holds the control character"),
-        ("partition: long", 'account: "a\\x1b[0m"', r"line 11: slurm.account: holds the control character '\x1b'"),
+        ("{driver: leaderboard, seed: -1}", "fast", "line 7: suites.cold must hold options"),
+        ("backend: slurm", "backend: slrum", "line 11: resources.backend: 'slrum' is not one of local, slurm"),
+        ("retries: 0", "retries: many", "line 11: resources.retries: a whole number, 0 or more is wanted, found many"),
+        ("retries: 0", "retries: -1", "line 11: resources.retries: a whole number, 0 or more is wanted, found -1"),
+        ("retries: 0", "jobs_at_once: 0", "line 11: resources.jobs_at_once: 0 runs nothing"),
+        ("retries: 0", "retry: 1", "line 11: there is no field resources.retry; did you mean retries?"),
+        ("slurm: {", "slurm: [", "line 12"),
+        ("minutes: 90", "minutes: 4", "line 12: slurm.minutes: 4 cannot work: jobs are signalled 90 s before"),
+        ("partition: long", 'partition: "a\\n#SBATCH -x"', r"line 12: slurm.partition: holds the control character"),
+        ("partition: long", 'account: "a\\x1b[0m"', r"line 12: slurm.account: holds the control character '\x1b'"),
         ("limit: 10", 'limit: "1\\0"', r"line 6: suites.leaderboard.limit: holds the control character '\x00'"),
         ("output: out", 'output: "o\\r"', r"line 1: output: holds the control character '\r'"),
         ("  sft: runs/sft", "  <<: {sft: runs/sft}", "line 3: `<<`, YAML's merge key, is not followed"),
-        ("keep_exported: true", "keep_exported: 1", "line 12: keep_exported: true or false is wanted, found 1"),
+        ("keep_exported: true", "keep_exported: 1", "line 13: keep_exported: true or false is wanted, found 1"),
         (WHOLE, "", "it must hold output, models and suites"),
-        (WHOLE, "models: [a/final, b/a]\noutput: x\nsuites: {summary: }", "line 1: models: two are called a"),
+        (WHOLE, "models: [a/final, b/a]\noutput: x\nsuites: {leaderboard: }", "line 1: models: two are called a"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(scripts: Path, old: str, new: str, message: str) -> None:
@@ -105,3 +106,18 @@ def test_mistakes_are_named(scripts: Path, old: str, new: str, message: str) -> 
 def test_a_file_that_is_not_there(scripts: Path) -> None:
     with pytest.raises(UserError, match="nowhere.yaml cannot be read: No such file"):
         read_plan(Path("nowhere.yaml"), scripts)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("limit: 10", "limt: 10", r"line 6: suites.leaderboard: .* --limt=10; did you mean --limit\?"),
+        ("limit: 10", "limit: 0", "line 6: suites.leaderboard: .* --limit: 0 is not a number of at least 1"),
+        ("cold: {driver: leaderboard, seed: -1}", "cold: {driver: summary}", "line 7: suites.cold: .* --prompts"),
+    ],
+)
+def test_options_that_a_driver_does_not_take_are_found_before_any_job(
+    scripts: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        read(WHOLE.replace(old, new, 1), scripts)

@@ -174,7 +174,11 @@ def test_a_missing_dataset_is_named_with_its_place_before_a_model_loads(model: P
 
     with pytest.raises(UserError, match=f"gpqa_diamond reads .* should be in {tmp_path}/mirror/Idavidrein/gpqa"):
         run("leaderboard_gpqa")
-    with pytest.raises(UserError, match=f"reads snarks of SaylorTwift/bbh, .*under {tmp_path}/mirror/SaylorTwift/bbh"):
+    folder = tmp_path / "mirror" / "SaylorTwift" / "bbh"
+    with pytest.raises(UserError, match=f"reads snarks of SaylorTwift/bbh, .*{folder}/README.md is missing: copy the"):
+        run("leaderboard_bbh_snarks")
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: navigate\n---\n")
+    with pytest.raises(UserError, match=f"`configs:` of {folder}/README.md has only navigate, not snarks: copy"):
         run("leaderboard_bbh_snarks")
     with pytest.raises(UserError, match="--hub-mirror: there is no folder"):
         run_leaderboard(options(model, tmp_path / "out", hub_mirror=tmp_path / "nowhere"), print)
