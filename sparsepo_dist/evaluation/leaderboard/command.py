@@ -45,8 +45,9 @@ class LeaderboardOptions:
     backend: Literal["transformers", "vllm"] = "transformers"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights; auto: as the model's configuration says."""
-    chat_template: Literal["auto", "yes", "no"] = "auto"
-    """Whether prompts are chat messages, few-shot examples as turns of their own; auto: if the model has a template."""
+    chat_template: Sequence[str] = ("auto",)
+    """Whether prompts are chat messages, few-shot examples as turns of their own: a rule, then TASK=yes or TASK=no;
+    auto: if the model has a template."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     """What else the template is told, as in training (`data.chat_template_kwargs`)."""
     seed: int = 0
@@ -100,8 +101,9 @@ def parser() -> argparse.ArgumentParser:
         help="of the weights (default: auto, as the model's configuration says)",
     )  # fmt: skip
     parser.add_argument(
-        "--chat_template", choices=("auto", "yes", "no"), default="auto",
-        help="prompts as chat messages (default: auto, if the model has a template)",
+        "--chat_template", nargs="+", default=("auto",), metavar="RULE",
+        help="prompts as chat messages: auto, yes or no for all tasks, then TASK=yes or TASK=no for some (default: "
+        "auto, the leaderboard's rule, if the model has a template; the released evaluation: no leaderboard_ifeval=yes)",
     )  # fmt: skip
     parser.add_argument(
         "--chat_template_kwargs", type=_mapping, default={}, metavar="JSON",

@@ -90,8 +90,8 @@ GROUPS = {
 TASKS = tuple(task for tasks in GROUPS.values() for task in tasks)
 
 
-def selected_tasks(names: Iterable[str]) -> list[str]:
-    """The tasks that names of groups and tasks mean, each once.
+def selected_tasks(names: Iterable[str], *, option: str = "--tasks") -> list[str]:
+    """The tasks that names of groups and tasks mean, each once; `option` is where they were given.
 
     Raises:
         UserError: a name is neither.
@@ -99,7 +99,7 @@ def selected_tasks(names: Iterable[str]) -> list[str]:
     known = {**{task: (task,) for task in TASKS}, **GROUPS}
     for name in names:
         if name not in known:
-            raise UserError(f"--tasks: {name} is no task of the leaderboard{did_you_mean(name, known)}")
+            raise UserError(f"{option}: {name} is no task of the leaderboard{did_you_mean(name, known)}")
     return list(dict.fromkeys(task for name in names for task in known[name]))
 
 

@@ -12,6 +12,7 @@ import torch
 from sparsepo_dist.engines.deepspeed.distributed import rank, world_size
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.hub_mirror import check_mirror
+from sparsepo_dist.evaluation.leaderboard.chat import as_setting, chat_templates
 from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions
 from sparsepo_dist.evaluation.leaderboard.lm_eval_backend import (
     check_installed,
@@ -46,10 +47,10 @@ def run_leaderboard(options: LeaderboardOptions, say: Callable[[str], None]) -> 
     _check_launch(options.backend)
     if options.hub_mirror is not None:
         check_mirror(options.hub_mirror)
-    chat = options.chat_template == "yes" or (
-        options.chat_template == "auto" and has_chat_template(model, trust_remote_code=options.trust_remote_code)
+    chat = chat_templates(
+        options.chat_template, lambda: has_chat_template(model, trust_remote_code=options.trust_remote_code)
     )
-    if options.chat_template_kwargs and not chat:
+    if options.chat_template_kwargs and not any(chat.values()):
         raise UserError(
             "--chat_template_kwargs: prompts are no chat messages, so that no template reads it; leave it out"
         )
@@ -74,7 +75,7 @@ def _measure(
     model: Target,
     options: LeaderboardOptions,
     results: Results,
-    chat: bool,
+    chat: Mapping[str, bool],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Results of the tasks, written one by one; empty on all ranks but the first."""
@@ -83,7 +84,7 @@ def _measure(
     found = {}
     for number, name in enumerate(tasks, start=1):
         say(f"[{number}/{len(tasks)}] {name}")
-        result = evaluate(lm, loaded.pop(name), options, chat_template=chat)
+        result = evaluate(lm, loaded.pop(name), options, chat_template=chat[name])
         if result is not None:
             results.write(name, result)
             say(f"    {_raw(name, result)} ({result['documents']} of {result['all_documents']} documents)")
@@ -96,13 +97,13 @@ def _raw(task: str, result: Mapping[str, Any]) -> str:
     return ", ".join(f"{metric.split(',')[0]} {result['metrics'][metric]:.4f}" for metric in metrics)
 
 
-def _settings(options: LeaderboardOptions, chat: bool) -> dict[str, Any]:
+def _settings(options: LeaderboardOptions, chat: Mapping[str, bool]) -> dict[str, Any]:
     """All that decides a number besides the model; the size of batches only changes its rounding."""
     return {
         "suite": "Open LLM Leaderboard v2",
         "limit": options.limit,
         "seed": options.seed,
-        "chat_template": chat,
+        "chat_template": as_setting(chat),
         "backend": options.backend,
         "dtype": options.dtype,
         "lm_eval": importlib.metadata.version("lm_eval"),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sparsepo_dist.evaluation.leaderboard.chat import in_words
 from sparsepo_dist.evaluation.leaderboard.normalisation import COLUMNS, TASKS, average, column_score, normalised
 from sparsepo_dist.evaluation.results import write_whole
 
@@ -60,7 +61,7 @@ def write_tables(
     """Write leaderboard.md, .csv and .json; their paths."""
     rows = [row, *reported_rows()]
     texts = {
-        "leaderboard.md": as_markdown(rows, results, settings["limit"]),
+        "leaderboard.md": as_markdown(rows, results, settings),
         "leaderboard.csv": as_csv(rows),
         "leaderboard.json": as_json(rows, results, settings),
     }
@@ -93,9 +94,11 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def as_markdown(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]], limit: int | None) -> str:
+def as_markdown(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
     """The table of models, what is missing, and the table of tasks."""
     parts = ["# Open LLM Leaderboard v2", models_table(rows), f"Rows marked {REPORTED}: {_PAPER}."]
+    parts.append(in_words(settings["chat_template"]))
+    limit = settings["limit"]
     if limit is not None:
         parts.append(f"**A smoke run: at most {limit} documents of each task. These are not leaderboard scores.**")
     missing = [

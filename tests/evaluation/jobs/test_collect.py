@@ -52,7 +52,7 @@ def leaderboard_results(accuracy: float) -> dict[str, dict[str, Any]]:
 def test_final_rows_of_tables_without_models(tmp_path: Path) -> None:
     places = done(tmp_path, "leaderboard", "code", "own")
     results = leaderboard_results(0.75)
-    write_tables(places["leaderboard"], measured_row("m", results, 10), results, {"limit": 10})
+    write_tables(places["leaderboard"], measured_row("m", results, 10), results, {"limit": 10, "chat_template": True})
     task = {
         "pass@1": 0.125, "pass@10": 0.5, "left_out": [], "problems": 2, "samples_per_problem": 10, "outcomes": {"x": 1}
     }  # fmt: skip

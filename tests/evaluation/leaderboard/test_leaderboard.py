@@ -158,8 +158,9 @@ def test_what_finished_before_an_interruption_is_not_run_again(
     for changed, name in (
         ({"limit": None}, "limit"),
         ({"seed": 3}, "seed"),
-        ({"chat_template": "yes"}, "chat_template"),
-        ({"chat_template": "yes", "chat_template_kwargs": {"a": 1}}, "chat_template, chat_template_kwargs"),
+        ({"chat_template": ("yes",)}, "chat_template"),
+        ({"chat_template": ("no", "leaderboard_ifeval=yes")}, "chat_template"),
+        ({"chat_template": ("yes",), "chat_template_kwargs": {"a": 1}}, "chat_template, chat_template_kwargs"),
     ):
         with pytest.raises(UserError, match=f"measured with another {name}; name another --output"):
             run_leaderboard(options(model, tmp_path / "out", **{"hub_mirror": None, **changed}), print)

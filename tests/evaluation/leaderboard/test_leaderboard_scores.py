@@ -149,7 +149,9 @@ def test_names_of_groups_and_tasks() -> None:
 def test_tables_have_ours_first_and_the_papers_marked(tmp_path: Path) -> None:
     results = recorded()
     row = measured_row("a | b", results, None)
-    write_tables(tmp_path, row, results, {"limit": None})
+    write_tables(
+        tmp_path, row, results, {"limit": None, "chat_template": {"leaderboard_ifeval": True, "leaderboard_bbh": False}}
+    )
     markdown = (tmp_path / "leaderboard.md").read_text()
     lines = markdown.split("## Tasks")[0].splitlines()
     table = [line for line in lines if line.startswith("|")]
@@ -157,6 +159,7 @@ def test_tables_have_ours_first_and_the_papers_marked(tmp_path: Path) -> None:
     assert table[2].startswith("| a \\| b | measured | ") and table[2].endswith(f" {row.average:.2f} |")
     assert table[3] == "| SFT | reported | 2.87 | 0.30 | 0.78 | 4.02 | 1.71 | 25.90 | 14.97 | 7.22 |"
     assert all("| reported |" in line for line in table[3:])
+    assert "Prompts are chat messages in leaderboard_ifeval, and plain text in all other tasks." in markdown
     assert "Missing" not in markdown and "smoke" not in markdown
     with (tmp_path / "leaderboard.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -172,7 +175,7 @@ def test_what_is_missing_is_said_and_not_averaged(tmp_path: Path) -> None:
     del results["leaderboard_musr_team_allocation"]
     row = measured_row("m", results, 4)
     assert row.scores["MuSR"] is None and row.average is None and row.scores["BBH"] is not None
-    write_tables(tmp_path, row, results, {"limit": 4})
+    write_tables(tmp_path, row, results, {"limit": 4, "chat_template": False})
     markdown = (tmp_path / "leaderboard.md").read_text()
     ours = next(line for line in markdown.splitlines() if line.startswith("| m |"))
     assert "| m | measured, limit 4 |" in ours and " missing |" in ours and ours.endswith("|  |")
