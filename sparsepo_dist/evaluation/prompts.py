@@ -10,11 +10,14 @@ from sparsepo_dist.data.reading.sources import Row, RowError, read_rows
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
 
-def read_texts(source: str, fields: Sequence[str], count: int | None) -> list[tuple[str, ...]]:
+def read_texts(
+    source: str, fields: Sequence[str], count: int | None, *, option: str = "--prompts"
+) -> list[tuple[str, ...]]:
     """The named text fields of rows of a source, as `data.train` takes them.
 
     Args:
         count: the first ones; None: all.
+        option: where the source was given, for messages.
 
     Raises:
         UserError: the source cannot be read, has fewer rows, or a row lacks a field (file and row are named).
@@ -28,10 +31,10 @@ def read_texts(source: str, fields: Sequence[str], count: int | None) -> list[tu
                 raise row
             found.append(tuple(_text(row, name) for name in fields))
         except RowError as bad:
-            raise UserError(f"--prompts {bad}") from None
+            raise UserError(f"{option} {bad}") from None
     if not found or len(found) < (count or 0):
         wanted = f"fewer than the {count} asked for (--prompt_count)" if count else "and one is needed at least"
-        raise UserError(f"--prompts {source}: {len(found)} rows, {wanted}")
+        raise UserError(f"{option} {source}: {len(found)} rows, {wanted}")
     return found
 
 

@@ -7,12 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsepo_dist.engines.decoder.loading import check_complete
-from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
-from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.evaluation.encoders import longest_input
+from sparsepo_dist.evaluation.encoders import label_index, load_classifier, longest_input
 from sparsepo_dist.sampling.responses import Sample
 
 _BATCH = 32
@@ -58,13 +55,12 @@ def judge(path: str, positive: str) -> Judge:
     Raises:
         UserError: it cannot be loaded, or has no such label.
     """
-    model, tokenizer = _loaded(path)
+    model, tokenizer = load_classifier(path, field="--scorer")
+    tokenizer.truncation_side = "left"  # the response is what is judged
     meaning = _meaning(model, positive, path)
     form = _form(tokenizer) if model.config.num_labels == 1 else _one_text(tokenizer)
     limit = longest_input(tokenizer, model.config)
     at_once = _BATCH if tokenizer.pad_token is not None else 1
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id  # decoders look for the last token before it
 
     @torch.inference_mode()
     def score(samples: Sequence[Sample]) -> list[float]:
@@ -77,30 +73,12 @@ def judge(path: str, positive: str) -> Judge:
     return Judge(f"{meaning.said}, of {form.said}", f"{meaning.measurement}-{form.measurement}", score)
 
 
-def _loaded(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    try:
-        model, found = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"--scorer {path}: no classifier could be loaded: {shortened(str(error), 200)}") from None
-    check_complete(path, found)  # a language model's folder lacks the head, which would be drawn at random
-    tokenizer = load_tokenizer(path, field="--scorer")
-    tokenizer.truncation_side = "left"  # the response is what is judged
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
-
-
 def _meaning(model: PreTrainedModel, positive: str, path: str) -> _Meaning:
     config = model.config
     if config.num_labels == 1:
         return _Meaning("the reward model's logit, which has no bounds", "logit", lambda logits: logits[:, 0])
-    labels = {int(index): str(label) for index, label in config.id2label.items()}
-    wanted = next((index for index, label in labels.items() if label.lower() == positive.lower()), None)
-    if wanted is None:
-        raise UserError(
-            f"--positive_label {positive}: {path} has the labels {', '.join(labels.values())}; name the positive one"
-        )
-    name = labels[wanted]
+    wanted = label_index(model, positive, field="--positive_label", path=path)
+    name = config.id2label[wanted]
     if config.problem_type == "regression":
         return _Meaning(f"the number {name}, which has no bounds", f"number{wanted}", lambda logits: logits[:, wanted])
     if config.problem_type == "multi_label_classification":

@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--chat_template", nargs="+", default=("auto",), metavar="RULE",
         help="prompts as chat messages: auto, yes or no for all tasks, then TASK=yes or TASK=no for some (default: "
-        "auto, the leaderboard's rule, if the model has a template; the released evaluation: no leaderboard_ifeval=yes)",
+        "auto, the leaderboard's rule, if the model has a template; the released one: no leaderboard_ifeval=yes)",
     )  # fmt: skip
     parser.add_argument(
         "--chat_template_kwargs", type=_mapping, default={}, metavar="JSON",

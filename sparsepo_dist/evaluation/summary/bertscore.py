@@ -19,6 +19,7 @@ from sparsepo_dist.engines.decoder.loading import check_complete
 from sparsepo_dist.engines.decoder.structure import quiet
 from sparsepo_dist.errors import UserError, unreadable
 from sparsepo_dist.evaluation.encoders import longest_input
+from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.evaluation.summary.metrics import Metric, Samples, Task
 from sparsepo_dist.evaluation.target import Target
 
@@ -26,13 +27,14 @@ _PAIRS_A_PASS = 256
 _SPACED = ("roberta", "gpt2", "xlm-roberta-xl")  # their first word has another token without a space before it
 
 
-def bertscore(path: str, layers: int | None) -> Metric:
+def bertscore(path: str, layers: int | None, corpus: Sequence[str] | None = None) -> Metric:
     """BERTScore F1 against the reference, mean over a prompt's samples; a blank sample scores 0.
 
     Args:
         path: folder or hub id of the encoder.
         layers: whose outputs are compared, counted from below; bert_score's choice for a model that it knows by its
             name (roberta-large: 17).
+        corpus: texts that IDF is counted over, in the paper the training summaries; by default the references.
 
     Raises:
         UserError: bert_score is not installed, the model or its weights cannot be read, or it has no such layer.
@@ -59,7 +61,9 @@ def bertscore(path: str, layers: int | None) -> Metric:
         raise UserError(f"--bertscore_model {path}: an encoder is wanted, this is a {config.model_type}")
     identity = Target(Path(path).name, str(model)).sha256
     measurement = "-".join(["bertscore", Path(path).name, str(chosen), *([identity[:8]] if identity else [])])
-    encoder = _Encoder(str(model), chosen, config)
+    if corpus is not None:
+        measurement += f"-idf-{digest(corpus)}"
+    encoder = _Encoder(str(model), chosen, config, corpus)
     if Path(model).is_dir():  # a hub's would be fetched
         encoder.check()
     return Metric("bertscore", measurement, encoder.scores, ("bert-score",))
@@ -68,8 +72,8 @@ def bertscore(path: str, layers: int | None) -> Metric:
 class _Encoder:
     """Its files are tried at once, and loaded when the first score is wanted."""
 
-    def __init__(self, path: str, layers: int, config: Any) -> None:
-        self._path, self._layers, self._config = path, layers, config
+    def __init__(self, path: str, layers: int, config: Any, corpus: Sequence[str] | None) -> None:
+        self._path, self._layers, self._config, self._corpus = path, layers, config, corpus
         self._loaded: tuple[Any, Any] | None = None
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -77,7 +81,8 @@ class _Encoder:
         from bert_score.utils import bert_cos_score_idf, get_idf_dict
 
         model, tokenizer = self._load()
-        weights = get_idf_dict([task.summary for task in tasks], tokenizer, nthreads=0)
+        corpus = [task.summary for task in tasks] if self._corpus is None else list(self._corpus)
+        weights = get_idf_dict(corpus, tokenizer, nthreads=0)
         flat = [
             (prompt, text, task.summary)
             for prompt, (task, texts) in enumerate(zip(tasks, samples, strict=True))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # they bring torch, which options can do without
     from sparsepo_dist.evaluation.summary.metrics import Metric
 
 _DESCRIPTION = """Sample summaries of Reddit TL;DR posts and measure them: ROUGE-L F1 (stemmed), BERTScore F1 (IDF),
-self-BLEU, and EDNA where the package summac is installed. One table for all models, as JSON, CSV and Markdown. Samples
+self-BLEU, and EDNA by an entailment model. One table for all models, as JSON, CSV and Markdown. Samples
 and scores are kept below --output: what is finished is not done again, and metrics can be added later."""
 # The paper's where it has them.
 _DEFAULTS = Sampling(samples=5, top_p=0.95, max_new_tokens=128, max_prompt_length=1024, seed=0, batch_size=16)
@@ -38,7 +38,7 @@ def summary(arguments: Sequence[str] | None = None) -> Path:
     tasks = [Task(*texts) for texts in read_texts(given.prompts, ("prompt", "summary"), given.prompt_count)]
     targets = named_targets(given.model, base=given.base)
     metrics, missing = _metrics(given)
-    return summarise(targets, tasks, given.temperatures, sampling, metrics, missing, given.output)
+    return summarise(targets, tasks, given.temperatures, sampling, metrics, missing, given.output, _notes(given))
 
 
 def _metrics(given: argparse.Namespace) -> tuple[list[Metric], dict[str, str]]:
@@ -46,18 +46,36 @@ def _metrics(given: argparse.Namespace) -> tuple[list[Metric], dict[str, str]]:
     from sparsepo_dist.evaluation.summary.edna import edna
     from sparsepo_dist.evaluation.summary.metrics import rouge_l, self_bleu
 
+    corpus = None
+    if given.bertscore_idf is not None:
+        corpus = [text for (text,) in read_texts(given.bertscore_idf, ("summary",), None, option="--bertscore_idf")]
     wanted: dict[str, Metric | str] = {
         "rouge_l": rouge_l(),
-        "bertscore": bertscore(given.bertscore_model, given.bertscore_layers)
+        "bertscore": bertscore(given.bertscore_model, given.bertscore_layers, corpus)
         if given.bertscore_model
         else "no model was given (--bertscore_model)",
         "self_bleu": self_bleu() if given.samples > 1 else _ONE_SAMPLE,
-        "edna": edna() if given.samples > 1 else _ONE_SAMPLE,
+        "edna": _ONE_SAMPLE
+        if given.samples < 2
+        else edna(given.edna_model, given.edna_label)
+        if given.edna_model
+        else "no entailment model was given (--edna_model)",
     }
     return (
         [metric for metric in wanted.values() if not isinstance(metric, str)],
         {name: metric for name, metric in wanted.items() if isinstance(metric, str)},
     )
+
+
+def _notes(given: argparse.Namespace) -> list[str]:
+    """What decides the columns besides the samples, in words."""
+    notes = []
+    if given.bertscore_model:
+        of = given.bertscore_idf or "the references (the paper: of the training summaries, --bertscore_idf)"
+        notes.append(f"BERTScore: {given.bertscore_model}, IDF of {of}.")
+    if given.edna_model and given.samples > 1:
+        notes.append(f"EDNA: by SummaC's zero-shot variant with {given.edna_model}; not the trained one, SummaC-Conv.")
+    return notes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,5 +102,18 @@ def parser() -> argparse.ArgumentParser:
         "--bertscore_layers", type=positive, metavar="N",
         help="the layer whose outputs are compared (default: bert_score's choice for a model of that name)",
     )  # fmt: skip
+    parser.add_argument(
+        "--bertscore_idf", type=argument, metavar="FILE",
+        help='rows {"summary": text} that BERTScore\'s IDF is counted over; in the paper the training summaries '
+        "(default: the references)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--edna_model", type=argument, metavar="PATH",
+        help="entailment model for EDNA, a sequence classifier of transformers, folder or hub id; without it there is "
+        "no EDNA",
+    )  # fmt: skip
+    parser.add_argument(
+        "--edna_label", default="entailment", metavar="LABEL", help="its label of entailment (%(default)s)"
+    )
     add_sampling(parser, 120, _DEFAULTS)
     return parser

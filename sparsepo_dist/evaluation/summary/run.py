@@ -27,11 +27,13 @@ def summarise(
     metrics: Sequence[Metric],
     missing: dict[str, str],
     output: Path,
+    notes: Sequence[str] = (),
 ) -> Path:
     """summary.json, summary.csv and summary.md in `output`, a row for each model and temperature; the Markdown file.
 
     Args:
         missing: why a column has no numbers, by its name.
+        notes: what else is to be said below the table.
 
     Raises:
         UserError: a model cannot be loaded, or `output` holds results of other settings.
@@ -45,7 +47,7 @@ def summarise(
         _sample(one, kept[one], prompts, temperatures, sampling)
     rows = [_row(one, temperature, kept[one], tasks, metrics) for one in targets for temperature in temperatures]
     references = digest([task.summary for task in tasks])
-    return _write(output, rows, {**settings, "references": references}, missing)
+    return _write(output, rows, {**settings, "references": references}, missing, notes)
 
 
 def _sample(
@@ -84,14 +86,17 @@ def _row(
     }
 
 
-def _write(output: Path, rows: list[dict[str, Any]], settings: dict[str, Any], missing: dict[str, str]) -> Path:
+def _write(
+    output: Path, rows: list[dict[str, Any]], settings: dict[str, Any], missing: dict[str, str], more: Sequence[str]
+) -> Path:
     columns = [Column("model", "Model"), Column("temperature", "Temperature", "g")]
     columns += [Column(name, title, ".2f") for name, title in COLUMNS.items()]
-    record = {"settings": settings, "missing": missing, "rows": rows}
+    record = {"settings": settings, "missing": missing, "notes": list(more), "rows": rows}
     write_whole(output / "summary.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     write_whole(output / "summary.csv", csv_table(columns, rows))
     notes = [f"{settings['prompt_count']} prompts x {settings['samples']} samples, top-p {settings['top_p']:g}. All "]
     notes[0] += "scores from 0 to 100, means over prompts; a low self-BLEU is diverse."
     notes += [f"{COLUMNS[name]} is missing: {reason}." for name, reason in missing.items()]
+    notes += more
     write_whole(output / "summary.md", markdown_table(columns, rows) + "".join(f"\n{note}\n" for note in notes))
     return output / "summary.md"

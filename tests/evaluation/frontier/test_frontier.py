@@ -155,7 +155,9 @@ def test_labels_that_do_not_exclude_each_other_have_a_probability_each(classifie
 
 
 def test_scorers_that_are_none(classifier: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--positive_label good: .* has the labels negative, neutral, positive"):
+    with pytest.raises(
+        UserError, match="--positive_label good: .* the labels negative, neutral, positive; name one of them"
+    ):
         scorer(str(classifier), "good")
     with pytest.raises(UserError, match="is incomplete: 1 tensors are missing"):
         scorer(str(save_tiny_model(tmp_path / "model")), "LABEL_1")

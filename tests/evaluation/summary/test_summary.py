@@ -9,7 +9,6 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,18 +16,26 @@ import pytest
 import sacrebleu
 import torch
 from nltk.stem.porter import PorterStemmer
-from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel, RobertaTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizer,
+)
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.summary import edna as edna_module
 from sparsepo_dist.evaluation.summary import run
 from sparsepo_dist.evaluation.summary.bertscore import bertscore
 from sparsepo_dist.evaluation.summary.command import summary
 from sparsepo_dist.evaluation.summary.edna import edna
-from sparsepo_dist.evaluation.summary.metrics import Metric, Task, rouge_l, self_bleu
+from sparsepo_dist.evaluation.summary.metrics import Task, rouge_l, self_bleu
 from sparsepo_dist.evaluation.summary.significance import significance
 from tests.support.bad_inputs import rewritten
-from tests.support.tiny import save_tiny_model
+from tests.support.tiny import VOCABULARY, save_tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 TASKS = [
@@ -102,13 +109,15 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def greedy_f1(model: Any, tokenizer: Any, text: str, reference: str, idf: dict[int, float], layer: int) -> float:
+def greedy_f1(
+    model: Any, tokenizer: Any, text: str, reference: str, idf: dict[int, float], layer: int, unseen: float
+) -> float:
     sides = []
     for side in (text, reference):
         ids = tokenizer(" " + side, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             rows = model(ids, output_hidden_states=True).hidden_states[layer][0].double()
-        weights = torch.tensor([idf.get(int(token), np.log(len(TASKS) + 1)) for token in ids[0]], dtype=torch.float64)
+        weights = torch.tensor([idf.get(int(token), unseen) for token in ids[0]], dtype=torch.float64)
         sides.append((rows / rows.norm(dim=-1, keepdim=True), weights / weights.sum()))
     (one, one_weights), (other, other_weights) = sides
     alike = one @ other.T
@@ -116,19 +125,22 @@ def greedy_f1(model: Any, tokenizer: Any, text: str, reference: str, idf: dict[i
     return float(2 * precision * recall / (precision + recall))
 
 
-def test_bertscore_is_the_greedy_match_of_idf_weighted_tokens(encoder: Path) -> None:
+@pytest.mark.parametrize("corpus", [None, ["My dog quit.", "How nobody was running", "a", "the sisters"]])
+def test_bertscore_is_the_greedy_match_of_idf_weighted_tokens(encoder: Path, corpus: list[str] | None) -> None:
     layer = 2
     model, tokenizer = AutoModel.from_pretrained(encoder).eval(), AutoTokenizer.from_pretrained(encoder)
-    documents = [set(tokenizer(" " + task.summary)["input_ids"]) for task in TASKS]
+    counted = [task.summary for task in TASKS] if corpus is None else corpus
+    documents = [set(tokenizer(" " + text)["input_ids"]) for text in counted]
     idf = {
-        token: float(np.log((len(TASKS) + 1) / (sum(token in document for document in documents) + 1)))
+        token: float(np.log((len(counted) + 1) / (sum(token in document for document in documents) + 1)))
         for token in set().union(*documents)
     }
+    unseen = float(np.log(len(counted) + 1))
     expected = [
-        100 * np.mean([greedy_f1(model, tokenizer, t, task.summary, idf, layer) if t else 0.0 for t in texts])
+        100 * np.mean([greedy_f1(model, tokenizer, t, task.summary, idf, layer, unseen) if t else 0.0 for t in texts])
         for task, texts in zip(TASKS, SAMPLES, strict=True)
     ]
-    metric = bertscore(str(encoder), layer)
+    metric = bertscore(str(encoder), layer, corpus)
     assert metric.compute(TASKS, SAMPLES) == pytest.approx(expected, rel=1e-4)
     assert metric.measurement.startswith("bertscore-tiny-2-")
 
@@ -151,27 +163,52 @@ def test_a_bertscore_model_whose_layer_nobody_knows(encoder: Path, tmp_path: Pat
         bertscore(str(known), None)
 
 
-def test_edna_without_its_package_says_so_and_with_it_is_the_harmonic_mean(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = edna()
-    assert isinstance(said, str) and "summac is not installed" in said
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An entailment model with random weights."""
+    folder = tmp_path_factory.mktemp("judge") / "nli"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=256, id2label={0: "Entailment", 1: "neutral", 2: "contradiction"},
+        initializer_range=0.5, pad_token_id=257,
+    )  # fmt: skip
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
 
-    class Judge:
-        def __init__(self, **_: Any) -> None:
-            pass
 
-        def score(self, documents: list[str], summaries: list[str]) -> dict[str, list[float]]:
-            return {"scores": [0.8 if document == "post" else 0.4 for document in documents]}
+def test_edna_is_the_harmonic_mean_of_faithful_and_different_by_the_best_entailing_sentences(judge: Path) -> None:
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(judge).eval(), tiny_tokenizer()
 
-    module = ModuleType("summac.model_summac")
-    module.SummaCConv = Judge  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "summac", ModuleType("summac"))
-    monkeypatch.setitem(sys.modules, "summac.model_summac", module)
-    monkeypatch.setattr(edna_module.importlib.util, "find_spec", lambda name: SimpleNamespace())
-    metric = edna()
-    assert isinstance(metric, Metric)
-    harmonic = 100 * 2 * 0.8 * 0.6 / (0.8 + 0.6)
-    half = 100 * 2 * 0.4 * 1.0 / (0.4 + 1.0)  # of two samples one is blank: it follows from nothing
-    assert metric.compute(TASKS, SAMPLES) == pytest.approx([harmonic, half, harmonic])
+    def p(premise: str, hypothesis: str) -> float:
+        with torch.no_grad():
+            logits = model(**tokenizer(premise, hypothesis, return_tensors="pt")).logits
+        return float(logits[0].double().softmax(-1)[0])
+
+    def entailed(premises: list[str], hypotheses: list[str]) -> float:
+        if not premises or not hypotheses:
+            return 0.0
+        return float(np.mean([max(p(each, hypothesis) for each in premises) for hypothesis in hypotheses]))
+
+    document = ["We had a dog.", "It ran away!", "Who could know?"]
+    one, other, blank = ["A dog ran.", "Who knows?"], ["It is away"], list[str]()
+    expected = []
+    for texts in ([one, other], [other, blank]):
+        faithful = np.mean([entailed(document, text) for text in texts])
+        different = 1 - np.mean([entailed(texts[0], texts[1]), entailed(texts[1], texts[0])])
+        expected.append(100 * 2 * faithful * different / (faithful + different))
+    tasks = [Task("We had a dog. It ran away!\nWho could know?", "") for _ in range(2)]
+    samples = [["A dog ran. Who knows?", "It is away"], ["It is away", " "]]
+    assert edna(str(judge), "entailment").compute(tasks, samples) == pytest.approx(expected, rel=1e-4)
+    assert 0 < expected[0] < 100 and expected[0] != pytest.approx(expected[1])
+
+
+def test_an_edna_model_that_is_none(judge: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--edna_label yes: .* has the labels Entailment, neutral, contradiction"):
+        edna(str(judge), "yes")
+    with pytest.raises(UserError, match="--edna_model .*nowhere: no classifier could be loaded"):
+        edna(str(tmp_path / "nowhere"), "entailment")
 
 
 def write_prompts(path: Path) -> Path:
@@ -181,7 +218,7 @@ def write_prompts(path: Path) -> Path:
 
 
 def test_from_prompts_to_a_table_and_nothing_is_sampled_twice(
-    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: Path, judge: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompts = write_prompts(tmp_path / "prompts.jsonl")
     models = [save_tiny_model(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "two"))]
@@ -191,7 +228,7 @@ def test_from_prompts_to_a_table_and_nothing_is_sampled_twice(
     ]  # fmt: skip
     table = summary(command)
     text = table.read_text()
-    assert "BERTScore F1 is missing: no model was given" in text and "EDNA is missing: the package summac" in text
+    assert "BERTScore F1 is missing: no model was given" in text and "EDNA is missing: no entailment model" in text
     record = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [(row["model"], row["temperature"]) for row in record["rows"]] == [
         ("one", 0.5), ("one", 1.0), ("second", 0.5), ("second", 1.0),
@@ -204,11 +241,19 @@ def test_from_prompts_to_a_table_and_nothing_is_sampled_twice(
     assert json.loads((again / "summary.json").read_text()) == record
 
     monkeypatch.setattr(run, "load_sampler", None)
-    summary([*command, "--bertscore_model", str(encoder), "--bertscore_layers", "2"])
+    measured = [*command, "--bertscore_model", str(encoder), "--bertscore_layers", "2", "--edna_model", str(judge)]
+    summary(measured)
     with (tmp_path / "out" / "summary.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["rouge_l"]) for row in rows] == [row["rouge_l"] for row in record["rows"]]
-    assert all(0 < float(row["bertscore"]) <= 100 and row["edna"] == "" for row in rows)
+    assert all(0 < float(row["bertscore"]) <= 100 and 0 < float(row["edna"]) < 100 for row in rows)
+    assert "IDF of the references (the paper: of the training" in table.read_text()
+    idf = tmp_path / "training.jsonl"
+    idf.write_text('{"summary": "a story"}\n{"summary": "number"}\n')
+    summary([*measured, "--bertscore_idf", str(idf)])
+    assert f"IDF of {idf}." in table.read_text() and "not the trained one, SummaC-Conv" in table.read_text()
+    with (tmp_path / "out" / "summary.csv").open() as file:
+        assert [row["bertscore"] for row in csv.DictReader(file)] != [row["bertscore"] for row in rows]
     assert "temperature 0.5" in significance([str(tmp_path / "out"), "--resamples", "100"])
     with pytest.raises(UserError, match="measured with another seed"):
         summary([*command, "--seed", "1"])
