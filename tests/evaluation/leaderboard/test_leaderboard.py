@@ -210,7 +210,9 @@ def test_what_the_template_is_told_reaches_lm_eval(
     load_model(target(str(model)), options(model, tmp_path, chat_template_kwargs=told))
     assert built[0]["chat_template_args"] == told
     with pytest.raises(UserError, match="prompts are no chat messages"):
-        run_leaderboard(options(model, tmp_path, chat_template="no", chat_template_kwargs=told, hub_mirror=None), print)
+        run_leaderboard(
+            options(model, tmp_path, chat_template=("no",), chat_template_kwargs=told, hub_mirror=None), print
+        )
 
 
 def test_a_mirror_takes_this_process_off_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
