@@ -230,6 +230,8 @@ class TokenMasks:
     """[N] float32: m_d."""
     common: bool = False
     """True where both are one and the same mask: its L1 norm is then charged once."""
+    floor: float = 0.0
+    """What the weight of a token is that a learned mask rules out."""
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.engines.decoder.router import router_loss
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
-from sparsepo_dist.engines.deepspeed.sharding import whole_shape
 from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.head import HeadStats
-from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
+from sparsepo_dist.masks import LearnedMask, ReferenceReadings, TokenMasker
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.ops import Head, OpsConfig
 
@@ -73,14 +72,18 @@ class PolicyModel(nn.Module):
         self.head_stats = HeadStats(head_of(model, POLICY), logit_map(model), head, requirements.divergence, ops)
 
     def forward(
-        self, batch: PackedBatch, reference: ReferenceOutputs | None, all_tokens: bool, step: int
+        self, batch: PackedBatch, reference: ReferenceOutputs | None, all_tokens: bool, step: int, own: bool = False
     ) -> tuple[Tensor | None, ...]:
         """(policy_logp, reference_logp, divergence, reward mask, divergence mask), [N] each, and the router loss [];
         each or None.
 
         Without `all_tokens`, tokens whose masks are both 0 get statistics of 0 and cost no head product. A plain tuple
-        comes back: ZeRO-3's backward hooks do not look inside dataclasses.
+        comes back: ZeRO-3's backward hooks do not look inside dataclasses. With `own`, only what the reference inside
+        the policy says is computed, and its hidden states [L, N, D] for masks come back.
         """
+        if own:
+            assert self.own_reference is not None
+            return (self._score_own(self.own_reference, batch, None).layer_hidden,)
         if self.own_reference is not None and (reference is None or reference.logps is None):
             reference = self._score_own(self.own_reference, batch, reference)
         masks = None
@@ -147,7 +150,37 @@ class PolicyEngine:
         )
         stats = TokenStats(logp, ref_logp, v, complete=all_tokens or reward is None, router_loss=routed)
         masker = self.module.masker
-        return stats, None if masker is None else TokenMasks(reward, divergence, common=masker.common)
+        return stats, None if masker is None else TokenMasks(
+            reward, divergence, common=masker.common, floor=masker.floor
+        )
+
+    @torch.no_grad()
+    def own_hidden(self, batch: PackedBatch) -> Tensor:
+        """[L, N, D]: what learned masks read off the reference inside the policy. Every rank must call this."""
+        try:
+            hidden: Tensor = self.engine(batch, None, True, self.engine.global_steps, True)[0]
+        finally:
+            forget_trace(self.engine)
+        return hidden
+
+    @contextmanager
+    def whole_masks(self, *, change: bool = False) -> Iterator[dict[str, LearnedMask]]:
+        """The heads of learned masks by name, whole on every rank while this is open; there may be none.
+
+        Args:
+            change: they may be changed in place, alike on every rank, and the optimizer then starts from what they are.
+                Only before the first step: its copies of all other parameters are made anew, too.
+        """
+        masker = self.module.masker
+        heads = {} if masker is None or masker.heads is None else masker.heads.named_heads()
+        self.settle()
+        parameters = [parameter for head in heads.values() for parameter in head.parameters()]
+        with deepspeed.zero.GatheredParameters(parameters, modifier_rank=0 if change else None):
+            yield heads
+        # A plain optimizer steps the parameters themselves.
+        refresh = getattr(self.engine.optimizer, "refresh_fp32_params", None)
+        if change and refresh is not None:
+            refresh()
 
     @contextmanager
     def model_alone(self, *, reference: bool = False) -> Iterator[PreTrainedModel]:
@@ -214,24 +247,3 @@ class PolicyEngine:
     def train(self, mode: bool = True) -> None:
         """Training or evaluation mode."""
         self.engine.train(mode)
-
-
-def parameter_groups(
-    module: PolicyModel, *, learning_rate: float, weight_decay: float, betas: Sequence[float], eps: float,
-    masks: MaskConfig,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Optimizer groups: matrices with weight decay, vectors without, masks with their own rate and decay.
-
-    `base_lr` is what the schedule multiplies. Empty groups are left out: ZeRO asserts on them.
-    """
-    named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    model = [(len(whole_shape(p)), p) for name, p in named if not name.startswith("masker.")]
-    mask_lr = learning_rate if masks.learning_rate is None else masks.learning_rate
-    groups = [
-        {"name": "decay", "params": [p for dims, p in model if dims > 1], "lr": learning_rate,
-         "weight_decay": weight_decay},
-        {"name": "no_decay", "params": [p for dims, p in model if dims <= 1], "lr": learning_rate, "weight_decay": 0.0},
-        {"name": "masks", "params": [p for name, p in named if name.startswith("masker.")], "lr": mask_lr,
-         "weight_decay": masks.weight_decay},
-    ]  # fmt: skip
-    return [{**g, "base_lr": g["lr"], "betas": tuple(betas), "eps": eps} for g in groups if g["params"]]

@@ -2,11 +2,12 @@
 
 from sparsepo_dist.masks.activation import activation_masks
 from sparsepo_dist.masks.config import MaskConfig, MaskKind, resolve_kind, unused_options
-from sparsepo_dist.masks.learned import MaskHeads
+from sparsepo_dist.masks.learned import LearnedMask, MaskHeads, decays
 from sparsepo_dist.masks.masker import MaskPair, TokenMasker
 from sparsepo_dist.masks.readings import Readings, ReferenceReadings
 
 __all__ = [
+    "LearnedMask",
     "MaskConfig",
     "MaskHeads",
     "MaskKind",
@@ -15,6 +16,7 @@ __all__ = [
     "ReferenceReadings",
     "TokenMasker",
     "activation_masks",
+    "decays",
     "resolve_kind",
     "unused_options",
 ]

@@ -12,6 +12,7 @@ from sparsepo_dist.errors import UserError
 
 MaskKind = Literal["learned", "activation", "random", "ones", "oracle"]
 SITE_TYPES = ("mlp", "attention", "residual", "logits")
+RELEASED_DROPOUT = 0.01
 
 
 @dataclass
@@ -29,10 +30,26 @@ class MaskConfig:
     """Learned: hidden states of which layers of the reference; the embedding output is not a layer."""
     linears: Literal[1, 2] = 1
     """Learned: linear maps per layer. With 2, a ReLU and a width of 200 lie between them."""
-    layer_norm: bool = False
-    """Learned: one LayerNorm shared by all layers before the per-layer linear (released implementation)."""
-    dropout: float = 0.0
-    """Learned: dropout after each ReLU (released implementation: 0.01)."""
+    layer_norm: bool | None = None
+    """Learned: one LayerNorm shared by all layers before the per-layer linear. Where not given, only with init
+    `released`."""
+    dropout: float | None = None
+    """Learned: dropout after each ReLU. Where not given, 0, and 0.01 with init `released`."""
+    init: Literal["torch", "released", "calibrated"] = "torch"
+    """Learned: how heads start. `torch`: as its linears do. `released`: as the released implementation's, N(0, 0.02),
+    biases 0, and what else its heads are: see docs/objectives.md; what is given of layer_norm and dropout wins.
+    `calibrated`: as `torch`, then shifted and scaled to `initial_sparsity` and `initial_mean` by the first global
+    batch."""
+    initial_sparsity: float | tuple[float, float] = 0.8
+    """Calibrated: share of the first global batch's response tokens whose mask is 0; one for both masks, or [reward,
+    divergence]. In the paper reward masks start near 0.8."""
+    initial_mean: float = 1.0
+    """Calibrated: mean over those tokens; at 1, beta is as strong as in DPO and TDPO."""
+    bounded: bool = False
+    """Learned: weights are kept within [0, 1], as the paper defines masks (Eq. 3): those above become 1, without
+    gradient."""
+    floor: float = 0.0
+    """Learned: added to the mask, so that no weight is below it; the paper's epsilon. Below 1."""
     binary: Literal["none", "released", "straight_through"] = "none"
     """Learned: masks of 0 and 1, the sign of the final ReLU. As `released` no gradient passes it, so the masks stay as
     they were initialised; `straight_through` takes the sign's derivative as 1."""
@@ -50,9 +67,10 @@ class MaskConfig:
     site_patterns: dict[str, str] = field(default_factory=dict)
     """Activation: type to regular expression, for decoders whose parts are not recognised. Sites of that type are then
     the outputs of the modules whose whole name in the decoder it matches (`layers\\.\\d+\\.mlp`)."""
-    normalisation: Literal["standardise", "rescale"] = "standardise"
+    normalisation: Literal["standardise", "rescale", "sigmoid", "layernorm"] = "standardise"
     """Activation: `standardise` averages standardised activations (the paper; about half of the weights are negative,
-    see `clip`); `rescale` maps each to [0, 1] over its response and averages within site types first (released)."""
+    see `clip`). The others average within site types first: `rescale` maps each to [0, 1] over its response (released),
+    `sigmoid` takes the sigmoid of every feature (released), `layernorm` is a LayerNorm over the response's tokens."""
     clip: bool = False
     """Activation: negative weights of a standardised mask become 0. Unclipped, as in the paper's text, a token with a
     negative weight counts the other way round: its likelihood is pushed down in the chosen response and up in the
@@ -60,9 +78,15 @@ class MaskConfig:
     selected_share: float = 0.3
     """Oracle: share of each response's tokens that is selected."""
 
+    def __post_init__(self) -> None:
+        if self.layer_norm is None:
+            self.layer_norm = self.init == "released"
+        if self.dropout is None:
+            self.dropout = RELEASED_DROPOUT if self.init == "released" else 0.0
+
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
-        if not 0 <= self.dropout < 1:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
             raise UserError(f"masks.dropout: {self.dropout} must be in [0, 1)")
         for name, most in (("learning_rate", 1), ("weight_decay", sys.float_info.max)):
             value = getattr(self, name) or 0
@@ -74,9 +98,44 @@ class MaskConfig:
             raise UserError(
                 f"masks.sharing: a common mask is for both, but masks.on is {self.on}; leave out one of them"
             )
-        if self.clip and self.normalisation == "rescale":
-            raise UserError("masks.clip: with masks.normalisation rescale no weight is negative; leave out clip")
+        if self.clip and self.normalisation in ("rescale", "sigmoid"):
+            raise UserError(
+                f"masks.clip: with masks.normalisation {self.normalisation} no weight is negative; leave out clip"
+            )
+        self._validate_values()
+        self._validate_start()
         self._validate_sites()
+
+    def shares(self) -> tuple[float, float]:
+        """The initial sparsity of the reward mask and of the divergence mask."""
+        given = self.initial_sparsity
+        return (given[0], given[1]) if isinstance(given, list | tuple) else (given, given)
+
+    def _validate_values(self) -> None:
+        if not 0 <= self.floor < 1:
+            raise UserError(f"masks.floor: {self.floor} must be in [0, 1)")
+        for name in ("floor", "bounded"):
+            if getattr(self, name) and self.binary != "none":
+                raise UserError(f"masks.{name}: binary masks are 0 and 1; leave out one of them")
+
+    def _validate_start(self) -> None:
+        shares = self.shares()
+        if not all(0 <= share < 1 for share in shares):
+            raise UserError(f"masks.initial_sparsity: {self.initial_sparsity} must be in [0, 1)")
+        if self.sharing == "common" and shares[0] != shares[1]:
+            raise UserError(
+                f"masks.initial_sparsity: {self.initial_sparsity} are two shares, but a common mask has one"
+            )
+        if not self.floor < self.initial_mean < sys.float_info.max:
+            raise UserError(
+                f"masks.initial_mean: {self.initial_mean} must be above masks.floor, {self.floor}, and finite"
+            )
+        most = 1 - max(shares) * (1 - self.floor)
+        if self.init == "calibrated" and self.bounded and self.initial_mean >= most:
+            raise UserError(
+                f"masks.initial_mean: {self.initial_mean} cannot be: weights of at most 1 of which {max(shares):g} are "
+                f"{self.floor:g} have a mean below {most:g}; give less"
+            )
 
     @property
     def read_types(self) -> tuple[str, ...]:
@@ -94,6 +153,11 @@ class MaskConfig:
                     f"masks.site_types: {self.site_types} must be some of {', '.join(known)}, each once "
                     f"(masks.sites is {self.sites})"
                 )
+        if self.normalisation == "sigmoid" and "logits" in self.read_types:
+            raise UserError(
+                "masks.site_types: with masks.normalisation sigmoid the mean over the vocabulary would need all "
+                "logits; leave logits out (--masks.site_types '[mlp, attention, residual]')"
+            )
         for name, pattern in self.site_patterns.items():
             if name == "logits" or name not in self.read_types:
                 raise UserError(
@@ -110,7 +174,21 @@ _ONLY_FOR: dict[str, tuple[MaskKind, ...]] = {
     "on": ("learned", "random"),
     "sharing": ("learned", "random"),
     **dict.fromkeys(
-        ("layers", "linears", "layer_norm", "dropout", "binary", "learning_rate", "weight_decay"), ("learned",)
+        (
+            "layers",
+            "linears",
+            "layer_norm",
+            "dropout",
+            "binary",
+            "learning_rate",
+            "weight_decay",
+            "init",
+            "initial_sparsity",
+            "initial_mean",
+            "bounded",
+            "floor",
+        ),
+        ("learned",),
     ),
     "random": ("random",),
     **dict.fromkeys(("sites", "site_types", "site_patterns", "normalisation", "clip"), ("activation",)),
@@ -120,13 +198,16 @@ _ONLY_FOR: dict[str, tuple[MaskKind, ...]] = {
 
 def unused_options(kind: MaskKind | None, config: MaskConfig) -> list[str]:
     """A sentence for each option that is given and that masks of this kind ignore."""
-    plain, unused = MaskConfig(), []
+    plain, unused = MaskConfig(init=config.init), []
+    plain.init = "torch"
     for name in (entry.name for entry in dataclasses.fields(config)):
         kinds = _ONLY_FOR.get(name)
         value = getattr(config, name)
         if kinds is not None and kind not in kinds and value != getattr(plain, name):
             here = f"masks are of kind {kind}" if kind else "objective has no masks"
             unused.append(f"masks.{name}: {value} is for {' and '.join(kinds)} masks, but this run's {here}")
+        elif name.startswith("initial_") and config.init != "calibrated" and value != getattr(plain, name):
+            unused.append(f"masks.{name}: {value} is for masks.init calibrated, but it is {config.init}")
     return unused
 
 

@@ -58,10 +58,11 @@ def moved(place: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def site_means(sites: Sequence[Site], predict_index: Tensor) -> Iterator[dict[int, Tensor]]:
+def site_means(sites: Sequence[Site], predict_index: Tensor, *, sigmoid: bool = False) -> Iterator[dict[int, Tensor]]:
     """While open, a forward pass stores, per site's index, a float32 [parts, N]: means over features.
 
-    Means are taken before rows `predict_index` [N] are picked: no copy of an activation is made.
+    Means are taken before rows `predict_index` [N] are picked: no copy of an activation is made, but for `sigmoid`,
+    with which they are of the features' sigmoids.
 
     Raises:
         UserError: by the forward pass, where an activation has other dimensions than above.
@@ -69,7 +70,8 @@ def site_means(sites: Sequence[Site], predict_index: Tensor) -> Iterator[dict[in
     means: dict[int, Tensor] = {}
 
     def keep(index: int, activations: Sequence[Tensor], leading: int) -> None:
-        rows = [part.mean(tuple(range(leading, part.dim())), dtype=torch.float32).flatten() for part in activations]
+        parts = [part.float().sigmoid() for part in activations] if sigmoid else activations
+        rows = [part.mean(tuple(range(leading, part.dim())), dtype=torch.float32).flatten() for part in parts]
         picked = _places[-1][predict_index] if _places else predict_index
         means[index] = torch.stack([row[picked] for row in rows])
 

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from sparsepo_dist.masks.config import MaskConfig
 
 HIDDEN_WIDTH = 200  # between the two linears, as in the paper
+RELEASED_DEVIATION = 0.02
 
 
 class LearnedMask(nn.Module):
     """m = ReLU(w_o . [m^1 .. m^L]) with m^l = ReLU(w^l . H^l + b^l); with one layer, m = m^1. w_o has no bias.
 
-    Options: a LayerNorm of H shared by all layers; w^l and b^l as two linears with a ReLU between; dropout after each
-    ReLU; the sign of the result. Every parameter belongs to this module itself, none to a child: ZeRO-3 gathers them
-    all when this module runs.
+    Options: a LayerNorm of H shared by all layers; w^l and b^l as two linears with a ReLU between (none in the released
+    implementation); dropout after each ReLU; the sign of the result; a floor below it, and 1 above. Every parameter
+    belongs to this module itself, none to a child: ZeRO-3 gathers them all when this module runs.
     """
 
     def __init__(self, layers: int, width: int, config: MaskConfig) -> None:
@@ -35,16 +36,30 @@ class LearnedMask(nn.Module):
         self.norm_weight = nn.Parameter(torch.ones(width)) if config.layer_norm else None
         self.norm_bias = nn.Parameter(torch.zeros(width)) if config.layer_norm else None
         self.out = _uniform(layers, layers) if layers > 1 else None
-        self.dropout, self.binary = config.dropout, config.binary
+        self.dropout, self.binary = config.dropout or 0.0, config.binary
+        self.floor, self.bounded = config.floor, config.bounded
+        self.relu_between = config.init != "released"
+        if config.init == "released":
+            self._start_as_released()
 
     def forward(self, layer_hidden: Tensor) -> Tensor:
         """[N] mask, float32 or wider, of `layer_hidden` [L, N, D], which gets no gradient."""
-        mask = self._activate(self._per_layer(layer_hidden))
+        mask = self._activate(self.layer_scores(layer_hidden))
         mask = mask[0] if self.out is None else self._activate(self.out.to(mask.dtype) @ mask)
-        return mask if self.binary == "none" else _sign(mask, straight_through=self.binary == "straight_through")
+        if self.binary != "none":
+            return _sign(mask, straight_through=self.binary == "straight_through")
+        return within(mask, floor=self.floor, bounded=self.bounded)
 
-    def _per_layer(self, layer_hidden: Tensor) -> Tensor:
-        """[L, N]: w^l . H^l + b^l."""
+    @torch.no_grad()
+    def _start_as_released(self) -> None:
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif not name.startswith("norm"):
+                parameter.normal_(0, RELEASED_DEVIATION)
+
+    def layer_scores(self, layer_hidden: Tensor) -> Tensor:
+        """[L, N]: w^l . H^l + b^l, of which each layer's mask is the ReLU."""
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
         layers, width = layer_hidden.shape[0], layer_hidden.shape[-1]
         weight, bias = self.weight.to(dtype).view(layers, -1, width), self.bias.to(dtype).view(layers, -1)
@@ -55,11 +70,17 @@ class LearnedMask(nn.Module):
         first = _LayerProducts.apply(layer_hidden, weight, self.norm_weight is not None) + bias.unsqueeze(1)
         if self.second_weight is None or self.second_bias is None:
             return first.squeeze(-1)
-        hidden = self._activate(first)
+        hidden = self._activate(first) if self.relu_between else first
         return (hidden @ self.second_weight.to(dtype).unsqueeze(-1)).squeeze(-1) + self.second_bias.to(dtype)[:, None]
 
     def _activate(self, values: Tensor) -> Tensor:
         return F.dropout(F.relu(values), self.dropout, self.training)
+
+
+def within(mask: Tensor, *, floor: float, bounded: bool) -> Tensor:
+    """A non-negative mask with its floor added, cut to [0, 1] if `bounded`; what is cut gets no gradient."""
+    mask = mask + floor if floor else mask
+    return mask.clamp(max=1) if bounded else mask
 
 
 class _LayerProducts(torch.autograd.Function):
@@ -96,6 +117,11 @@ def _sign(mask: Tensor, *, straight_through: bool) -> Tensor:
     return sign.detach() + (mask - mask.detach()) if straight_through else sign
 
 
+def decays(name: str) -> bool:
+    """Whether the released implementation's weight decay is on a parameter of a head: not on biases and norms."""
+    return not name.endswith("bias") and "norm" not in name
+
+
 class MaskHeads(nn.Module):
     """The heads of the masks there are: of both, of one, or one for both."""
 
@@ -108,6 +134,11 @@ class MaskHeads(nn.Module):
             self.reward = LearnedMask(layers, width, config)
         if config.on != "reward" and not self.common:
             self.divergence = LearnedMask(layers, width, config)
+
+    def named_heads(self) -> dict[str, LearnedMask]:
+        """The heads there are, by the mask they make: `reward`, `divergence`, or `common` for both."""
+        heads = {"common" if self.common else "reward": self.reward, "divergence": self.divergence}
+        return {name: head for name, head in heads.items() if head is not None}
 
     def forward(self, layer_hidden: Tensor) -> tuple[Tensor, Tensor]:
         """m_u and m_d, [N] each, of `layer_hidden` [L, N, D]; 1 where there is no head."""

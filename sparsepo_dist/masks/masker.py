@@ -43,6 +43,11 @@ class TokenMasker(nn.Module):
         """Whether both masks are one and the same."""
         return self.kind not in ("learned", "random") or self.config.sharing == "common"
 
+    @property
+    def floor(self) -> float:
+        """The weight of a token that a mask rules out."""
+        return self.config.floor if self.kind == "learned" else 0.0
+
     def forward(self, reference: ReferenceOutputs, batch: PackedBatch, step: int) -> MaskPair:
         """Masks of the batch's response tokens; `step`, the optimizer steps done, is for fresh random masks."""
         if self.heads is not None:

@@ -61,6 +61,7 @@ class ReferenceReadings:
         self.sites: list[Site] = []
         self.final_norm = False
         """Whether the final norm's output is a site."""
+        self.sigmoid = config.normalisation == "sigmoid"
         self.mean_head: tuple[Tensor, Tensor] | None = None
         if kind == "learned" and config.layers == "last":
             self.hidden_layers = 1
@@ -89,7 +90,7 @@ class ReferenceReadings:
         """
         with (
             hidden_rows(self.blocks, predict_index, self.hidden_layers) as hidden,
-            site_means(self.sites, predict_index) as means,
+            site_means(self.sites, predict_index, sigmoid=self.sigmoid) as means,
         ):
             yield Collected(self, hidden, means)
 
@@ -125,7 +126,8 @@ class Collected:
         self.check()
         rows = [self._means[index] for index in range(len(readings.sites))]
         if readings.final_norm:
-            rows.append(final_hidden.mean(-1, dtype=torch.float32).unsqueeze(0))
+            features = final_hidden.float()
+            rows.append((features.sigmoid() if readings.sigmoid else features).mean(-1).unsqueeze(0))
         if readings.mean_head is not None:
             weight, bias = (part.to(final_hidden.device) for part in readings.mean_head)
             rows.append((final_hidden.float() @ weight + bias).unsqueeze(0))

@@ -23,7 +23,8 @@ from sparsepo_dist.engines.deepspeed.ds_config import (
     reference_config,
     zero_stage,
 )
-from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel, parameter_groups
+from sparsepo_dist.engines.groups import parameter_groups
+from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel
 from sparsepo_dist.engines.reference.cached import CachedReference, Reference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine, lends_head
 from sparsepo_dist.masks import Readings, ReferenceReadings, TokenMasker

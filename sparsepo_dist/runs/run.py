@@ -25,6 +25,7 @@ from sparsepo_dist.runs.resumption import check_newest, identity, retire_newer, 
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer
 from sparsepo_dist.training.checkpoints.store import CheckpointStore
 from sparsepo_dist.training.loop import TrainingLoop
+from sparsepo_dist.training.mask_start import start_masks
 from sparsepo_dist.training.supervision.control import StopRequest
 from sparsepo_dist.training.supervision.progress import Progress
 from sparsepo_dist.training.token_table import write_token_table
@@ -74,6 +75,8 @@ def _train(inputs: Inputs, folder: Path, described: dict[str, Any], progress: Pr
     trainer = build_trainer(inputs, folder, progress)
     checkpointer = Checkpointer(trainer.policy, folder / CHECKPOINTS, config.checkpoints)
     check_room(trainer, checkpointer, 0 if checkpoint is None else checkpoint.step)
+    if checkpoint is None:
+        start_masks(trainer, config.masks)
     retire_newer(folder, checkpoint)
     if checkpoint is None:
         write_config(described["config"], folder)

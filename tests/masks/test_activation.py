@@ -68,3 +68,19 @@ def test_a_response_does_not_feel_its_neighbours() -> None:
     for config in (MaskConfig(), MaskConfig(normalisation="rescale")):
         mask = activation_masks(alone, TYPES, torch.zeros(4, dtype=torch.int64), 1, config)
         torch.testing.assert_close(mask, activation_masks(means, TYPES, SEQUENCES, 2, config)[SEQUENCES == 2])
+
+
+def test_layernorm_standardises_over_the_response_and_averages_types() -> None:
+    mask = activation_masks(site_means(), TYPES, SEQUENCES, 2, MaskConfig(normalisation="layernorm"))
+    for sequence in range(4):
+        rows = site_means()[:, sequence == SEQUENCES].double()
+        normed = torch.nn.functional.layer_norm(rows, rows.shape[-1:])
+        want = (normed[:2].mean(0) + normed[2] + normed[3]) / 3
+        torch.testing.assert_close(mask[sequence == SEQUENCES].double(), want, rtol=1e-5, atol=1e-6)
+
+
+def test_sigmoid_averages_what_was_read_within_and_over_types() -> None:
+    read = site_means().sigmoid()  # of features, by the hooks: test_hooks.py
+    mask = activation_masks(read, TYPES, SEQUENCES, 2, MaskConfig(normalisation="sigmoid"))
+    want = ((read[0] + read[1]) / 2 + read[2] + read[3]) / 3
+    torch.testing.assert_close(mask, want)

@@ -18,7 +18,7 @@ from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings
-from sparsepo_dist.masks.hooks import _attention_recorders
+from sparsepo_dist.masks.hooks import Site, _attention_recorders, site_means
 from sparsepo_dist.ops import PLAIN
 from tests.masks.reading import PAIRS, RELEASED, collect, load, readings, save_model, traces
 from tests.support.tiny import CONFIGS
@@ -184,3 +184,17 @@ def test_a_fused_projection_that_is_not_known_is_not_guessed(tmp_path: Path) -> 
     with pytest.raises(UserError, match="no query, key and value projection.*OtherAttention.*query_key_value: Linear"):
         readings(model, "activation", RELEASED)
     readings(model, "activation", MaskConfig(sites="released", site_patterns={"attention": r".*\.query_key_value"}))
+
+
+def test_sigmoids_are_taken_of_features_before_their_mean() -> None:
+    """Against a plain forward, the outputs of the modules kept whole."""
+    torch.manual_seed(0)
+    first, second = nn.Linear(6, 5), nn.Linear(5, 4)
+    sites = [Site("mlp", "first", first, "output"), Site("residual", "second", second, "input")]
+    rows, index = torch.randn(1, 7, 6), torch.tensor([1, 4, 6])
+    with site_means(sites, index, sigmoid=True) as means:
+        kept = first(rows)
+        second(kept)
+    want = kept[0, index].sigmoid().mean(-1)
+    torch.testing.assert_close(means[0][0], want)
+    torch.testing.assert_close(means[1][0], want)

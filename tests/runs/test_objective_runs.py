@@ -32,8 +32,11 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], float | None]] = {
     "random_fixed": ({"masks.kind": "random"}, math.log(2)),
     "random_fresh": ({"masks.kind": "random", "masks.random": "fresh"}, math.log(2)),
     "ones": ({"masks.kind": "ones"}, math.log(2)),
-    "divergence_only": ({"masks.on": "divergence", "masks.layers": "last"}, math.log(2)),
-    "two_linears": ({"masks.linears": 2, "masks.binary": "straight_through"}, math.log(2)),
+    # Calibrated: with torch's start and this seed one of their masks is dead.
+    "divergence_only": ({"masks.on": "divergence", "masks.layers": "last", "masks.init": "calibrated"}, math.log(2)),
+    "two_linears": (
+        {"masks.linears": 2, "masks.binary": "straight_through", "masks.init": "calibrated"}, math.log(2),
+    ),
     "released_sites": (
         {"objective.name": "mapo", "masks.sites": "released", "masks.normalisation": "rescale"}, math.log(2),
     ),
@@ -96,7 +99,8 @@ def test_metrics_do_not_depend_on_how_the_work_is_dealt_out(folders: dict[str, P
         assert got.pop("split") == want.pop("split")
         if want["step"] <= 1 and name not in ("simpo", "orpo", "sft"):
             # All rewards are 0; which of two is larger is rounding where the reference scores other pairs at once.
-            del got["rewards/accuracies"], want["rewards/accuracies"]
+            for row in (got, want):
+                del row["rewards/accuracies"], row["rewards/ties"]
         assert got == pytest.approx(want, rel=2e-4, abs=2e-5), f"step {want['step']}"
 
 

@@ -39,7 +39,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "data.max_length": 100, "data.tokens_per_micro_batch": 1, "training.pairs_per_step": 4, "training.epochs": 2,
         "training.learning_rate": LEARNING_RATE, "training.eps": 1e-2, "training.schedule": "constant",
         "training.warmup_ratio": 0, "training.precision": "fp32", "training.full_metrics_every": 1,
-        "checkpoints.every_steps": 1, "masks.dropout": 0.0,
+        "checkpoints.every_steps": 1, "masks.dropout": 0.0, "masks.init": "calibrated",
     }  # fmt: skip
     done = train_all(base / "one", {"one": {**common, "ds_config": ZERO[2]}})
     two = {

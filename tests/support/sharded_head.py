@@ -27,7 +27,8 @@ from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import engine_config, reference_config
 from sparsepo_dist.engines.deepspeed.environment import prepare_environment
-from sparsepo_dist.engines.policy import PolicyEngine, PolicyModel, parameter_groups
+from sparsepo_dist.engines.groups import parameter_groups
+from sparsepo_dist.engines.policy import PolicyEngine, PolicyModel
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.masks import MaskConfig, TokenMasker
 from sparsepo_dist.objectives import Requirements

@@ -17,8 +17,9 @@ from sparsepo_dist.engines.adapters.lora import POLICY, add_adapters, as_referen
 from sparsepo_dist.engines.config import LoraSettings, ModelConfig, Models, OracleConfig, ReferenceConfig
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
+from sparsepo_dist.engines.groups import parameter_groups
 from sparsepo_dist.engines.merging import merge_adapter
-from sparsepo_dist.engines.policy import OwnReference, PolicyModel, parameter_groups
+from sparsepo_dist.engines.policy import OwnReference, PolicyModel
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
 from sparsepo_dist.objectives import Requirements
