@@ -15,7 +15,7 @@ from sparsepo_dist.builtin.smollm2 import smollm2_folder
 from sparsepo_dist.sampling.responses import Nucleus
 from sparsepo_dist.sampling.transformers import sample
 
-TRAINING_PROMPTS, HELDOUT_PROMPTS, SAMPLES_PER_PROMPT = 64, 4, 6
+TRAINING_PROMPTS, HELDOUT_PROMPTS, SAMPLES_PER_PROMPT = 64, 16, 6
 PAIRS_PER_PROMPT = 2
 LEAST_DIFFERENCE = 0.2
 SEED = 0

@@ -16,7 +16,8 @@ def preference_metrics(stats: TokenStats, masks: TokenMasks | None, sums: Sums, 
 
     Implicit rewards are beta (S[m_u rho] + S[m_d v]); without masks or divergence, those are 1 and 0. KL is a
     positive number in nats per response (`kl`, and `masked_kl` after the mask) or per token (`token_kl`). Where tokens
-    were skipped, what needs them (`logps`, `kl`, `token_kl`) is left out.
+    were skipped, what needs them (`logps`, `kl`, `token_kl`) is left out. `sparsity/*/pairs` is 1 where a mask is 0 (at
+    its floor) on every token of both responses.
     """
     metrics: dict[str, Tensor] = {}
     if stats.complete:
@@ -24,7 +25,7 @@ def preference_metrics(stats: TokenStats, masks: TokenMasks | None, sums: Sums, 
     token_reward = log_ratios(stats)
     if masks is not None:
         token_reward = masks.reward * token_reward
-        _mask_metrics(metrics, "reward_mask", masks.reward, sums)
+        _mask_metrics(metrics, "reward_mask", masks.reward == masks.floor, masks.reward, sums)
     if stats.divergence is not None:
         masked = stats.divergence if masks is None else masks.divergence * stats.divergence
         token_reward = token_reward + masked
@@ -33,7 +34,7 @@ def preference_metrics(stats: TokenStats, masks: TokenMasks | None, sums: Sums, 
             by_branch(metrics, "token_kl", sums.mean(stats.divergence.abs()))
         if masks is not None:
             by_branch(metrics, "masked_kl", sums(masks.divergence * stats.divergence.abs()))
-            _mask_metrics(metrics, "divergence_mask", masks.divergence, sums)
+            _mask_metrics(metrics, "divergence_mask", masks.divergence == masks.floor, masks.divergence, sums)
     _reward_metrics(metrics, sums(beta * token_reward))
     return metrics
 
@@ -55,10 +56,13 @@ def by_branch(metrics: dict[str, Tensor], name: str, values: BranchSums) -> None
 def _reward_metrics(metrics: dict[str, Tensor], rewards: BranchSums) -> None:
     by_branch(metrics, "rewards", rewards)
     metrics["rewards/accuracies"] = (rewards.chosen > rewards.rejected).float()
+    metrics["rewards/ties"] = (rewards.chosen == rewards.rejected).float()
     metrics["rewards/margins"] = rewards.margin
 
 
-def _mask_metrics(metrics: dict[str, Tensor], name: str, mask: Tensor, sums: Sums) -> None:
-    by_branch(metrics, f"sparsity/{name}", sums.mean((mask == 0).float()))
+def _mask_metrics(metrics: dict[str, Tensor], name: str, off: Tensor, mask: Tensor, sums: Sums) -> None:
+    by_branch(metrics, f"sparsity/{name}", sums.mean(off.float()))
+    on = sums((~off).float())
+    metrics[f"sparsity/{name}/pairs"] = (on.chosen + on.rejected == 0).float()
     norms = sums(mask.abs())
     metrics[f"l1/{name}"] = norms.chosen + norms.rejected

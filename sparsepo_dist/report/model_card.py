@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparsepo_dist.report.interval import accuracy_in_words
 from sparsepo_dist.report.reading import RunFiles
 
 _CARD = """---
@@ -112,9 +113,12 @@ def _results(run: RunFiles) -> str:
     last = run.last("final") or run.last("eval")
     lines = [
         f"- Held-out {name}: {last[key]:.4g}"
-        for key, name in (("loss", "loss"), ("rewards/accuracies", "reward accuracy"), ("rewards/margins", "margin"))
+        for key, name in (("loss", "loss"), ("rewards/margins", "margin"))
         if last.get(key) is not None
     ]
+    accuracy = accuracy_in_words(last)
+    if accuracy is not None:
+        lines.append(f"- Held-out pairs, chosen above rejected: {accuracy}")
     if run.evaluation:
         difference = run.evaluation["difference"]
         lines.append(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.report.heatmap import heatmaps
+from sparsepo_dist.report.interval import accuracy_in_words
 from sparsepo_dist.report.reading import RunFiles
 
 _STYLE = """
@@ -45,11 +46,17 @@ def index_page(run: RunFiles, figures: list[Path]) -> str:
     )
     parts = [
         _evaluation(run.evaluation) if run.evaluation else "",
+        _accuracy(run),
         '<p><a href="tokens.html">Token-level heat maps</a></p>' if run.tokens else "",
         f"<h2>Over the steps</h2>{images}" if images else "",
         f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{escape(run.config)}</pre></details>",
     ]
     return _document(f"Run {run.folder.name}", "".join(parts))
+
+
+def _accuracy(run: RunFiles) -> str:
+    words = accuracy_in_words(run.last("final") or run.last("eval"))
+    return "" if words is None else f"<p>Held-out pairs, chosen above rejected: {escape(words)}.</p>"
 
 
 def _evaluation(result: dict[str, Any]) -> str:

@@ -16,7 +16,8 @@ from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import read_json, read_text
 from sparsepo_dist.report.curve import Curve
 from sparsepo_dist.report.heatmap import ROWS
-from sparsepo_dist.report.shapes import CONFIG, EVALUATION, METRICS, NUMBER, TOKENS, check
+from sparsepo_dist.report.histogram import Columns
+from sparsepo_dist.report.shapes import CONFIG, EVALUATION, HISTOGRAM, METRICS, NUMBER, TOKENS, check
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ class RunFiles:
     folder: Path
     curves: Mapping[tuple[str, str], Curve]
     """By metric and split ("train" or "eval"): metrics.jsonl, where a metric was reported and a number."""
+    histograms: Mapping[str, Columns]
+    """By name: of the training steps' masks."""
     newest: Mapping[str, dict[str, Any]]
     """The last row of each split."""
     tokens: list[dict[str, Any]]
@@ -73,10 +76,11 @@ def read_run(folder: Path) -> RunFiles:
     if not (folder / "metrics.jsonl").is_file():
         raise UserError(f"{folder} is not a run's folder: it has no metrics.jsonl")
     config, tokens = folder / "config.yaml", folder / "tokens.jsonl"
-    curves, newest = _metrics(folder / "metrics.jsonl")
+    curves, histograms, newest = _metrics(folder / "metrics.jsonl")
     return RunFiles(
         folder,
         curves,
+        histograms,
         newest,
         [_checked_tokens(tokens, number, row) for number, row in _rows(tokens)] if tokens.is_file() else [],
         _evaluation(folder / "evaluation.json"),
@@ -84,8 +88,9 @@ def read_run(folder: Path) -> RunFiles:
     )
 
 
-def _metrics(path: Path) -> tuple[dict[tuple[str, str], Curve], dict[str, dict[str, Any]]]:
+def _metrics(path: Path) -> tuple[dict[tuple[str, str], Curve], dict[str, Columns], dict[str, dict[str, Any]]]:
     curves: dict[tuple[str, str], Curve] = {}
+    histograms: dict[str, Columns] = {}
     newest: dict[str, dict[str, Any]] = {}
     for number, row in _rows(path, last_may_be_cut=True):
         try:
@@ -95,6 +100,11 @@ def _metrics(path: Path) -> tuple[dict[tuple[str, str], Curve], dict[str, dict[s
                 raise ValueError(f"step {shortened(str(float(step)))} is none")
             for name, value in row.items():
                 if value is None or name in METRICS:
+                    continue
+                if name.startswith(HISTOGRAM):
+                    check(value, [int], shortened(name))
+                    if split == "train":
+                        histograms.setdefault(name.removeprefix(HISTOGRAM), Columns()).add(step, value)
                     continue
                 if type(value) not in NUMBER:
                     check(value, NUMBER, shortened(name))
@@ -107,7 +117,7 @@ def _metrics(path: Path) -> tuple[dict[tuple[str, str], Curve], dict[str, dict[s
         except (ValueError, OverflowError) as error:
             raise UserError(f"{path}, line {number}: damaged: {error}") from None
         newest[split] = row
-    return curves, newest
+    return curves, histograms, newest
 
 
 def _checked_tokens(path: Path, number: int, row: Any) -> dict[str, Any]:

@@ -23,6 +23,8 @@ CONFIG: Shape = {
 }  # fmt: skip
 TOKENS: Shape = {"pair": int, "branch": str, "prompt": str, "tokens": [str]}
 METRICS: Shape = {"step": int, "split": str}
+HISTOGRAM = "histogram/"
+"""Metrics of this prefix are lists of counts, all others numbers."""
 
 
 def check(value: Any, shape: Shape, name: str = "") -> None:

@@ -42,6 +42,7 @@ class TrainingLoop:
     def __post_init__(self) -> None:
         self._skipped = 0
         self._updates = 0
+        self._dead: set[str] = set()
 
     def run(self, checkpoint: Checkpoint | None = None) -> None:
         """Go on from a checkpoint, or start.
@@ -67,7 +68,8 @@ class TrainingLoop:
                 self._evaluate(writer, 0)
             for step in range(first, trainer.total_steps):
                 result = trainer.train_step(step)
-                writer.write(step + 1, "train", result.metrics)
+                writer.write(step + 1, "train", result.metrics, result.masks.histograms)
+                self._warn_of_dead_masks(step + 1, result)
                 bar.set_postfix_str(
                     f"loss {result.metrics['loss']:.4f}, {result.metrics['tokens_per_second']:.0f} tokens/s",
                     refresh=False,
@@ -122,7 +124,8 @@ class TrainingLoop:
         """
         self.trainer.progress.at("loading the best checkpoint")
         step = self.checkpointer.load_best()
-        writer.write(step, "final", self.trainer.evaluate())
+        metrics, masks = self.trainer.evaluate()
+        writer.write(step, "final", metrics, masks.histograms)
         if rank() == 0:
             log.info("final/ is the model after step %d of %d, the best", step, self.trainer.total_steps)
 
@@ -143,6 +146,17 @@ class TrainingLoop:
                 "go on with --resume auto",
                 by_hand=agreed.stop == signal.SIGINT,
             )
+
+    def _warn_of_dead_masks(self, step: int, result: StepResult) -> None:
+        """Once for each mask that rules out all that a step has; what else there is may still be let through."""
+        for name in result.masks.dead:
+            if name not in self._dead and rank() == 0:
+                log.warning(
+                    "since step %d the %s rules out every response token: it has no gradient any more, and what it "
+                    "weights no part in the loss. Lower masks.learning_rate, masks.weight_decay or the L1 penalty, or "
+                    "start anew with another training.seed or --masks.init calibrated", step, name.replace("_", " "),
+                )  # fmt: skip
+            self._dead.add(name)
 
     def _count_skipped(self, step: int, result: StepResult) -> None:
         """Say which rows spoiled a step, and stop when there were too many such steps."""
@@ -184,6 +198,6 @@ class TrainingLoop:
         """Evaluate on the held-out pairs, if any; whether it is the best so far."""
         if self.trainer.heldout_batches is None:
             return False
-        metrics = self.trainer.evaluate()
-        writer.write(step, "eval", metrics)
+        metrics, masks = self.trainer.evaluate()
+        writer.write(step, "eval", metrics, masks.histograms)
         return self.checkpointer.evaluated(step, metrics)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -59,12 +59,14 @@ class MetricsWriter:
         os.fsync(self._file.fileno())
         return self._file.tell()
 
-    def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
+    def write(
+        self, step: int, split: str, metrics: Mapping[str, float], histograms: Mapping[str, Sequence[int]]
+    ) -> None:
         """One line, and one event per metric, after `step` optimizer steps; numbers that are none become null."""
         if self._file is None:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._file.write((json.dumps({"step": step, "split": split, **finite}) + "\n").encode())
+        self._file.write((json.dumps({"step": step, "split": split, **finite, **histograms}) + "\n").encode())
         self._file.flush()
         if self._monitor is not None and self._monitor.enabled:
             self._monitor.write_events([(f"{split}/{name}", value, step) for name, value in metrics.items()])

@@ -22,6 +22,7 @@ from sparsepo_dist.objectives import Objective
 from sparsepo_dist.training.batches import MicroBatches, StepBatches, sample_order
 from sparsepo_dist.training.config import TrainingConfig
 from sparsepo_dist.training.global_means import GlobalMeans
+from sparsepo_dist.training.mask_weights import MaskReport, MaskWeights
 from sparsepo_dist.training.metrics import MetricSums
 from sparsepo_dist.training.schedule import learning_rate_factor
 from sparsepo_dist.training.supervision.progress import Progress
@@ -36,6 +37,16 @@ class StepResult(NamedTuple):
     """Whether nothing was updated, because loss or gradient were not finite."""
     rows: tuple[str, ...]
     """Of a skipped step: the rows whose loss is not finite; none where only the gradient is not."""
+    masks: MaskReport
+    """What its masks weigh."""
+
+
+class Evaluation(NamedTuple):
+    """What the held-out pairs gave, the same on every rank."""
+
+    metrics: dict[str, float]
+    """Over all of them; `pairs` is how many."""
+    masks: MaskReport
 
 
 @dataclass
@@ -82,13 +93,13 @@ class Trainer:
         started = time.perf_counter()
         self.progress.at("packing pairs", step=step + 1)
         self.policy.train()
-        sums = MetricSums()
+        sums, weights = MetricSums(), MaskWeights()
         seen: list[tuple[Tensor, Tensor]] = []
         indices = self.order.step(step)
         batches = self.train_batches.of(indices)
         for number, known in enumerate(self._known(batches), start=1):
             batch, all_tokens = known.batch, step % self.config.full_metrics_every == 0
-            losses = self._losses(known, sums, all_tokens=all_tokens)
+            losses = self._losses(known, sums, weights, all_tokens=all_tokens)
             seen.append((batch.pair_index, losses.detach()))
             # DeepSpeed averages over ranks; the weights already average over the whole global batch.
             loss = (losses * batch.pair_weight).sum() * world_size()
@@ -99,13 +110,14 @@ class Trainer:
         factor = learning_rate_factor(step, self.total_steps, self.config.schedule, self.config.warmup_ratio)
         self.progress.at("optimizer step")
         grad_norm = self.policy.step(factor)
-        means = sums.reduce()
+        means, masks = sums.reduce(), weights.reduce()
         skipped = not math.isfinite(grad_norm)
         if self.global_means is not None and not skipped:
             self.global_means.remember()
         seconds = time.perf_counter() - started
         metrics = {
             **means,
+            **masks.metrics,
             "grad_norm": grad_norm,
             "learning_rate": self.policy.learning_rate,
             "epoch": (step + 1) / self.order.steps_per_epoch,
@@ -113,7 +125,7 @@ class Trainer:
             "seconds": seconds,
             "imbalance": batches.imbalance,
         }
-        return StepResult(metrics, skipped, self._rows_without_loss(seen) if skipped else ())
+        return StepResult(metrics, skipped, self._rows_without_loss(seen) if skipped else (), masks)
 
     def _rows_without_loss(self, seen: Sequence[tuple[Tensor, Tensor]]) -> tuple[str, ...]:
         """Rows of (pair_index [P], losses [P]) whose loss is not finite, on any rank; every rank must call this."""
@@ -122,17 +134,18 @@ class Trainer:
         return tuple(self.train_batches.pairs[i].place for i in everywhere)
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """Means of the metrics over all held-out pairs. Every rank must call this."""
+    def evaluate(self) -> Evaluation:
+        """Metrics over all held-out pairs. Every rank must call this."""
         assert self.heldout_batches is not None
         self.progress.at("evaluation")
         self.policy.train(False)
-        sums = MetricSums()
+        sums, weights = MetricSums(), MaskWeights()
         for indices in self.heldout_batches.steps(self.pairs_per_step):
             share = len(indices) / len(self.heldout_batches.pairs)
             for known in self._known(self.heldout_batches.of(indices)):
-                self._losses(known, sums, share=share, training=False)
-        return sums.reduce()
+                self._losses(known, sums, weights, share=share, training=False)
+        means, masks = sums.reduce(), weights.reduce()
+        return Evaluation({**means, **masks.metrics, "pairs": len(self.heldout_batches.pairs)}, masks)
 
     def score(self, batch: PackedBatch) -> ReferenceOutputs | None:
         """What the frozen models of their own say of a batch; None if there are none. Every rank must call this."""
@@ -183,8 +196,9 @@ class Trainer:
                 yield from zip(group.micro_batches, parts, strict=True)
 
     def _losses(
-        self, known: _Known, sums: MetricSums, *, share: float = 1.0, all_tokens: bool = True, training: bool = True
-    ) -> Tensor:
+        self, known: _Known, sums: MetricSums, weights: MaskWeights, *, share: float = 1.0, all_tokens: bool = True,
+        training: bool = True,
+    ) -> Tensor:  # fmt: skip
         batch = known.batch
         if known.first is not None and not training:  # only objectives without masks have a first pass
             stats, masks = known.first, None
@@ -200,6 +214,8 @@ class Trainer:
             losses = losses + stats.router_loss
             metrics["loss/router_aux"] = stats.router_loss.detach().expand_as(losses)
         sums.add(metrics, batch.pair_weight * share)
+        if masks is not None:
+            weights.add(masks, batch)
         return losses
 
 

@@ -11,13 +11,13 @@ from sparsepo_dist.contracts import TokenMasks
 from tests.objectives.cases import CASES, CONSTANTS, Batch, ModelBatch, apply, objective_of
 from tests.support.brute_force import token_numbers
 
-REWARDS = {"rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"}
+REWARDS = {f"rewards/{name}" for name in ("chosen", "rejected", "accuracies", "ties", "margins")}
 LOGPS = {"logps/chosen", "logps/rejected"}
 KL = {f"{name}/{side}" for name in ("kl", "token_kl") for side in ("chosen", "rejected")}
-REWARD_MASK = {"sparsity/reward_mask/chosen", "sparsity/reward_mask/rejected", "l1/reward_mask"}
+REWARD_MASK = {*(f"sparsity/reward_mask/{part}" for part in ("chosen", "rejected", "pairs")), "l1/reward_mask"}
 MASKS = {
-    *REWARD_MASK, "sparsity/divergence_mask/chosen", "sparsity/divergence_mask/rejected", "l1/divergence_mask",
-    "masked_kl/chosen", "masked_kl/rejected",
+    *REWARD_MASK, *(f"sparsity/divergence_mask/{part}" for part in ("chosen", "rejected", "pairs")),
+    "l1/divergence_mask", "masked_kl/chosen", "masked_kl/rejected",
 }  # fmt: skip
 ADDED = {
     "beta_dpo": {"beta"},

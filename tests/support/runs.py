@@ -69,9 +69,12 @@ def train_all(folder: Path, runs: dict[str, dict[str, Any]], *, ranks: int = 1, 
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
-    """Lines of metrics.jsonl without what the machine's speed and the number of ranks decide."""
+    """Numbers of metrics.jsonl without what the machine's speed and the number of ranks decide."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name not in VOLATILE} for row in rows]
+    return [
+        {name: value for name, value in row.items() if name not in VOLATILE and not isinstance(value, list)}
+        for row in rows
+    ]
 
 
 def assert_same_curve(run: Path, other: Path, tolerance: float = 1e-5) -> None:
