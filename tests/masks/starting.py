@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sparsepo_dist.masks import LearnedMask, MaskConfig, MaskHeads
 from sparsepo_dist.masks.calibration import Target, apply_settings, layer_settings, output_settings
 
-ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 60  # tokens of a response
 PROMPT_WORDS = 5
+WORDS = [
+    "a", "and", "as", "at", "but", "by", "every", "for", "from", "had", "her", "his", "in", "is", "it", "no", "not",
+    "of", "on", "one", "or", "some", "that", "the", "their", "to", "was", "which", "with", "answer", "autumn",
+    "boat", "bread", "bridge", "colour", "corner", "door", "evening", "field", "friend", "garden", "glass",
+    "harbour", "house", "letter", "light", "market", "morning", "mountain", "music", "night", "number", "paper",
+    "question", "rain", "river", "road", "room", "salt", "ship", "song", "station", "stone", "story", "street",
+    "summer", "table", "town", "train", "tree", "voice", "water", "weather", "wind", "window", "winter", "word",
+    "work", "year", "bright", "careful", "cold", "early", "empty", "green", "heavy", "late", "long", "narrow",
+    "new", "old", "quiet", "short", "slow", "small", "strange", "strong", "warm", "began", "came", "carried",
+    "closed", "found", "gave", "heard", "kept", "knew", "left", "lost", "made", "opened", "read", "said", "saw",
+    "spoke", "stood", "thought", "took",
+]  # fmt: skip
 
 
 class Hidden(NamedTuple):
@@ -45,11 +57,13 @@ def hidden_states(folder: Path, texts: list[str], batch: int) -> Hidden:
     return Hidden(torch.cat(rows, 1), sum(row.shape[1] for row in rows[:batch]))
 
 
-def sentences() -> list[str]:
-    """Of the project's documents, each long enough to be a prompt and a response."""
-    text = " ".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
-    found = " ".join(line for line in text.splitlines() if "|" not in line and "    " not in line).split(". ")
-    return [sentence for sentence in found if sentence.count(" ") > PROMPT_WORDS + 8]
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Drawn, each long enough to be a prompt and a response."""
+    generator = random.Random(seed)
+    return [
+        " ".join(generator.choices(WORDS, k=generator.randint(PROMPT_WORDS + 10, PROMPT_WORDS + 50))) + "."
+        for _ in range(count)
+    ]
 
 
 def calibrate(head: LearnedMask, hidden: Tensor, target: Target) -> None:

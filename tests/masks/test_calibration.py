@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,7 @@ FAMILIES = ("gpt2", "gpt_neox", "llama")
 
 
 def draw(folder: Path) -> Hidden:
-    texts = sentences()
-    random.Random(0).shuffle(texts)
-    return hidden_states(folder, texts[: 2 * RESPONSES], RESPONSES)
+    return hidden_states(folder, sentences(2 * RESPONSES), RESPONSES)
 
 
 @pytest.fixture(scope="module")
