@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from benchmarks.measure import reset_peak, resident_bytes, resident_peak_bytes
-from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
+from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair, TokenizedRow
 from sparsepo_dist.data.batching.order import SampleOrder
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.tokens.tokenize import load_tokenized
+from sparsepo_dist.data.store.load import load_tokenized
+from sparsepo_dist.data.store.pairs import TokenizedPairs
+from sparsepo_dist.data.store.writer import in_memory
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.masks import MaskPair
 
@@ -156,8 +158,10 @@ def our_inputs(work: Work, folder: Path) -> Inputs:
     prepare_environment()
     inputs = load_inputs(parse_train(our_arguments(work, folder)))
     distributed.initialise()
-    given = inputs.train[: work.pairs_of_all_steps]
-    return dataclasses.replace(inputs, train=given if work.lengths is None else random_pairs(work, work.lengths))
+    if work.lengths is None:
+        return dataclasses.replace(inputs, train=inputs.train.taken(range(work.pairs_of_all_steps)))
+    rows = [TokenizedRow(p.prompt_ids, (p.chosen_ids,), (p.rejected_ids,)) for p in random_pairs(work, work.lengths)]
+    return dataclasses.replace(inputs, train=TokenizedPairs.of(in_memory(rows)))
 
 
 def our_trainer(work: Work, inputs: Inputs, folder: Path) -> Trainer:

@@ -17,6 +17,7 @@ from typing import IO
 from sparsepo_dist.errors import shortened
 
 _BLOCK = 1 << 22
+_SAMPLES, _SAMPLE_BYTES = 256, 4096
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -123,3 +124,21 @@ def sha256(file: Path) -> str:
         while block := handle.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def add_samples(digest: hashlib._Hash, file: Path) -> None:
+    """Add a file's content to a digest: all of 1 MiB, of more the beginning, which holds names and shapes, the end, and
+    blocks in even steps between them. Raises OSError where it cannot be read."""
+    size = file.stat().st_size
+    with file.open("rb") as handle:
+        if size <= _SAMPLES * _SAMPLE_BYTES:
+            digest.update(handle.read())
+            return
+        for number in range(_SAMPLES):
+            handle.seek((size - _SAMPLE_BYTES) * number // (_SAMPLES - 1))
+            digest.update(handle.read(_SAMPLE_BYTES))
+
+
+def cache_folder() -> Path:
+    """$SPARSEPO_CACHE, or ~/.cache/sparsepo_dist: what is made once and kept."""
+    return Path(os.environ.get("SPARSEPO_CACHE") or Path.home() / ".cache" / "sparsepo_dist")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch.distributed as dist
 
+from sparsepo_dist.disk import cache_folder
 from tests.support.pretended import pretend
 
 # Workers take files in turn: those that take minutes come first, so that none is left over for the end.
@@ -30,6 +31,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((n for n, prefix in enumerate(LONGEST) if item.nodeid.startswith(prefix)), len(LONGEST))
 
     items.sort(key=place)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pairs_are_kept_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Token ids of what tests read do not stay on the machine; the built-in model does, which takes long to make."""
+    folder = tmp_path_factory.mktemp("cache")
+    model = cache_folder() / "smollm2-135m-instruct"
+    if model.is_dir():
+        (folder / model.name).symlink_to(model)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARSEPO_CACHE", str(folder))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-
-
-def cache_folder() -> Path:
-    """$SPARSEPO_CACHE, or ~/.cache/sparsepo_dist."""
-    return Path(os.environ.get("SPARSEPO_CACHE") or Path.home() / ".cache" / "sparsepo_dist")
 
 
 def made_once(path: Path, make: Callable[[Path], None]) -> Path:

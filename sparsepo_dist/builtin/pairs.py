@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparsepo_dist.builtin.cache import cache_folder, made_once
+from sparsepo_dist.builtin.cache import made_once
 from sparsepo_dist.builtin.prompts import heldout_prompts, training_prompts
 from sparsepo_dist.builtin.rewards import SCORER, rewards
 from sparsepo_dist.builtin.smollm2 import smollm2_folder
+from sparsepo_dist.disk import cache_folder
 from sparsepo_dist.sampling.responses import Nucleus
 from sparsepo_dist.sampling.transformers import sample
 

@@ -11,8 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations import deepspeed as hf_deepspeed
 
-from sparsepo_dist.builtin.cache import cache_folder, made_once
-from sparsepo_dist.disk import follow_umask
+from sparsepo_dist.builtin.cache import made_once
+from sparsepo_dist.disk import cache_folder, follow_umask
 from sparsepo_dist.errors import UserError
 
 _FOLDER = "smollm2-135m-instruct"

@@ -153,6 +153,11 @@ class DataConfig:
     show: int = 1
     """So many training pairs are printed before the first step as the model reads them, special tokens and labels
     marked; 0 for none."""
+    cache: str | None = None
+    """Folder of the token ids that were made of all sources, once on each machine; where not given, `pairs` in
+    $SPARSEPO_CACHE or ~/.cache/sparsepo_dist."""
+    workers: int | None = None
+    """Processes that make token ids of rows; where not given, one for each core that this process may use."""
 
     @property
     def settled_layout(self) -> Layout:
@@ -190,6 +195,8 @@ class DataConfig:
         reserved = sorted(TOLD_ANYWAY & self.chat_template_kwargs.keys())
         if reserved:
             raise UserError(f"data.chat_template_kwargs: every template is told {reserved[0]} anyway; leave it out")
+        if self.workers is not None and self.workers < 1:
+            raise UserError(f"data.workers: {self.workers} must be at least 1")
         if self.heldout is not None and self.heldout_pairs:
             raise UserError("data.heldout and data.heldout_pairs are both given; keep one")
 

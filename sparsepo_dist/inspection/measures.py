@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.batching.pack import ids_key, pair_key
+from sparsepo_dist.data.tokens.keys import ids_key, pair_key
 
 Whole = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]

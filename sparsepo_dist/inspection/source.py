@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.rows.remarks import Remarks
-from sparsepo_dist.data.tokens.tokenize import load_tokenized
+from sparsepo_dist.data.store.load import load_tokenized
 from sparsepo_dist.inspection.measures import Measures, measure
 
 _NO_LIMIT = 2**40

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sparsepo_dist.engines.decoder.identity import model_fingerprint, tokenizer_fingerprint
+from sparsepo_dist.data.tokens.keys import tokenizer_fingerprint
+from sparsepo_dist.engines.decoder.identity import model_fingerprint
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import leaves
@@ -23,7 +24,8 @@ from sparsepo_dist.training.supervision.watchdog import Watchdog
 
 # Compared by what they hold: each machine may keep its own copy.
 _BY_CONTENT = (
-    "ds_config", "output_dir", "data.train", "data.heldout", "data.date", "model.path", "model.adapter_path",
+    "ds_config", "output_dir", "data.train", "data.heldout", "data.date", "data.cache", "data.workers",
+    "model.path", "model.adapter_path",
     "reference.path", "reference.adapter_path", "reference.cache", "oracle.path",
 )  # fmt: skip
 _PACKAGES = ("torch", "deepspeed", "transformers", "peft", "tokenizers", "accelerate", "bitsandbytes")

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
-from sparsepo_dist.data.batching.pack import pair_key, trained_tokens
+from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
+from sparsepo_dist.data.batching.pack import trained_tokens
+from sparsepo_dist.data.store.columns import Ints
+from sparsepo_dist.data.store.pairs import TokenizedPairs
 from sparsepo_dist.disk import remove
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.deepspeed import distributed
@@ -35,7 +38,7 @@ from sparsepo_dist.runs.assembly import build_reference, filled_config
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.inputs import Inputs, load_inputs, reference_key
 from sparsepo_dist.runs.resumption import identity
-from sparsepo_dist.training.batches import MicroBatches
+from sparsepo_dist.training.batches import MicroBatches, in_steps
 from sparsepo_dist.training.supervision.progress import Progress
 
 PAIRS_AT_ONCE = 64  # dealt out together to each rank
@@ -55,9 +58,10 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
     needs = inputs.objective.requirements
     if not needs.reference:
         raise UserError(f"objective.name: {inputs.config.objective.name} has no reference; there is nothing to cache")
-    pairs = list({pair_key(pair): pair for pair in (*inputs.train, *inputs.heldout)}.values())
+    pairs = inputs.train.joined(inputs.heldout)
+    places = _different(pairs)
     key = reference_key(inputs.config, needs, inputs.mask_kind, inputs.dtype)
-    _announce(inputs, pairs, key["fields"], folder, say, all_layers=all_layers)
+    _announce(inputs, pairs, places, key["fields"], folder, say, all_layers=all_layers)
     progress = Progress()
     progress.left = lambda: "Nothing of the cache is used; write it again"
     with joined(inputs, identity(inputs, folder), progress):
@@ -65,11 +69,16 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
         engine = build_reference(inputs, filled_config(inputs, folder))
         engine.release_model()
         unfinished = folder.with_name(f".writing-{folder.name}")
-        _write(inputs, engine, pairs, key, unfinished, progress)
+        _write(inputs, engine, pairs, places, key, unfinished, progress)
         if distributed.rank() == 0:
             unfinished.rename(folder)
         distributed.barrier()
     return folder
+
+
+def _different(pairs: TokenizedPairs) -> Ints:
+    """Places of pairs that differ in token ids, in order: the first of each."""
+    return np.sort(np.unique(pairs.keys(), return_index=True)[1])
 
 
 def _target(config: RunConfig) -> Path:
@@ -95,13 +104,13 @@ def _with_an_engine(config: RunConfig) -> RunConfig:
 
 
 def _announce(
-    inputs: Inputs, pairs: Sequence[TokenizedPair], fields: Sequence[str], folder: Path, say: Callable[[str], None],
-    *, all_layers: bool,
+    inputs: Inputs, pairs: TokenizedPairs, places: Ints, fields: Sequence[str], folder: Path,
+    say: Callable[[str], None], *, all_layers: bool,
 ) -> None:  # fmt: skip
     """Say how large it will be; refuse what was not asked for, or does not fit on the disk."""
     rows = sum(
         len(trained_tokens(ids, trained))
-        for p in pairs
+        for p in map(pairs.__getitem__, places.tolist())
         for ids, trained in ((p.chosen_ids, p.chosen_trained), (p.rejected_ids, p.rejected_trained))
     )
     model = text_config(inputs.frozen_configs.get("reference", inputs.model_config))
@@ -112,7 +121,7 @@ def _announce(
         sizes["head"] = model.vocab_size * width
     total = sum(sizes.values())
     parts = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in sizes.items())
-    say(f"{folder}: {len(pairs)} pairs, {rows} response tokens, {total / _GIB:.2f} GiB ({parts})")
+    say(f"{folder}: {len(places)} pairs, {rows} response tokens, {total / _GIB:.2f} GiB ({parts})")
     if "layer_hidden" in fields and not all_layers:
         raise UserError(
             f"masks.layers: all needs the hidden states of {model.num_hidden_layers} layers, "
@@ -129,8 +138,8 @@ def _announce(
 
 
 def _write(
-    inputs: Inputs, engine: ReferenceEngine, pairs: Sequence[TokenizedPair], key: dict[str, Any], folder: Path,
-    progress: Progress,
+    inputs: Inputs, engine: ReferenceEngine, pairs: TokenizedPairs, places: Ints, key: dict[str, Any],
+    folder: Path, progress: Progress,
 ) -> None:  # fmt: skip
     if distributed.rank() == 0:
         remove(folder)
@@ -140,7 +149,7 @@ def _write(
     if head is not None and distributed.rank() == 0:
         key = {**key, "head": _save_head(head, folder)}
     writer = CacheWriter(folder, distributed.rank())
-    for pair, rows in _scored(inputs, engine, pairs, key["fields"], progress):
+    for pair, rows in _scored(inputs, engine, pairs, places, key["fields"], progress):
         writer.add(pair, rows)
     writer.close()
     distributed.barrier()
@@ -151,13 +160,18 @@ def _write(
 
 
 def _scored(
-    inputs: Inputs, engine: ReferenceEngine, pairs: Sequence[TokenizedPair], fields: Sequence[str], progress: Progress
+    inputs: Inputs,
+    engine: ReferenceEngine,
+    pairs: TokenizedPairs,
+    places: Ints,
+    fields: Sequence[str],
+    progress: Progress,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """This rank's pairs: key and rows of each."""
     batches = MicroBatches(pairs, inputs.config.data, inputs.device)
     at_once = PAIRS_AT_ONCE * distributed.world_size()
-    with tqdm(total=len(pairs), desc="caching", unit="pair", disable=distributed.rank() != 0) as bar:
-        for indices in batches.steps(at_once):
+    with tqdm(total=len(places), desc="caching", unit="pair", disable=distributed.rank() != 0) as bar:
+        for indices in in_steps(places.tolist(), at_once):
             for group in batches.of(indices).groups(inputs.config.micro_batches_per_pass):
                 progress.at("scoring with the reference")
                 yield from _rows(inputs, engine, group.joined, fields)

@@ -120,16 +120,16 @@ def _structure(config: RunConfig, role: str, model: PretrainedConfig, dtype: tor
     )
 
 
-def check_token_ids(config: RunConfig, models: Mapping[str, PretrainedConfig], pairs: Sequence[TokenizedPair]) -> None:
+def check_token_ids(config: RunConfig, models: Mapping[str, PretrainedConfig], highest: int) -> None:
     """Refuse tokens that were added to a tokenizer and have no row in a model.
 
     Args:
         models: by role, as in `check_models`.
+        highest: the greatest id that pairs have.
 
     Raises:
-        UserError: which model, and the highest id.
+        UserError: which model, and that id.
     """
-    highest = max(max(max(p.prompt_ids), max(p.chosen_ids), max(p.rejected_ids, default=0)) for p in pairs)
     for part, model in models.items():
         size = text_config(model).vocab_size
         if highest >= size:

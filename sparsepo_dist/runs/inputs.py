@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.batching.balance import pair_tokens
-from sparsepo_dist.data.batching.pack import pair_key
-from sparsepo_dist.data.config import DataConfig, Sources
-from sparsepo_dist.data.tokens.mixed import Mixture, load_mixture
+from sparsepo_dist.data.batching.balance import packed_tokens
+from sparsepo_dist.data.config import DataConfig, Layout, Sources
+from sparsepo_dist.data.store.mixed import Mixture, load_mixture
+from sparsepo_dist.data.store.pairs import TokenizedPairs
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
@@ -58,8 +57,8 @@ class Inputs:
     frozen_configs: dict[str, PretrainedConfig]
     """Of the reference and the oracle, where they have a path of their own."""
     tokenizer: PreTrainedTokenizerBase
-    train: Sequence[TokenizedPair]
-    heldout: Sequence[TokenizedPair]
+    train: TokenizedPairs
+    heldout: TokenizedPairs
     ds_config: dict[str, Any]
     agreed: dict[str, Any]
     """One value for each field that recipe and ds_config share."""
@@ -115,7 +114,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype, device)
     mixtures = _load_pairs(config, tokenizer, needs)
     origins = {name: mixture.origins() for name, mixture in mixtures.items()}
-    both: list[Sequence[TokenizedPair]] = [mixtures["train"], mixtures["heldout"]]
+    both: list[TokenizedPairs] = [mixtures["train"], mixtures["heldout"]]
     train, heldout = both
     warn_of_turn_end(config, tokenizer, train)
     if config.checkpoints.keep_best is not None and not heldout:
@@ -123,16 +122,14 @@ def load_inputs(config: RunConfig) -> Inputs:
             "checkpoints.keep_best needs held-out pairs to evaluate on: give data.heldout or data.heldout_pairs"
         )
     if chosen.why is not None and distributed.rank() == 0:
-        more = sum(pair_tokens(p, chosen.layout) for p in train) / sum(pair_tokens(p, "prefix_shared") for p in train)
+        more = _tokens(train, chosen.layout) / _tokens(train, "prefix_shared")
         log.warning("data.layout is %s, %.1f times the tokens of prefix_shared: %s", chosen.layout, more, chosen.why)
-    check_token_ids(config, {"model": model_config, **frozen}, (*train, *heldout))
+    check_token_ids(config, {"model": model_config, **frozen}, train.joined(heldout).highest_id())
     if not needs.rejected:
-        train, heldout = (
-            [dataclasses.replace(p, rejected_ids=(), rejected_trained=()) for p in part] for part in (train, heldout)
-        )
+        train, heldout = train.without_rejected(), heldout.without_rejected()
     cache = None
     if needs.reference and config.reference.placement == "cached":
-        cache = _open_cache(config, needs, mask_kind, dtype, (*train, *heldout))
+        cache = _open_cache(config, needs, mask_kind, dtype, train.joined(heldout))
     return Inputs(
         config, objective, mask_kind, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype, device,
         origins, cache,
@@ -150,7 +147,7 @@ def reference_key(
 
 def _open_cache(
     config: RunConfig, needs: Requirements, mask_kind: MaskKind | None, dtype: torch.dtype,
-    pairs: Sequence[TokenizedPair],
+    pairs: TokenizedPairs,
 ) -> ReferenceCache:  # fmt: skip
     """The reference cache, held against the run.
 
@@ -160,7 +157,7 @@ def _open_cache(
     assert config.reference.cache is not None
     cache = ReferenceCache(Path(config.reference.cache))
     check_key(cache, reference_key(config, needs, mask_kind, dtype, cache.key))
-    missing = cache.missing([pair_key(pair) for pair in pairs])
+    missing = cache.missing(pairs.keys())
     if missing:
         raise UserError(
             f"reference.cache: {cache.folder} lacks {len(missing)} of {len(pairs)} pairs, among them "
@@ -271,11 +268,11 @@ def _load_pairs(config: RunConfig, tokenizer: PreTrainedTokenizerBase, needs: Re
     data, speaks = config.data, distributed.rank() == 0
     load = partial(
         load_mixture, tokenizer=tokenizer, config=data, scored=needs.scores, needs_rejected=needs.rejected,
-        progress=speaks,
+        progress=speaks, bar=True,
     )  # fmt: skip
     train, heldout = load(data.train_specs()), load(data.heldout_specs())
     if data.heldout_pairs:
-        check_heldout(data, len(train))
+        check_heldout(data, train.rows)
         train, heldout = train.split(data.heldout_pairs)
     mixtures = {"train": train, "heldout": heldout}
     for name, mixture in mixtures.items():
@@ -284,7 +281,13 @@ def _load_pairs(config: RunConfig, tokenizer: PreTrainedTokenizerBase, needs: Re
     return mixtures
 
 
-def check_heldout(data: DataConfig, pairs: int) -> None:
-    """Raise UserError where the pairs held out leave none of so many."""
-    if data.heldout_pairs >= pairs:
-        raise UserError(f"data.heldout_pairs: {data.heldout_pairs} leaves no training pair of {pairs}")
+def check_heldout(data: DataConfig, rows: int) -> None:
+    """Raise UserError where the rows held out leave none of so many."""
+    if data.heldout_pairs >= rows:
+        raise UserError(f"data.heldout_pairs: {data.heldout_pairs} leaves no training pair of {rows}")
+
+
+def _tokens(pairs: TokenizedPairs, layout: Layout) -> int:
+    """Packed tokens of all pairs."""
+    parts = (packed_tokens(part[:, 0], part[:, 1], part[:, 2], layout) for part in pairs.lengths())
+    return sum(int(part.sum()) for part in parts)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.batching.pack import update_with_tokens
 from sparsepo_dist.engines.deepspeed.distributed import of_rank_0, rank
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
 from sparsepo_dist.errors import UserError
@@ -33,7 +30,7 @@ VERSION = importlib.metadata.version("sparsepo_dist")
 MAY_DIFFER = (
     "output_dir", "resume", "resume_changed_data", "overwrite", "ds_config", "checkpoints.", "ops.",
     "data.tokens_per_micro_batch", "data.layout", "data.train", "data.heldout", "data.date", "data.show", "data.format",
-    "data.columns", "data.columns.",
+    "data.columns", "data.columns.", "data.cache", "data.workers",
     "reference.placement", "reference.cache", "reference.tokens_per_pass", "oracle.placement",
     "model.activation_checkpointing", "model.attention", "model.check",
     "training.evaluate_every", "training.full_metrics_every", "training.max_skipped_steps", "training.hang_minutes",
@@ -57,17 +54,8 @@ def identity(inputs: Inputs, folder: Path) -> dict[str, Any]:
         "version": VERSION,
         "config": resolved(inputs, folder),
         "zero_stage": zero_stage(inputs.ds_config),
-        "data": {"train": fingerprint(inputs.train), "heldout": fingerprint(inputs.heldout)},
+        "data": {"train": inputs.train.fingerprint(), "heldout": inputs.heldout.fingerprint()},
     }
-
-
-def fingerprint(pairs: Sequence[TokenizedPair]) -> str:
-    """SHA-256 of every token id and score, and of which tokens are trained on, in order."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        update_with_tokens(digest, pair)
-        digest.update(repr(pair.scores).encode())
-    return digest.hexdigest()
 
 
 def find_checkpoint(resume: str | None, folder: Path) -> Checkpoint | None:

@@ -10,9 +10,10 @@ import torch
 
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.batching.balance import MicroBatchPlan, imbalance, pair_tokens, plan_step
-from sparsepo_dist.data.batching.order import SampleOrder
+from sparsepo_dist.data.batching.order import SampleOrder, drawn
 from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.store.pairs import TokenizedPairs
 from sparsepo_dist.engines.deepspeed.distributed import rank, world_size
 
 
@@ -42,10 +43,11 @@ class MicroBatches:
         """Packed tokens of a global batch, over all ranks."""
         return sum(pair_tokens(self.pairs[i], self.config.settled_layout) for i in indices)
 
-    def steps(self, pairs_per_step: int) -> Iterator[list[int]]:
-        """Indices of all pairs in file order, in global batches: for evaluation."""
-        for start in range(0, len(self.pairs), pairs_per_step):
-            yield list(range(start, min(start + pairs_per_step, len(self.pairs))))
+    def evaluated(self) -> Sequence[int]:
+        """Indices of the pairs that evaluation looks at, in file order: one of each row, the same in all runs."""
+        if isinstance(self.pairs, TokenizedPairs) and self.pairs.grouped:
+            return drawn(self.pairs, range(self.pairs.rows), seed=0, epoch=0)
+        return range(len(self.pairs))
 
 
 class Group(NamedTuple):
@@ -79,6 +81,14 @@ class StepBatches:
             yield Group(batches[0] if len(plans) == 1 else self.source.packed(plans, self.share), batches)
 
 
+def in_steps(indices: Sequence[int], pairs_per_step: int) -> Iterator[list[int]]:
+    """Pairs in global batches, as they stand."""
+    for start in range(0, len(indices), pairs_per_step):
+        yield list(indices[start : start + pairs_per_step])
+
+
 def sample_order(pairs: Sequence[TokenizedPair], pairs_per_step: int, seed: int) -> SampleOrder:
     """Order of the training pairs; a step is never larger than the data set."""
+    if isinstance(pairs, TokenizedPairs) and pairs.grouped:
+        return SampleOrder(pairs.rows, min(pairs_per_step, pairs.rows), seed, pairs)
     return SampleOrder(len(pairs), min(pairs_per_step, len(pairs)), seed)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import NamedTuple, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sparsepo_dist.contracts import Spans, TokenizedPair
 from sparsepo_dist.data.batching.pack import pack, trained_tokens
 from sparsepo_dist.data.config import Layout
+from sparsepo_dist.data.store.pairs import lengths_of
 from sparsepo_dist.engines.attention.choice import AttentionSetting
 from sparsepo_dist.engines.config import AttentionName, Models
 from sparsepo_dist.engines.decoder.check import (
@@ -42,6 +44,7 @@ from sparsepo_dist.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+_FAR = 2**40  # tokens
 _LENGTHS = (128, 48)  # tokens of a pair: two, of which the second has a neighbour before it, and the first one behind
 
 
@@ -72,7 +75,7 @@ def sample(pairs: Sequence[TokenizedPair], *, whole: bool) -> list[TokenizedPair
     found: list[TokenizedPair] = []
     taken: set[int] = set()
     for length in _LENGTHS:
-        number = min(range(len(pairs)), key=lambda i: (i in taken, abs(_tokens(pairs[i]) - length)))
+        number = _nearest(pairs, length, taken)
         taken.add(number)
         pair = pairs[number]
         if not whole:
@@ -85,8 +88,17 @@ def sample(pairs: Sequence[TokenizedPair], *, whole: bool) -> list[TokenizedPair
     return found
 
 
-def _tokens(pair: TokenizedPair) -> int:
-    return len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids)
+def _nearest(pairs: Sequence[TokenizedPair], length: int, taken: set[int]) -> int:
+    """The first of the pairs whose tokens are nearest to a length, and that is not taken, if any is left."""
+    found, least, before = 0, np.iinfo(np.int64).max, 0
+    for lengths in lengths_of(pairs):
+        distances = np.abs(lengths.sum(axis=1) - length)
+        distances[[number - before for number in taken if before <= number < before + len(lengths)]] += _FAR
+        place = int(distances.argmin())
+        if distances[place] < least:
+            found, least = before + place, distances[place]
+        before += len(lengths)
+    return found
 
 
 class _Response(NamedTuple):

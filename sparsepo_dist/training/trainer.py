@@ -19,7 +19,7 @@ from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.reference.cached import Reference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.objectives import Objective
-from sparsepo_dist.training.batches import MicroBatches, StepBatches, sample_order
+from sparsepo_dist.training.batches import MicroBatches, StepBatches, in_steps, sample_order
 from sparsepo_dist.training.config import TrainingConfig
 from sparsepo_dist.training.global_means import GlobalMeans
 from sparsepo_dist.training.mask_weights import MaskReport, MaskWeights
@@ -135,17 +135,18 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
-        """Metrics over all held-out pairs. Every rank must call this."""
+        """Metrics over all held-out rows. Every rank must call this."""
         assert self.heldout_batches is not None
         self.progress.at("evaluation")
         self.policy.train(False)
         sums, weights = MetricSums(), MaskWeights()
-        for indices in self.heldout_batches.steps(self.pairs_per_step):
-            share = len(indices) / len(self.heldout_batches.pairs)
+        evaluated = self.heldout_batches.evaluated()
+        for indices in in_steps(evaluated, self.pairs_per_step):
+            share = len(indices) / len(evaluated)
             for known in self._known(self.heldout_batches.of(indices)):
                 self._losses(known, sums, weights, share=share, training=False)
         means, masks = sums.reduce(), weights.reduce()
-        return Evaluation({**means, **masks.metrics, "pairs": len(self.heldout_batches.pairs)}, masks)
+        return Evaluation({**means, **masks.metrics, "pairs": len(evaluated)}, masks)
 
     def score(self, batch: PackedBatch) -> ReferenceOutputs | None:
         """What the frozen models of their own say of a batch; None if there are none. Every rank must call this."""

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.tokens.tokenize import load_tokenized
+from sparsepo_dist.data.store.load import load_tokenized
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.runs.config import RunConfig

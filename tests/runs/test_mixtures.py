@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.batching.pack import pair_key
+from sparsepo_dist.data.tokens.keys import pair_key
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.inspection.run import inspect_data
 from sparsepo_dist.runs.config import RunConfig

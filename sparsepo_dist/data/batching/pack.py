@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 
 from sparsepo_dist.contracts import AttentionBlocks, BlockSpan, PackedBatch, Spans, TokenizedPair
 from sparsepo_dist.data.config import Layout
+from sparsepo_dist.data.tokens.keys import pair_key
 
 PROMPT, CHOSEN, REJECTED = 0, 1, 2
 
@@ -35,43 +33,9 @@ def pack(
     return batch if device is None or device.type == "cpu" else _to_device(batch, device)
 
 
-def pair_key(pair: TokenizedPair) -> int:
-    """A 64-bit number made of a pair's token ids, and of which are trained on: the same wherever the pair stands."""
-    digest = hashlib.blake2b(digest_size=8)
-    update_with_tokens(digest, pair)
-    return int.from_bytes(digest.digest(), "little", signed=True)
-
-
-def ids_key(*texts: Sequence[int]) -> int:
-    """A signed 64-bit number made of the token ids of some texts, in their order."""
-    digest = hashlib.blake2b(digest_size=8)
-    _update_with_ids(digest, texts)
-    return int.from_bytes(digest.digest(), "little", signed=True)
-
-
 def trained_tokens(ids: Sequence[int], trained: Spans) -> list[int]:
     """Those of a response's tokens, or of their numbers, that are trained on."""
     return [token for begin, end in trained or ((0, len(ids)),) for token in ids[begin:end]]
-
-
-class Digest(Protocol):
-    """What hashlib makes."""
-
-    def update(self, data: bytes, /) -> object:
-        """Take more bytes in."""
-
-
-def update_with_tokens(digest: Digest, pair: TokenizedPair) -> None:
-    """Take a pair's tokens into a digest; spans only where it has some, so that other digests stay what they were."""
-    _update_with_ids(digest, (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids))
-    if pair.chosen_trained or pair.rejected_trained:
-        digest.update(repr((pair.chosen_trained, pair.rejected_trained)).encode())
-
-
-def _update_with_ids(digest: Digest, texts: Sequence[Sequence[int]]) -> None:
-    for ids in texts:
-        digest.update(len(ids).to_bytes(8, "little"))
-        digest.update(array("q", ids).tobytes())
 
 
 @dataclass

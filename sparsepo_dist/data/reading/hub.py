@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sparsepo_dist.data.reading.arrow import of_table
 from sparsepo_dist.data.reading.named import Named
@@ -31,19 +32,31 @@ def read_dataset(source: str, named: Named, cache: Path | None = None) -> Rows:
     Raises:
         UserError: there is no such data set, configuration or split, with those that there are.
     """
+    return numbered(source, map(of_table, _prepared(source, named, cache)))
+
+
+def prepared_files(source: str, named: Named) -> list[Path]:
+    """The files that `datasets` keeps of a hub's data set: others where the hub has another version.
+
+    Raises:
+        UserError: as `read_dataset`.
+    """
+    return [Path(file["filename"]) for file in _prepared(source, named, None).cache_files]
+
+
+def _prepared(source: str, named: Named, cache: Path | None) -> Any:
     import datasets
 
     try:
         configuration, split = _chosen(source, named)
         _check_split(source, named, configuration, split)
-        data = datasets.load_dataset(
+        return datasets.load_dataset(
             named.path, configuration, split=split + named.cut, cache_dir=None if cache is None else str(cache)
         )
     except UserError:
         raise
     except Exception as error:  # whatever the hub, the formats and the cache raise
         raise UserError(_explained(source, named, error)) from None
-    return numbered(source, map(of_table, data))
 
 
 def check_part(source: str, kind: str, name: str, there: Sequence[str]) -> None:

@@ -22,8 +22,12 @@ class RowError(Exception):
     """A row that cannot be used; the message is `place: reason`."""
 
     def __init__(self, place: str, reason: str) -> None:
-        self.reason = shortened(reason, 400)
+        self.place, self.reason = place, shortened(reason, 400)
         super().__init__(f"{place}: {self.reason}")
+
+    def __reduce__(self) -> tuple[type[RowError], tuple[str, str]]:
+        """Between processes."""
+        return RowError, (self.place, self.reason)
 
 
 Rows = Iterator[Row | RowError]

@@ -2,70 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import PreferenceRow, TokenizedPair, TokenizedRow
+from sparsepo_dist.contracts import PreferenceRow, TokenizedRow
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
-from sparsepo_dist.data.rows.pairs import load_pairs
-from sparsepo_dist.data.rows.remarks import Remarks, refuse_or_skip
 from sparsepo_dist.data.tokens.border import NOTHING
 from sparsepo_dist.data.tokens.chat import Chat, Rendered
 from sparsepo_dist.data.tokens.cuts import Cuts
 from sparsepo_dist.data.tokens.encode import Encoded, Encoder, prompt_ids
 from sparsepo_dist.data.tokens.turns import from_first_answer, shorter_prompts
-from sparsepo_dist.errors import UserError, shortened
+from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import read_text
-
-log = logging.getLogger(__name__)
-
-
-def load_tokenized(
-    source: str,
-    tokenizer: PreTrainedTokenizerBase,
-    config: DataConfig,
-    *,
-    scored: bool = False,
-    needs_rejected: bool = False,
-    progress: bool = False,
-    remarks: Remarks | None = None,
-) -> list[TokenizedPair]:
-    """Every usable pair of a source, in its order.
-
-    With `scored`, a row is bad unless chosen_score is above rejected_score; with `needs_rejected`, a source without
-    rejected responses is refused. With `progress`, which is for one rank, a bar is shown, and it is said what was taken
-    off the rows and what of them is not used. `remarks` is filled.
-
-    Raises:
-        UserError: a bad row under `on_bad_row` "stop", no usable row at all, or a tokenizer without EOS.
-    """
-    prepare_tokenizer(tokenizer, config)
-    chat, cuts = Chat(tokenizer, config), Cuts(config)
-    encoder = encoder_for(chat, config)
-    remarks = Remarks() if remarks is None else remarks
-    tokenized: list[TokenizedPair] = []
-    rows = load_pairs(source, config, remarks, needs_rejected=needs_rejected)
-    for place, row in tqdm(rows, desc=f"reading {shortened(Path(source).name)}", unit="row", disable=not progress):
-        try:
-            if scored:
-                _check_scores(row, place)
-            found = tokenize_row(row, chat, encoder, cuts, place)
-            if found is not None:
-                tokenized.extend(found.pairs())
-        except RowError as bad:
-            refuse_or_skip(bad, config.on_bad_row, remarks)
-    said = [*remarks.lines(), *chat.remarks(), *encoder.remarks(), *cuts.remarks()]
-    if not tokenized:
-        raise UserError("; ".join([f"{source}: no usable pair is left", *said]))
-    if config.on_bad_row == "skip" or config.on_long == "drop":
-        log.warning("%s: %d pairs kept", source, len(tokenized))
-    for remark in said if progress else ():
-        log.warning("%s: %s", source, remark)
-    return tokenized
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> None:
@@ -160,7 +110,8 @@ def _begun(prompt: list[int], text: list[int], place: str) -> tuple[list[int], l
     return prompt, [Encoded(text)]
 
 
-def _check_scores(row: PreferenceRow, place: str) -> None:
+def check_scores(row: PreferenceRow, place: str) -> None:
+    """Raise RowError unless every chosen response has a score above every rejected one's."""
     for name in ("chosen_scores", "rejected_scores"):
         if not getattr(row, name):
             name = name.removesuffix("s")

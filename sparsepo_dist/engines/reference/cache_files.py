@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -170,9 +172,9 @@ class ReferenceCache:
             raise UserError(f"reference.cache: {self.folder / HEAD} has changed since it was written. {MAKE_ANEW}")
         return found
 
-    def missing(self, keys: Sequence[int]) -> list[int]:
+    def missing(self, keys: Sequence[int] | npt.NDArray[np.int64]) -> list[int]:
         """Positions of the keys that the cache does not have."""
-        return [at for at, place in enumerate(self._find(torch.tensor(keys, dtype=torch.int64))) if place is None]
+        return [at for at, place in enumerate(self._find(torch.as_tensor(keys, dtype=torch.int64))) if place is None]
 
     def rows(self, keys: Tensor, counts: Sequence[int]) -> dict[str, Tensor]:
         """Rows of some pairs [P], one after the other: field to [N, ...], N being the sum of `counts`.

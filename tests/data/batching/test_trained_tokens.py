@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.batching.pack import pack, pair_key, trained_tokens
+from sparsepo_dist.data.batching.pack import pack, trained_tokens
 from sparsepo_dist.data.config import Layout
+from sparsepo_dist.data.tokens.keys import pair_key
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model

@@ -13,7 +13,7 @@ from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.files import kind_of
 from sparsepo_dist.data.reading.row import NumberText
 from sparsepo_dist.data.reading.sources import Row, read_rows
-from sparsepo_dist.data.tokens.tokenize import load_tokenized
+from sparsepo_dist.data.store.load import load_tokenized
 from sparsepo_dist.errors import UserError
 from tests.data.reading.forms import CHAT_ROWS, FORMS, TEXT_ROWS, Rows, configured, json_lines, shards
 from tests.support.tiny import tiny_tokenizer

@@ -14,7 +14,7 @@ from datasets import Dataset
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.tokens.tokenize import load_tokenized
+from sparsepo_dist.data.store.load import load_tokenized
 from sparsepo_dist.errors import UserError
 from tests.support.tiny import tiny_tokenizer
 
@@ -91,7 +91,7 @@ def read(folder: Path, template: str, *rows: Fields, name: str = "rows.jsonl", *
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
     else:
         Dataset.from_list(list(rows)).save_to_disk(path)
-    return load_tokenized(str(path), tokenizer, DataConfig(**config), progress=True)
+    return list(load_tokenized(str(path), tokenizer, DataConfig(**config), progress=True))
 
 
 def ids(text: str) -> tuple[int, ...]:

@@ -12,10 +12,11 @@ from transformers import PreTrainedTokenizerFast
 
 from sparsepo_dist.contracts import PreferenceRow
 from sparsepo_dist.data.config import AddBos, DataConfig
+from sparsepo_dist.data.store.load import load_tokenized
 from sparsepo_dist.data.tokens.chat import Chat
 from sparsepo_dist.data.tokens.encode import SpecialTokens, prompt_ids
 from sparsepo_dist.data.tokens.template import Template
-from sparsepo_dist.data.tokens.tokenize import encoder_for, load_tokenized, prepare_tokenizer
+from sparsepo_dist.data.tokens.tokenize import encoder_for, prepare_tokenizer
 from sparsepo_dist.errors import UserError
 from tests.support import chats
 from tests.support.chats import assistant, chat_tokenizer, read, user

@@ -13,10 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from sparsepo_dist.contracts import PreferenceRow, TokenizedPair
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
+from sparsepo_dist.data.store.load import load_tokenized
 from sparsepo_dist.data.tokens.chat import Chat
 from sparsepo_dist.data.tokens.cuts import Cuts
 from sparsepo_dist.data.tokens.encode import Encoder
-from sparsepo_dist.data.tokens.tokenize import load_tokenized, tokenize_row
+from sparsepo_dist.data.tokens.tokenize import tokenize_row
 from sparsepo_dist.errors import UserError
 from tests.support.rows import pair_row
 from tests.support.tiny import tiny_tokenizer, write_pairs

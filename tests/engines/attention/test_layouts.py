@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, MptConfig, Phi3Config
 from sparsepo_dist.contracts import PackedBatch, TokenizedPair
 from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.tokens.tokenize import load_tokenized
+from sparsepo_dist.data.store.load import load_tokenized
 from sparsepo_dist.engines.attention.inputs import model_inputs
 from sparsepo_dist.engines.attention.segments import SEGMENTS
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at

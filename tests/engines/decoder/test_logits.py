@@ -14,7 +14,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.tokens.tokenize import load_tokenized
+from sparsepo_dist.data.store.load import load_tokenized
 from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings

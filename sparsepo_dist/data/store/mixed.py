@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from functools import reduce
+from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import DataConfig, SourceSpec
 from sparsepo_dist.data.reading.mixture import chosen_rows, off_the_end
 from sparsepo_dist.data.rows.remarks import Remarks
-from sparsepo_dist.data.tokens.tokenize import load_tokenized
+from sparsepo_dist.data.store.columns import Ints
+from sparsepo_dist.data.store.load import load_tokenized
+from sparsepo_dist.data.store.pairs import NO_PAIRS, TokenizedPairs
 
 
 @dataclass(frozen=True)
@@ -24,36 +25,22 @@ class Part:
     source: str
     rows: int
     """That were read."""
-    pairs: Sequence[TokenizedPair]
+    pairs: TokenizedPairs
     """All that are usable."""
-    taken: Sequence[int]
-    """Of them, ascending."""
+    taken: range | Ints
+    """Of their rows, ascending."""
 
 
-class Mixture(Sequence[TokenizedPair]):
-    """The pairs that are taken of each source, source after source; what the sources give is not copied."""
+class Mixture(TokenizedPairs):
+    """The rows that are taken of each source, source after source; what the sources give is not copied."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
+        taken = reduce(TokenizedPairs.joined, (part.pairs.taken(part.taken) for part in parts), NO_PAIRS)
+        super().__init__(taken._runs, taken._order)
         self.parts = tuple(parts)
-        self._ends = list(itertools.accumulate(len(part.taken) for part in self.parts))
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    @overload
-    def __getitem__(self, index: int) -> TokenizedPair: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[TokenizedPair]: ...
-    def __getitem__(self, index: int | slice) -> TokenizedPair | list[TokenizedPair]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
-        number = bisect_right(self._ends, place)
-        part = self.parts[number]
-        return part.pairs[part.taken[place - (self._ends[number] - len(part.taken))]]
 
     def split(self, heldout: int) -> tuple[Mixture, Mixture]:
-        """Without `heldout` pairs off the ends of the sources, in proportion to what is taken of them; and those."""
+        """Without `heldout` rows off the ends of the sources, in proportion to what is taken of them; and those."""
         sizes = [len(part.taken) for part in self.parts]
         kept = [size - off for size, off in zip(sizes, off_the_end(sizes, heldout), strict=True)]
         both = list(zip(self.parts, kept, strict=True))
@@ -63,9 +50,9 @@ class Mixture(Sequence[TokenizedPair]):
         )
 
     def origins(self) -> list[dict[str, Any]]:
-        """Of each source: its name, the rows that were read, the pairs that are usable and those that are taken."""
+        """Of each source: its name, the rows that were read, those that are usable and those that are taken."""
         return [
-            {"source": part.source, "rows": part.rows, "pairs": len(part.pairs), "taken": len(part.taken)}
+            {"source": part.source, "rows": part.rows, "pairs": part.pairs.rows, "taken": len(part.taken)}
             for part in self.parts
         ]
 
@@ -82,20 +69,25 @@ def load_mixture(
     scored: bool = False,
     needs_rejected: bool = False,
     progress: bool = False,
+    bar: bool = False,
 ) -> Mixture:
     """The pairs of some sources; the rest is as in `load_tokenized`.
 
     Raises:
         UserError: as there, or a source has fewer pairs than are wanted of it.
     """
-    loaded: list[tuple[Sequence[TokenizedPair], int]] = []
+    loaded: list[tuple[TokenizedPairs, int]] = []
     for spec in specs:
         remarks = Remarks()
         pairs = load_tokenized(
-            spec.source, tokenizer, config, scored=scored, needs_rejected=needs_rejected, progress=progress,
+            spec.source, tokenizer, config, scored=scored, needs_rejected=needs_rejected, progress=progress, bar=bar,
             remarks=remarks,
         )  # fmt: skip
         loaded.append((pairs, remarks.rows))
-    chosen = chosen_rows([len(pairs) for pairs, _ in loaded], specs, config.mixture_seed)
-    parts = zip(specs, loaded, chosen, strict=True)
-    return Mixture([Part(spec.source, rows, pairs, taken) for spec, (pairs, rows), taken in parts])
+    chosen = chosen_rows([pairs.rows for pairs, _ in loaded], specs, config.mixture_seed)
+    return Mixture(
+        [
+            Part(spec.source, rows, pairs, taken if isinstance(taken, range) else np.asarray(taken))
+            for spec, (pairs, rows), taken in zip(specs, loaded, chosen, strict=True)
+        ]
+    )

@@ -9,7 +9,7 @@ import pytest
 
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import DataConfig, source_specs
-from sparsepo_dist.data.tokens.mixed import Mixture, load_mixture
+from sparsepo_dist.data.store.mixed import Mixture, load_mixture
 from sparsepo_dist.errors import UserError
 from tests.support.tiny import tiny_tokenizer
 

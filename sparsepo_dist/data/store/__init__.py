@@ -1,0 +1,1 @@
+"""Token ids of all pairs on disk: made once per machine, mapped into memory by all its ranks."""
