@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.reading.identity import source_identity
 from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.rows.remarks import Remarks
 from sparsepo_dist.data.store.build import Built, build
@@ -47,15 +47,14 @@ def load_tokenized(
         RunError: a process that makes token ids was killed.
     """
     prepare_tokenizer(tokenizer, config)
-    key_now = partial(store_key, source, tokenizer, config, scored=scored, needs_rejected=needs_rejected)
-    key = key_now()
+    key = store_key(source, tokenizer, config, scored=scored, needs_rejected=needs_rejected)
     folder = cache_folder() / "pairs" if config.cache is None else Path(config.cache).expanduser()
 
     def make(unfinished: Path) -> Built:
         built = build(
             unfinished, source, tokenizer, config, scored=scored, needs_rejected=needs_rejected, bar=bar or progress
         )  # fmt: skip
-        if key_now() != key:
+        if source_identity(source) != key["source"]:
             raise UserError(f"{source}: it has changed while it was read; start again once it is finished")
         return built
 

@@ -58,7 +58,6 @@ def _rules(tokenizer: PreTrainedTokenizerBase) -> Any:
         file = getattr(tokenizer, "vocab_file", None)
         content = Path(file).read_bytes() if file is not None and Path(file).is_file() else b""
         return [hashlib.sha256(content).hexdigest(), tokenizer.get_vocab()]
-    if backend.truncation is None and backend.padding is None:
-        return backend.to_str()
-    # Set anew by each call: what the last one has left is no rule.
-    return json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+    backend.no_truncation()  # set anew by each call: what the last one has left is no rule
+    backend.no_padding()
+    return backend.to_str()
