@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all test-fast test-machines bench-ops bench bench-traffic models lint format clean
+.PHONY: setup demo test test-all test-fast test-machines bench-ops bench bench-data bench-traffic models lint format clean
 
 setup: $(STAMP)
 
@@ -50,6 +50,10 @@ bench-ops: setup
 PAIRS ?= ../shared/data
 bench: setup
 	$(BIN)/python -m benchmarks.steps --data $(PAIRS) --output benchmarks/results/steps.json
+
+# Rows to token ids, a cached start, a rank's memory for data: against one process, and TRL where it is installed.
+bench-data: setup
+	$(BIN)/python -m benchmarks.data --data $(PAIRS) --output benchmarks/results/data.json
 
 # Bytes that two CPU ranks move in a step, by collective, beside sparsepo plan's; and this machine's terms for its time.
 bench-traffic: setup
