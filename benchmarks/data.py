@@ -3,9 +3,9 @@
     python -m benchmarks.data --data FOLDER --output FILE.json [--pairs 20000] [--cached 160000] [--memory 1000,1000000]
 
 `make bench-data`. Rows are those of hh_harmless_base.jsonl in the folder, as Anthropic HH has them, again and again; a
-million of them (`--pairs 1000000 --only preparation --rounds 1`) take minutes. Everything of a table runs in turn, each in
-a process of its own (benchmarks/data_worker.py), `--rounds` times; figures are medians. Other programs that use the cores
-change seconds; `CPU ms / pair` is beside them, which is what all processes of a candidate computed.
+million of them (`--pairs 1000000 --only preparation --rounds 1`) take minutes. Everything of a table runs in turn, each
+in a process of its own (benchmarks/data_worker.py), `--rounds` times; figures are medians. Other programs that use the
+cores change seconds; `CPU ms / pair` is beside them, which is what all processes of a candidate computed.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
     spans.arrow       begin, end [X]                            what is trained on of responses, where not all is
     rows.arrow        sequence, pair, chosen, number, file [R + 1]
     pairs.arrow       key [P]                                   of every chosen response with every rejected one
-    files.arrow       name [F]                                  what the places of rows begin with
+    files.arrow       name [F]                                  what the places of rows begin with, before a number
 
 Each is one record batch. Sequences and rows have one entry more than there are: where the last one ends.
 """
@@ -36,7 +36,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
 }
 """Columns and their types; besides them there is the name [F] of FILES."""
 NO_NUMBER = -1
-"""Of a row whose place is the name of its file alone."""
+"""Of a row whose place does not end with one."""
 
 
 class StoredRow(NamedTuple):
@@ -148,7 +148,7 @@ class Columns:
     def place(self, row: int) -> str:
         """Where a person finds a row."""
         name, number = str(self.names[int(self.files[row])].as_py()), int(self.numbers[row])
-        return name if number == NO_NUMBER else f"{name}, row {number}"
+        return name if number == NO_NUMBER else f"{name}{number}"
 
     def pair(self, row: int, nth: int) -> TokenizedPair:
         """A row's nth pair, held against its key.

@@ -15,7 +15,7 @@ from sparsepo_dist.contracts import Spans, TokenizedRow
 from sparsepo_dist.data.store.columns import FILES, NO_NUMBER, SCHEMAS, TOKENS, Columns
 from sparsepo_dist.data.tokens.keys import pair_key
 
-_PLACE = re.compile(r"(.*), row (0|[1-9]\d{0,17})", re.DOTALL)
+_PLACE = re.compile(r"(.*\D)(0|[1-9]\d{0,17})", re.DOTALL)
 
 
 class Piece(NamedTuple):

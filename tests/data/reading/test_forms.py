@@ -51,9 +51,9 @@ def test_every_form_gives_the_same_pairs(tmp_path: Path, form: str) -> None:
     for name, rows in (("text", TEXT_ROWS), ("chat", CHAT_ROWS)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "plain.jsonl").write_bytes(json_lines(rows))
-        want = load_tokenized(str(tmp_path / name / "plain.jsonl"), tokenizer, config)
+        want = list(load_tokenized(str(tmp_path / name / "plain.jsonl"), tokenizer, config))
         (tmp_path / name / "plain.jsonl").unlink()
-        pairs = load_tokenized(FORMS[form](tmp_path / name, rows), tokenizer, config)
+        pairs = list(load_tokenized(FORMS[form](tmp_path / name, rows), tokenizer, config))
         assert pairs == want and len(pairs) == len(rows)
         assert [pair.scores for pair in pairs] == [pair.scores for pair in want]
 

@@ -22,6 +22,7 @@ from sparsepo_dist.training.batches import MicroBatches, sample_order
 from tests.data.store.test_build import old_fingerprint
 
 MIB = 2**20
+PLACES = ("file {seed}, row {number}", "{seed}.csv, line {number}", "{seed}, row 0{number}", "{number} rows of {seed}x")
 
 
 def rows(count: int, seed: int, responses: int) -> list[TokenizedRow]:
@@ -36,7 +37,9 @@ def rows(count: int, seed: int, responses: int) -> list[TokenizedRow]:
         chosen, rejected = ([ids() for _ in range(count)] for count in counts)
         scored = number % 3 == 0
         scores = [tuple(draw.random(len(side)).tolist()) if scored else () for side in (chosen, rejected)]
-        return TokenizedRow(ids(), tuple(chosen), tuple(rejected), *scores, f"file {seed}, row {number}")
+        return TokenizedRow(
+            ids(), tuple(chosen), tuple(rejected), *scores, PLACES[number % 4].format(seed=seed, number=number)
+        )
 
     return [row(number) for number in range(count)]
 
@@ -142,10 +145,10 @@ def used(columns: Callable[[], Columns]) -> int:
 
 
 def test_memory_does_not_grow_with_the_pairs(tmp_path: Path) -> None:
-    """But for one epoch's permutation, of eight bytes a row."""
+    """But for one epoch's permutation, of eight bytes a row; the tokens of the larger one are 170 MiB."""
     sizes = []
     for count in (1000, 150_000):
         folder = tmp_path / str(count)
         assert many(folder, count).rows == count
         sizes.append(used(lambda folder=folder: Columns.mapped(folder, 49_000)))
-    assert sizes[1] < 60 * MIB and sizes[1] - sizes[0] < 150_000 * 8 + 8 * MIB
+    assert sizes[1] < 60 * MIB and sizes[1] - sizes[0] < 150_000 * 8 + 24 * MIB
