@@ -15,8 +15,7 @@ from sparsepo_dist.data.rows.pairs import load_pairs
 from sparsepo_dist.data.rows.remarks import Remarks, refuse_or_skip
 from sparsepo_dist.data.tokens.chat import Chat
 from sparsepo_dist.data.tokens.cuts import Cuts
-from sparsepo_dist.data.tokens.encode import Encoder
-from sparsepo_dist.data.tokens.tokenize import tokenize_row
+from sparsepo_dist.data.tokens.tokenize import encoder_for, tokenize_row
 from tests.support.tiny import tiny_tokenizer
 
 Fields = dict[str, Any]
@@ -58,7 +57,8 @@ class Alone(NamedTuple):
 
 def alone(source: str, tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> Alone:
     """Row after row, without portions, processes and files."""
-    chat, encoder, cuts, remarks = Chat(tokenizer, config.moment()), Encoder(tokenizer), Cuts(config), Remarks()
+    chat, cuts, remarks = Chat(tokenizer, config), Cuts(config), Remarks()
+    encoder = encoder_for(chat, config)
     pairs: list[TokenizedPair] = []
     for place, row in load_pairs(source, config, remarks):
         try:

@@ -46,6 +46,8 @@ def old_fingerprint(pairs: Any) -> str:
         for ids in (pair.prompt_ids, pair.chosen_ids, pair.rejected_ids):
             digest.update(len(ids).to_bytes(8, "little"))
             digest.update(array("q", ids).tobytes())
+        if pair.chosen_trained or pair.rejected_trained:
+            digest.update(repr((pair.chosen_trained, pair.rejected_trained)).encode())
         digest.update(repr(pair.scores).encode())
     return digest.hexdigest()
 

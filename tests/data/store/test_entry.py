@@ -47,7 +47,7 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
-NAMES = ("tokens", "sequences", "rows", "pairs", "files")
+NAMES = ("tokens", "sequences", "spans", "rows", "pairs", "files")
 DAMAGE: dict[str, Callable[[Path], object]] = {
     **{f"{name} cut": lambda e, n=name: os.truncate(e / f"{n}.arrow", 100) for name in NAMES},
     **{f"{name} gone": lambda e, n=name: (e / f"{n}.arrow").unlink() for name in NAMES},

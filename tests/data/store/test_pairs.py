@@ -34,12 +34,13 @@ def rows(count: int, seed: int, responses: int) -> list[TokenizedRow]:
 
     def row(number: int) -> TokenizedRow:
         counts = draw.integers(1, responses + 1, 2).tolist() if responses else (1, 0)
-        chosen, rejected = ([ids() for _ in range(count)] for count in counts)
+        sides = [[ids() for _ in range(count)] for count in counts]
         scored = number % 3 == 0
-        scores = [tuple(draw.random(len(side)).tolist()) if scored else () for side in (chosen, rejected)]
-        return TokenizedRow(
-            ids(), tuple(chosen), tuple(rejected), *scores, PLACES[number % 4].format(seed=seed, number=number)
-        )
+        scores = [tuple(draw.random(len(side)).tolist()) if scored else () for side in sides]
+        some = number % 4 == 1
+        trained = [tuple(((0, 1),) if len(r) < 4 else ((0, 1), (2, 4)) for r in side) if some else () for side in sides]
+        place = PLACES[number % 4].format(seed=seed, number=number)
+        return TokenizedRow(ids(), tuple(sides[0]), tuple(sides[1]), *scores, place, *trained)
 
     return [row(number) for number in range(count)]
 
@@ -85,7 +86,9 @@ def test_sources_their_parts_and_mixtures(tmp_path: Path, monkeypatch: pytest.Mo
     assert_same(both.taken(order), flat([(one + two)[i] for i in order]), 7)
     assert_same(both.taken(order).taken(range(1, 6)), flat([(one + two)[i] for i in order[1:6]]), 5)
     assert_same(right.taken([5, 1]).joined(left), flat([two[5], two[1], *one]), 13)
-    assert_same(left.without_rejected(), [replace(pair, rejected_ids=()) for pair in flat(one)], 11)
+    assert_same(
+        left.without_rejected(), [replace(pair, rejected_ids=(), rejected_trained=()) for pair in flat(one)], 11
+    )
     assert both.highest_id() == max(max(ids) for r in one + two for ids in (r.prompt_ids, *r.chosen, *r.rejected))
     assert_same(left.joined(NO_PAIRS), flat(one), 11)
 
