@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,8 +142,7 @@ class Columns:
             return [()] * (end - first)
         places = self.first_spans[first : end + 1].tolist()
         return [
-            tuple(zip(self.begins[a:b].tolist(), self.ends[a:b].tolist(), strict=True))
-            for a, b in zip(places[:-1], places[1:], strict=True)
+            tuple(zip(self.begins[a:b].tolist(), self.ends[a:b].tolist(), strict=True)) for a, b in pairwise(places)
         ]
 
     def place(self, row: int) -> str:
