@@ -55,7 +55,7 @@ class TrainingLoop:
         trainer.progress.at("loading the checkpoint")
         first, written = 0, None
         if checkpoint is not None:
-            state = self.checkpointer.load(checkpoint)
+            state = self.checkpointer.load(checkpoint, self.identity["data"]["heldout"])
             trainer.restore(state["trainer"])
             first, written, self._skipped = state["step"], state["metrics_bytes"], state["skipped_steps"]
             self._updates = state.get("updates", first - self._skipped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,15 +84,19 @@ def test_the_best_checkpoint_is_of_more_ranks(data: dict[str, Any], tmp_path: Pa
 def test_a_best_checkpoint_that_is_gone_is_asked_for(data: dict[str, Any], tmp_path: Path) -> None:
     fields = {**data, "ds_config": ZERO[0], **BEST, "resume": "auto"}
     assert play(tmp_path, [scenario("stopped", tmp_path, fields, STOP)]).returncode == 0
+    shutil.copytree(tmp_path / "stopped", tmp_path / "other")
     checkpoints = tmp_path / "stopped" / "checkpoints"
     remove(checkpoints / "step-00000002")
     last = {**fields, "checkpoints.final": "last"}
     plan = [scenario("gone", tmp_path, fields, run="stopped"), scenario("last", tmp_path, last, run="stopped")]
+    plan.append(scenario("other", tmp_path, {**fields, "checkpoints.best_is": "lowest"}))
     assert play(tmp_path, plan).returncode == 0
     refused = outcome(tmp_path, "gone")
     assert refused["error"] == "UserError"
     assert f"step 2, but of that checkpoint, in {checkpoints}, it is no longer there" in refused["message"]
     assert outcome(tmp_path, "last")["error"] is None
+    assert outcome(tmp_path, "other")["error"] is None
+    assert metrics(tmp_path / "other")[-1]["step"] > 2, "what was best by another measure is forgotten"
 
 
 @pytest.mark.parametrize(

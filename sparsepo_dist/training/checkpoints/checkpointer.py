@@ -7,6 +7,7 @@ So a checkpoint becomes complete even if the steps after it fail or hang.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 import time
@@ -32,6 +33,8 @@ from sparsepo_dist.training.checkpoints.best import best_checkpoint
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.checkpoints.store import STATE, Checkpoint, CheckpointStore
 from sparsepo_dist.training.supervision.control import agree_all
+
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.05
 
@@ -99,7 +102,9 @@ class Checkpointer:
             save_file(random_state.capture(), own)
             follow_umask([own])
             if rank() == 0:
-                (pending / STATE).write_text(json.dumps({"step": step, "best": self.best, **state}), encoding="utf-8")
+                (pending / STATE).write_text(
+                    json.dumps({"step": step, "best": self.best, "best_by": self._best_by, **state}), encoding="utf-8"
+                )
             files = _files_of_all(pending)
         mine = [pending / name for name in files[rank() :: world_size()]]
         best = None if self.best is None else self.best[0]
@@ -156,10 +161,19 @@ class Checkpointer:
             barrier()
         self.newest = step
 
-    def load(self, checkpoint: Checkpoint) -> dict[str, Any]:
+    @property
+    def _best_by(self) -> list[str | None]:
+        """What evaluations are compared by."""
+        return [self.config.keep_best, self.config.best_is]
+
+    def load(self, checkpoint: Checkpoint, heldout: str) -> dict[str, Any]:
         """Put engine and random states back; what the trainer had written. The checkpoint must be sound.
 
-        On another number of ranks, weights and optimizer are the same, random states cannot be.
+        On another number of ranks, weights and optimizer are the same, random states cannot be. The best evaluation so
+        far is forgotten where evaluations are no longer compared by the same metric, or on the same held-out pairs.
+
+        Args:
+            heldout: fingerprint of the held-out pairs as they are now.
 
         Raises:
             UserError: it is of another model, or cannot be converted to this number of ranks.
@@ -172,6 +186,13 @@ class Checkpointer:
             torch.manual_seed(torch.initial_seed() + checkpoint.step)
         self.newest = checkpoint.step
         self.best = None if state["best"] is None else (int(state["best"][0]), float(state["best"][1]))
+        if self.best is not None and (state["best_by"], state["data"]["heldout"]) != (self._best_by, heldout):
+            if rank() == 0:
+                log.warning(
+                    "the best evaluation so far, after step %d, was by another metric (checkpoints.keep_best, best_is) "
+                    "or on other held-out pairs: it is forgotten, and those from here on are compared", self.best[0],
+                )  # fmt: skip
+            self.best = None
         if self.ends_as_best and self.best is not None:
             best_checkpoint(self.store, self.best[0])
         return state
