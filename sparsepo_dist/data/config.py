@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
+from sparsepo_dist.files import at_home
 
 Layout = Literal["prefix_shared", "packed", "padded"]
 AddBos = bool | Literal["auto"]
@@ -52,12 +54,15 @@ def source_specs(name: str, sources: Sources) -> tuple[SourceSpec, ...]:
             raise UserError(f"{name}: {shortened(sources)} is no list in YAML. {_AS_A_LIST}")
         return (SourceSpec(sources),)
     specs = tuple(_source_spec(f"{name}, entry {number}", entry) for number, entry in enumerate(sources, start=1))
-    names = [spec.source for spec in specs]
     if not specs:
         raise UserError(f"{name}: the list is empty. {_AS_A_LIST}")
-    for one in names:
-        if names.count(one) > 1:
-            raise UserError(f"{name}: {shortened(one)} stands there twice, and no source is repeated; keep one")
+    paths: dict[str, str] = {}
+    for one in (spec.source for spec in specs):
+        path = os.path.realpath(at_home(one))  # of a hub's id, a slice or a pattern no less one text for one source
+        if path in paths:
+            also = "" if paths[path] == one else f", first as {shortened(paths[path])}"
+            raise UserError(f"{name}: {shortened(one)} stands there twice{also}, and no source is repeated; keep one")
+        paths[path] = one
     if any(spec.pairs is not None for spec in specs) and any(spec.weight is not None for spec in specs):
         raise UserError(f"{name}: some entries have pairs, some a weight; give numbers of pairs to all, or shares")
     if any(spec.weight is None for spec in specs) and sum(spec.weight or 0.0 for spec in specs) >= 1:

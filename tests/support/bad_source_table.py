@@ -83,6 +83,7 @@ SOURCES = [
     Case("list_weights_of_1", ("the weights leave nothing to entries without one",),
          _listed("a.jsonl", {"source": "b.jsonl", "weight": 1})),
     Case("list_twice", ("a.jsonl stands there twice",), _listed("a.jsonl", "a.jsonl")),
+    Case("list_twice_otherwise", ("a.jsonl stands there twice, first as",), _listed("a.jsonl", "./a.jsonl")),
     Case("list_empty", ("data.train: the list is empty", "Write '[A.jsonl"), _listed()),
     Case("list_no_yaml", ("data.train", "is no list in YAML", "in quotes what holds brackets"),
          {"data.train": "[a.jsonl[:4], b.jsonl]"}),
