@@ -7,7 +7,7 @@ width, V vocabulary. A sum per response is an `index_add` over `sequence_id`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -35,13 +35,17 @@ class PreferenceRow:
     chosen: tuple[Side, ...]
     """At least one, of the prompt's kind."""
     rejected: tuple[Side, ...]
-    """None where the row is for supervised fine-tuning."""
+    """None where the row is for supervised fine-tuning, or the objective needs none."""
     chosen_scores: tuple[float, ...] = ()
     """Rewards of the chosen responses; none where the data does not have all of them."""
     rejected_scores: tuple[float, ...] = ()
     """Rewards of the rejected responses, likewise."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """What the chat template is told of tools, as JSON schemas; only where prompt and responses are messages."""
+
+    def without_rejected(self) -> PreferenceRow:
+        """The row for an objective that learns of chosen responses alone."""
+        return replace(self, rejected=(), rejected_scores=())
 
 
 @dataclass(frozen=True)

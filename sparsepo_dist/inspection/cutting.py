@@ -28,10 +28,17 @@ class Cutting:
     """Its prompt leaves no room for a response: a bad row."""
     alike: Flags
     """Its row has a pair whose responses are cut to the same tokens: a bad row."""
+    untrained: Flags
+    """Its row has a response of which nothing is left that is trained on: a bad row."""
+
+    @property
+    def bad(self) -> Flags:
+        """[P]: whether its row is a bad one where long rows are cut."""
+        return self.full | self.alike | self.untrained
 
     def kept(self, *, drop: bool) -> Flags:
         """[P]: whether a run trains on it, where long rows are left out (`drop`) or cut."""
-        return ~self.long if drop else ~(self.full | self.alike)
+        return ~(self.long if drop else self.bad)
 
 
 def cut(measures: Measures, limits: Limits) -> Cutting:
@@ -39,11 +46,12 @@ def cut(measures: Measures, limits: Limits) -> Cutting:
     room = np.maximum(limits.room(measures.prompt), 0)
     chosen, rejected = np.minimum(measures.chosen, room), np.minimum(measures.rejected, room)
     full = room == 0
-    alike = measures.two & (chosen == rejected) & (measures.shared >= chosen) & ~full
+    alike = measures.two & limits.alike(measures.prompt, measures.chosen, measures.rejected, measures.shared) & ~full
+    untrained = limits.untrained(measures.prompt, measures.late) & ~full
     long = ~limits.fit(measures.prompt, measures.response)
     return Cutting(
         limits, limits.kept(measures.prompt), chosen, rejected,
-        *(_whole_rows(flags, measures.row) for flags in (long, full, alike)),
+        *(_whole_rows(flags, measures.row) for flags in (long, full, alike, untrained)),
     )  # fmt: skip
 
 
@@ -60,6 +68,7 @@ def cuts_of(measures: Measures, limits: Limits) -> dict[str, Any]:
         "responses": _lost(responses - left),
         "without_room": int(found.full.sum()),
         "cut_to_the_same": int(found.alike.sum()),
+        "untrained": int(found.untrained.sum()),
     }
 
 

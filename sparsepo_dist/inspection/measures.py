@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.data.tokens.encode import first_trained
 from sparsepo_dist.data.tokens.keys import ids_key, pair_key
 
 Whole = npt.NDArray[np.int64]
@@ -28,6 +29,8 @@ class Measures:
     """Tokens of the rejected response; 0 where there is none."""
     shared: Whole
     """Tokens that both responses begin with alike."""
+    late: Whole
+    """Where the training of a response begins, of both the later: the number of its tokens that are only read first."""
     row: Whole
     """Which row a pair is of, counted over the good ones: a row of several responses makes several pairs."""
     prompt_key: Whole
@@ -64,9 +67,8 @@ def joined(parts: Sequence[Measures]) -> Measures:
     return Measures(**{**found, "row": found["row"] + before})
 
 
-def measure(pairs: Sequence[TokenizedPair], *, rejected: bool = True) -> Measures:
-    """The numbers of pairs, in their order, each looked at once; without `rejected`, as an objective takes them that
-    trains on chosen responses alone."""
+def measure(pairs: Sequence[TokenizedPair]) -> Measures:
+    """The numbers of pairs, in their order, each looked at once."""
     names = [field.name for field in fields(Measures)][:-1]
     whole = np.zeros((len(names), len(pairs)), np.int64)
     gap = np.full(len(pairs), np.nan)
@@ -74,13 +76,13 @@ def measure(pairs: Sequence[TokenizedPair], *, rejected: bool = True) -> Measure
     for index, pair in enumerate(pairs):
         if pair.place != place or not place:
             row, place = row + 1, pair.place
-        rejected_ids = pair.rejected_ids if rejected else ()
+        chosen, rejected = pair.chosen_ids, pair.rejected_ids
+        late = max(first_trained(pair.chosen_trained), first_trained(pair.rejected_trained))
         whole[:, index] = (
-            len(pair.prompt_ids), len(pair.chosen_ids), len(rejected_ids), _shared(pair.chosen_ids, rejected_ids), row,
-            ids_key(pair.prompt_ids), ids_key(pair.chosen_ids), ids_key(rejected_ids),
-            pair_key(pair) if rejected else ids_key(pair.prompt_ids, pair.chosen_ids, ()),
+            len(pair.prompt_ids), len(chosen), len(rejected), _shared(chosen, rejected), late, row,
+            ids_key(pair.prompt_ids), ids_key(chosen), ids_key(rejected), pair_key(pair),
         )  # fmt: skip
-        if pair.scores is not None and rejected_ids:
+        if pair.scores is not None and rejected:
             gap[index] = pair.scores[0] - pair.scores[1]
     return Measures(**dict(zip(names, whole, strict=True)), gap=gap)
 

@@ -57,22 +57,21 @@ def inspect_data(config: RunConfig, *, colours: bool) -> Inspection:
     ]
     train, heldout = taken(specs, sources[: len(specs)], data), taken(others, sources[len(specs) :], data)
     if data.heldout_pairs:
-        check_heldout(data, sum(len(part.usable) for part in train))
+        check_heldout(data, sum(len(part.rows) for part in train))
         train, heldout = split_off(train, data.heldout_pairs)
     text = PairText(tokenizer, data, colours=colours)
-    shown = [text.pair(*both) for both in _first(train, tokenizer, data, rejected=needs.rejected)]
+    shown = [text.pair(*both) for both in _first(train, tokenizer, data)]
     measures = measures_of(train)
     counts = summary(data, sources, measures, measures_of(heldout) if heldout else None)
     return Inspection(shown, counts, measures, Limits.of(data))
 
 
 def _first(
-    parts: Sequence[Taken], tokenizer: PreTrainedTokenizerBase, data: DataConfig, *, rejected: bool
+    parts: Sequence[Taken], tokenizer: PreTrainedTokenizerBase, data: DataConfig
 ) -> Iterator[tuple[TokenizedPair, TokenizedPair]]:
     """The first pairs that are trained on, each as it is cut and whole."""
     cuts = Cuts(dataclasses.replace(data, on_long="cut"))
-    for pair in islice((part.source.pairs[int(place)] for part in parts for place in part.usable), data.show):
-        whole = pair if rejected else dataclasses.replace(pair, rejected_ids=(), rejected_trained=())
+    for whole in islice((part.source.pairs[int(place)] for part in parts for place in part.usable), data.show):
         sides = ((whole.chosen_ids, whole.chosen_trained), (whole.rejected_ids, whole.rejected_trained))
         responses = [Encoded(list(ids), trained) for ids, trained in sides if ids]
         found = cuts.cut(list(whole.prompt_ids), responses, tokenizer.bos_token_id, whole.place)

@@ -41,7 +41,7 @@ def load_whole(
 
     Args:
         scored: whether the run's objective needs scores.
-        rejected: whether it uses rejected responses.
+        rejected: whether it needs rejected responses.
 
     Raises:
         UserError: the source cannot be read, or has no good row.
@@ -53,4 +53,4 @@ def load_whole(
     pairs = load_tokenized(
         name, tokenizer, whole, scored=scored, needs_rejected=rejected, progress=True, remarks=remarks
     )
-    return Source(name, pairs, remarks, measure(pairs, rejected=rejected))
+    return Source(name, pairs, remarks, measure(pairs))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from sparsepo_dist.data.batching.balance import packed_tokens
 from sparsepo_dist.data.config import DataConfig, Layout
 from sparsepo_dist.data.tokens.limits import Limits
@@ -66,19 +68,21 @@ def _part(measures: Measures, limits: Limits, config: DataConfig) -> dict[str, A
 
 
 def _computed(measures: Measures, limits: Limits, config: DataConfig) -> dict[str, Any]:
-    """Tokens of an epoch, within the limits."""
+    """Tokens of an epoch, within the limits: one pair of each row, whose pairs are drawn alike often."""
     found = cut(measures, limits)
     kept = found.kept(drop=config.on_long == "drop")
+    of_row = np.bincount(measures.row[kept])
     budget = config.tokens_per_micro_batch
     layouts = {}
     for layout in LAYOUTS:
         tokens = packed_tokens(found.prompt[kept], found.chosen[kept], found.rejected[kept], layout)
+        epoch = round(float((tokens / of_row[measures.row[kept]]).sum()))
         layouts[layout] = {
-            "tokens": int(tokens.sum()),
-            "least_micro_batches": -(-int(tokens.sum()) // budget),
+            "tokens": epoch,
+            "least_micro_batches": -(-epoch // budget),
             "pairs_beyond_a_micro_batch": int((tokens > budget).sum()),
         }
-    return {"pairs": int(kept.sum()), "tokens_per_micro_batch": budget, "layouts": layouts}
+    return {"pairs": int((of_row > 0).sum()), "tokens_per_micro_batch": budget, "layouts": layouts}
 
 
 def _stops(config: DataConfig, sources: Sequence[Source], parts: Sequence[Measures]) -> list[str]:
@@ -92,9 +96,12 @@ def _stops(config: DataConfig, sources: Sequence[Source], parts: Sequence[Measur
     long = sum(int(one.long.sum()) for one in found)
     if config.on_long == "stop" and long:
         why.append(f"{long} pairs are longer than the limits (data.on_long: stop)")
-    bad = sum(int((one.full | one.alike).sum()) for one in found)
-    if config.on_long == "cut" and config.on_bad_row == "stop" and bad:
-        why.append(f"the limits leave nothing to tell apart in {bad} pairs (data.on_bad_row: stop)")
+    if config.on_long == "cut" and config.on_bad_row == "stop":
+        alike = sum(int((one.full | one.alike).sum()) for one in found)
+        untrained = sum(int(one.untrained.sum()) for one in found)
+        for what, count in (("to tell apart", alike), ("that is trained on", untrained)):
+            if count:
+                why.append(f"the limits leave nothing {what} in {count} pairs (data.on_bad_row: stop)")
     if any(not one.kept(drop=config.on_long == "drop").any() for one in found):
         why.append("no usable pair is left within the limits")
     return why

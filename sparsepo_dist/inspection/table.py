@@ -65,15 +65,15 @@ def _limits(limits: Sequence[Mapping[str, Any]]) -> str:
         [
             f"{_number(one['max_prompt_length'])} / {_number(one['max_length'])}{notes.get(place, '')}",
             *_lost(one["prompts"]), *_lost(one["responses"]),
-            _number(one["without_room"]), _number(one["cut_to_the_same"]),
+            _number(one["without_room"]), _number(one["cut_to_the_same"]), _number(one["untrained"]),
         ]
         for place, one in enumerate(limits)
     ]  # fmt: skip
     heads = ["max_prompt_length / max_length", "prompts cut", "tokens off", "responses cut", "tokens off"]
     return (
-        _table([*heads, "no room", "alike"], rows)
-        + "\n\nTokens off: mean and most of what is cut. Where a prompt leaves no room for a response, or both "
-        "responses are cut to the same tokens (alike), a pair is a bad row."
+        _table([*heads, "no room", "alike", "untrained"], rows)
+        + "\n\nTokens off: mean and most of what is cut. Where a prompt leaves no room for a response, both responses "
+        "are cut to the same tokens (alike), or nothing of one is left that is trained on, a pair is a bad row."
     )
 
 
@@ -93,7 +93,7 @@ def _computed(computed: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     return (
         _table(["layout", "tokens", "a pair", "micro-batches, at least", "longer pairs"], rows)
-        + f"\n\n{_number(computed['pairs'])} pairs that are left, in micro-batches of up to "
+        + f"\n\n{_number(computed['pairs'])} pairs, one of each row that is left, in micro-batches of up to "
         f"{_number(computed['tokens_per_micro_batch'])} tokens; a longer pair is one by itself."
     )
 

@@ -125,8 +125,6 @@ def load_inputs(config: RunConfig) -> Inputs:
         more = _tokens(train, chosen.layout) / _tokens(train, "prefix_shared")
         log.warning("data.layout is %s, %.1f times the tokens of prefix_shared: %s", chosen.layout, more, chosen.why)
     check_token_ids(config, {"model": model_config, **frozen}, train.joined(heldout).highest_id())
-    if not needs.rejected:
-        train, heldout = train.without_rejected(), heldout.without_rejected()
     cache = None
     if needs.reference and config.reference.placement == "cached":
         cache = _open_cache(config, needs, mask_kind, dtype, train.joined(heldout))

@@ -130,11 +130,6 @@ def test_sides_and_scores_against_plain_loops() -> None:
     assert lengths(measure(PAIRS))["prompt"]["p100"] == 6
 
 
-def test_an_objective_that_rejects_nothing_sees_no_rejected_response() -> None:
-    measures = measure(PAIRS, rejected=False)
-    assert sides(measures) is None and score_gaps(measures) is None and not measures.two.any()
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_tokens_of_a_layout_are_those_that_are_packed(layout: str) -> None:
     measures = measure(PAIRS)

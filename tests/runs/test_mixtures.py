@@ -135,6 +135,6 @@ def test_an_objective_without_rejected_responses_takes_a_mixture(base: Path) -> 
     plain, tuned = load(base, train), load(base, train, **{"objective.name": "sft"})
 
     def without(pair: TokenizedPair) -> TokenizedPair:
-        return dataclasses.replace(pair, rejected_ids=())
+        return dataclasses.replace(pair, rejected_ids=(), scores=None)
 
     assert list(tuned.train) == list(map(without, plain.train))

@@ -53,7 +53,7 @@ def build(
     """
     remarks = Remarks()
     form, rows = open_rows(source, config, remarks, needs_rejected=needs_rejected)
-    tokenizing = Tokenizing(tokenizer, config, form, scored=scored)
+    tokenizing = Tokenizing(tokenizer, config, form, scored=scored, needs_rejected=needs_rejected)
     counts = [Counter[str]() for _ in tokenizing.parts]
     workers = config.workers or len(os.sched_getaffinity(0))
     with (

@@ -28,7 +28,7 @@ def load_tokenized(
     config: DataConfig,
     *,
     scored: bool = False,
-    needs_rejected: bool = False,
+    needs_rejected: bool = True,
     progress: bool = False,
     bar: bool = False,
     remarks: Remarks | None = None,
@@ -36,9 +36,9 @@ def load_tokenized(
     """Every usable pair of a source, in its order.
 
     With `scored`, a row is bad unless chosen_score is above rejected_score; with `needs_rejected`, a source without
-    rejected responses is refused. With `progress`, which is for one rank, a bar is shown, and it is said what was taken
-    off the rows and what of them is not used; with `bar`, a bar is shown where it is this process that reads them.
-    `remarks` is filled with how many rows there are, and which were
+    rejected responses is refused, and without it those that are there are left out. With `progress`, which is for one
+    rank, a bar is shown, and it is said what was taken off the rows and what of them is not used; with `bar`, a bar is
+    shown where it is this process that reads them. `remarks` is filled with how many rows there are, and which were
     dropped.
 
     Raises:

@@ -67,7 +67,7 @@ def load_mixture(
     config: DataConfig,
     *,
     scored: bool = False,
-    needs_rejected: bool = False,
+    needs_rejected: bool = True,
     progress: bool = False,
     bar: bool = False,
 ) -> Mixture:

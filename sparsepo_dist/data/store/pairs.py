@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import accumulate
 from typing import NamedTuple, overload
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from sparsepo_dist.contracts import Spans, TokenizedPair
 from sparsepo_dist.data.store.columns import Columns, Ints
-from sparsepo_dist.data.tokens.keys import pair_key, spans_told
+from sparsepo_dist.data.tokens.keys import spans_told
 
 CHUNK = 1 << 16
 """Rows that are looked at together where all are: what memory that takes does not grow with them."""
@@ -33,10 +32,10 @@ class TokenizedPairs(Sequence[TokenizedPair]):
     for, and nothing is kept.
     """
 
-    def __init__(self, runs: Sequence[Run], order: Ints | None = None, *, rejected: bool = True) -> None:
+    def __init__(self, runs: Sequence[Run], order: Ints | None = None) -> None:
         """`order` [R] are places in the rows of all runs, one after the other, where not all of them are taken as they
-        stand; without `rejected`, pairs have no rejected ids."""
-        self._runs, self._order, self._rejected = tuple(runs), order, rejected
+        stand."""
+        self._runs, self._order = tuple(runs), order
         self._ends = list(accumulate(run.stop - run.start for run in self._runs))
         self.rows: int = len(order) if order is not None else (self._ends[-1] if self._ends else 0)
         """R."""
@@ -67,8 +66,7 @@ class TokenizedPairs(Sequence[TokenizedPair]):
         index %= len(self)
         row = index if self._first_pairs is None else int(np.searchsorted(self._first_pairs, index, side="right")) - 1
         run, place = self._found(row)
-        pair = run.columns.pair(place, index - self.pairs_of_row(row).start)
-        return pair if self._rejected else replace(pair, rejected_ids=(), rejected_trained=())
+        return run.columns.pair(place, index - self.pairs_of_row(row).start)
 
     def pairs_of_row(self, row: int) -> range:
         """Indices of the pairs of a row."""
@@ -89,26 +87,17 @@ class TokenizedPairs(Sequence[TokenizedPair]):
                     run.stop - max(end - rows.stop, 0))
                 for run, end in zip(self._runs, self._ends, strict=True)
             ]  # fmt: skip
-            return TokenizedPairs([run for run in runs if run.start < run.stop], rejected=self._rejected)
+            return TokenizedPairs([run for run in runs if run.start < run.stop])
         order = np.asarray(rows, dtype=np.int64)
-        return TokenizedPairs(
-            self._runs, order if self._order is None else self._order[order], rejected=self._rejected
-        )  # fmt: skip
+        return TokenizedPairs(self._runs, order if self._order is None else self._order[order])
 
     def joined(self, others: TokenizedPairs) -> TokenizedPairs:
         """These rows and, behind them, those of others."""
-        assert self._rejected == others._rejected or not self.rows or not others.rows
         order = None
         if self._order is not None or others._order is not None:
             before = self._ends[-1] if self._ends else 0
             order = np.concatenate([self._places(), others._places() + before])
-        return TokenizedPairs(
-            (*self._runs, *others._runs), order, rejected=self._rejected and others._rejected
-        )  # fmt: skip
-
-    def without_rejected(self) -> TokenizedPairs:
-        """The same pairs, without rejected ids."""
-        return TokenizedPairs(self._runs, self._order, rejected=False)
+        return TokenizedPairs((*self._runs, *others._runs), order)
 
     def highest_id(self) -> int:
         """The greatest token id of the sources that rows are taken from."""
@@ -122,14 +111,10 @@ class TokenizedPairs(Sequence[TokenizedPair]):
             for columns, members, pairs, places in self._by_source(rows):
                 assert len(members) == len(places)
                 found[pairs] = columns.lengths(places)
-            if not self._rejected:
-                found[:, 2] = 0
             yield found
 
     def keys(self) -> Ints:
         """[P]: what names each pair in a reference cache (`pair_key`)."""
-        if not self._rejected:
-            return np.fromiter((pair_key(pair) for pair in self), np.int64, len(self))
         found = np.empty(len(self), dtype=np.int64)
         for start in range(0, self.rows, CHUNK):
             rows = np.arange(start, min(start + CHUNK, self.rows))
@@ -141,9 +126,9 @@ class TokenizedPairs(Sequence[TokenizedPair]):
         return found
 
     def fingerprint(self) -> str:
-        """SHA-256 of every token id and score, and of which tokens are trained on, in order."""
+        """SHA-256 of every token id and score, which tokens are trained on, and which pairs make a row, in order."""
         known = self._runs[0].columns.fingerprint if self._runs else None
-        if known is not None and self._rejected and self._is_one_source():
+        if known is not None and self._is_one_source():
             return known
         digest = hashlib.sha256()
         for row in range(self.rows):
@@ -157,10 +142,12 @@ class TokenizedPairs(Sequence[TokenizedPair]):
             for nth in range(len(self.pairs_of_row(row))):
                 chosen, rejected = found.sequences(nth)
                 last, trained = _NOTHING, _NO_SPANS
-                if rejected is not None and self._rejected:
+                if rejected is not None:
                     last, trained = parts[rejected], found.trained[rejected]
                 told = spans_told(found.trained[chosen], trained) + repr(found.scores_of(nth)).encode()
                 digest.update(parts[0] + parts[chosen] + last + told)
+            if len(self.pairs_of_row(row)) > 1:  # an epoch has one of them, so that rows apart would be other data
+                digest.update(len(self.pairs_of_row(row)).to_bytes(8, "little"))
         return digest.hexdigest()
 
     def _counted(self) -> Ints | None:

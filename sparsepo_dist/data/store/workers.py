@@ -29,6 +29,8 @@ from sparsepo_dist.errors import RunError, UserError
 
 AT_ONCE = 64
 """Rows that a process is given at a time."""
+MOST_PAIRS = 4096
+"""Of a row, which is drawn from once an epoch; a key of each is kept."""
 ALONE = 4
 """So many portions are done before others are started: a small source needs none."""
 _AHEAD = 3
@@ -52,11 +54,14 @@ class Done(NamedTuple):
 class Tokenizing:
     """What makes token ids of the rows of a source, in one process or another."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: DataConfig, form: Form, *, scored: bool) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, config: DataConfig, form: Form, *, scored: bool, needs_rejected: bool
+    ) -> None:
         self.chat, self.cuts = Chat(tokenizer, config), Cuts(config)
         self.encoder = encoder_for(self.chat, config)
         self.parts: tuple[Chat | Encoder | Cuts, ...] = (self.chat, self.encoder, self.cuts)
-        self._form, self._on_bad_row, self._scored = form, config.on_bad_row, scored
+        self._form, self._on_bad_row = form, config.on_bad_row
+        self._scored, self._needs_rejected = scored, needs_rejected
 
     def __call__(self, rows: Rows) -> Done:
         """Token ids of a portion.
@@ -79,6 +84,15 @@ class Tokenizing:
         return Done(len(rows), Piece.of(found), remarks, counts)
 
     def _tokenized(self, place: str, row: PreferenceRow) -> TokenizedRow | None:
+        if not self._needs_rejected:
+            row = row.without_rejected()
+        pairs = len(row.chosen) * len(row.rejected)
+        if pairs > MOST_PAIRS:
+            raise RowError(
+                place,
+                f"{len(row.chosen)} chosen and {len(row.rejected)} rejected responses make {pairs} pairs, where a row "
+                f"may make {MOST_PAIRS}; leave some of them out, or divide the row",
+            )
         if self._scored:
             check_scores(row, place)
         return tokenize_row(row, self.chat, self.encoder, self.cuts, place)

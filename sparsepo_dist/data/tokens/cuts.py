@@ -39,8 +39,8 @@ class Cuts:
 
     def by_turns(self, prompt: list[int]) -> bool:
         """Whether a prompt is to be shortened by whole turns before it is cut."""
-        config = self.config
-        return config.on_long == "cut" and config.cut_prompts == "turns" and len(prompt) > config.max_prompt_length
+        turns = self.config.on_long == "cut" and self.config.cut_prompts == "turns"
+        return turns and Limits.of(self.config).kept(len(prompt)) < len(prompt)
 
     def cut(
         self, prompt: list[int], responses: list[Encoded], bos: int | None, place: str
@@ -63,7 +63,7 @@ class Cuts:
         if not fits and self.config.on_long == "drop":
             self.counts["dropped"] += 1
             return None
-        room = limits.room(len(prompt))
+        room = int(limits.room(len(prompt)))
         if room < 1:
             raise RowError(place, f"the prompt's {limits.kept(len(prompt))} tokens fill data.max_length {limits.whole}")
         if len(prompt) > limits.prompt:

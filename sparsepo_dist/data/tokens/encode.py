@@ -26,20 +26,6 @@ class Encoded(NamedTuple):
     trained: Spans = ()
 
 
-class SpecialTokens(NamedTuple):
-    """What begins and ends texts, for those who show what was done."""
-
-    bos: str
-    """In front of prompts; empty where none has it."""
-    prompts: int
-    """How many were encoded."""
-    prompts_with_bos: int
-    turn_end: str
-    """Ends a response of messages."""
-    eos: str
-    """Ends a response of text."""
-
-
 class Encoder:
     """A tokenizer over the texts of a source.
 
@@ -56,7 +42,7 @@ class Encoder:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, add_bos: AddBos = "auto", turn_end: str | None = None
     ) -> None:
-        self.tokenizer, self.add_bos = tokenizer, add_bos
+        self.tokenizer, self._add_bos = tokenizer, add_bos
         self.counts: Counter[str] = Counter()
         """Responses, and those with a token across their border; those of several processes are summed."""
         self._turn_end = tokenizer.eos_token if turn_end is None else turn_end
@@ -75,18 +61,9 @@ class Encoder:
             "prompt that ends with a space is the usual cause)"
         ]
 
-    def special_tokens(self) -> SpecialTokens:
-        """What was put around the prompts and responses so far."""
-        bos, eos = str(self.tokenizer.bos_token), str(self.tokenizer.eos_token)
-        with_bos = self.counts["bos"]
-        return SpecialTokens(bos if with_bos else "", self.counts["prompts"], with_bos, str(self._turn_end), eos)
-
     def prompt(self, text: str) -> list[int]:
-        """Token ids of a prompt, as `prompt_ids` gives them, counted."""
-        ids = prompt_ids(text, self.tokenizer, self.add_bos)
-        self.counts["prompts"] += 1
-        self.counts["bos"] += bool(ids) and ids[0] == self.tokenizer.bos_token_id
-        return ids
+        """Token ids of a prompt (`prompt_ids`)."""
+        return prompt_ids(text, self.tokenizer, self._add_bos)
 
     def responses(self, prompt: str, replies: Sequence[Reply], *, chat: bool = False) -> list[Encoded]:
         """Each text behind the prompt, ended once: by EOS, or in a `chat` by the template's own token.
@@ -162,6 +139,11 @@ def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase, add_bos: AddBos = 
     while add_bos != "auto" and ids and ids[0] == bos:
         ids = ids[1:]
     return [bos, *ids] if add_bos is True else ids
+
+
+def first_trained(trained: Spans) -> int:
+    """The first token of a response that is trained on; the spans of one of which some is are not NOTHING."""
+    return trained[0][0] if trained else 0
 
 
 def clipped(trained: Spans, length: int) -> Spans:

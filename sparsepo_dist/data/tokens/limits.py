@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sparsepo_dist.data.config import DataConfig
 
 Lengths = Any
@@ -29,8 +31,17 @@ class Limits(NamedTuple):
 
     def kept(self, prompt: Lengths) -> Lengths:
         """Tokens that are left of a prompt."""
-        return prompt - (prompt > self.prompt) * (prompt - self.prompt)  # of whole numbers and of arrays alike
+        return np.minimum(prompt, self.prompt)
 
     def room(self, prompt: Lengths) -> Lengths:
         """Tokens that a response may have behind a prompt, which is cut; below 1 there is none."""
         return self.whole - self.kept(prompt)
+
+    def alike(self, prompt: Lengths, chosen: Lengths, rejected: Lengths, shared: Lengths) -> Any:
+        """Whether two responses that begin with so many `shared` tokens are cut to the same ones."""
+        left = np.minimum(chosen, self.room(prompt))
+        return (left == np.minimum(rejected, self.room(prompt))) & (shared >= left)
+
+    def untrained(self, prompt: Lengths, first: Lengths) -> Any:
+        """Whether the cut leaves nothing that is trained on of a response, by the first such token."""
+        return first >= self.room(prompt)

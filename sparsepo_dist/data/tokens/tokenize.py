@@ -12,7 +12,7 @@ from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.tokens.border import NOTHING
 from sparsepo_dist.data.tokens.chat import Chat, Rendered
 from sparsepo_dist.data.tokens.cuts import Cuts
-from sparsepo_dist.data.tokens.encode import Encoded, Encoder, prompt_ids
+from sparsepo_dist.data.tokens.encode import Encoded, Encoder
 from sparsepo_dist.data.tokens.turns import from_first_answer, shorter_prompts
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import read_text
@@ -59,7 +59,7 @@ def tokenize_row(
         texts, whole = _fewer_turns(row, texts, whole, chat, encoder, cuts, place)
     replies = (*texts.chosen, *texts.rejected)
     responses = encoder.responses(texts.prompt, replies, chat=not isinstance(row.prompt, str))
-    if not texts.prompt and not row.rejected:
+    if not texts.prompt and len(responses) == 1:
         whole, responses = _begun(whole, responses[0].ids, place)
     if not whole:
         raise RowError(place, "the prompt is empty")
@@ -88,7 +88,7 @@ def _fewer_turns(
     for shorter in shorter_prompts(row):
         left_out += 1
         texts = chat.texts(shorter, place)
-        whole = prompt_ids(texts.prompt, encoder.tokenizer, encoder.add_bos)
+        whole = encoder.prompt(texts.prompt)
         if not cuts.by_turns(whole):
             break
     chat.counts = counts  # the row has been counted

@@ -69,7 +69,7 @@ def test_options_of_rows_and_cuts(source: str, built: list[str], fields: dict[st
 
 
 def test_what_an_objective_needs(source: str, built: list[str]) -> None:
-    for needs in ({}, {"scored": True}, {"needs_rejected": True}, {}):
+    for needs in ({}, {"scored": True}, {"needs_rejected": False}, {}):
         load_tokenized(source, templated(), config(), **needs)
     assert len(built) == 3
 

@@ -14,7 +14,7 @@ from sparsepo_dist.contracts import PreferenceRow
 from sparsepo_dist.data.config import AddBos, DataConfig
 from sparsepo_dist.data.store.load import load_tokenized
 from sparsepo_dist.data.tokens.chat import Chat
-from sparsepo_dist.data.tokens.encode import SpecialTokens, prompt_ids
+from sparsepo_dist.data.tokens.encode import prompt_ids
 from sparsepo_dist.data.tokens.template import Template
 from sparsepo_dist.data.tokens.tokenize import encoder_for, prepare_tokenizer
 from sparsepo_dist.errors import UserError
@@ -58,8 +58,6 @@ def test_a_template_that_writes_bos_is_not_given_another_one() -> None:
         encoder = encoder_for(chat, data)
         ids = encoder.prompt(chat.texts(PreferenceRow(tuple(HI), (tuple(YES),), ()), "row 1").prompt)
         assert ids.count(BOS) == len(bos) // 3
-        end = "</s>" if template == chats.STRIPPING else "<|end|>"
-        assert encoder.special_tokens() == SpecialTokens(bos, 1, len(bos) // 3, end, "</s>")
 
 
 def test_bos_is_refused_where_there_is_none(tmp_path: Path) -> None:
