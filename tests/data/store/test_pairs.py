@@ -135,6 +135,7 @@ def used(columns: Callable[[], Columns]) -> int:
     """Bytes that a process of its own keeps more, once it has done all that a rank does with the pairs."""
 
     def measured(answer: multiprocessing.SimpleQueue[int]) -> None:
+        torch.set_num_threads(1)  # OpenMP's threads are not there after a fork, and are waited for
         before = anonymous_bytes()
         pairs = TokenizedPairs.of(columns())
         cut = pairs.rows - 100
