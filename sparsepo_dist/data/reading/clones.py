@@ -36,17 +36,17 @@ def read_folder(source: str, named: Named) -> Rows:
         return cut_rows(partial(_saved, source, folder, named.parts), named.cut, source)
     _refuse_code(folder)
     if (folder / "snapshots").is_dir() and (folder / "blobs").is_dir():
-        there = ", ".join(str(path) for path in sorted((folder / "snapshots").iterdir()))
-        raise UserError(f"{source}: a folder of the hub's cache; name the snapshot in it: {shortened(there, 300)}")
+        known = ", ".join(str(path) for path in sorted((folder / "snapshots").iterdir()))
+        raise UserError(f"{source}: a folder of the hub's cache; name the snapshot in it: {shortened(known, 300)}")
+    there = files_within(folder)
     if not _has_configurations(source, folder):
-        files = data_files(source, files_within(folder))
+        files = data_files(source, there)
         splits = _splits(source, folder, files)
         if not named.parts and splits == {"train"} and all(path.parent == folder for path in files):
             return cut_rows(partial(read_shards, files), named.cut, source)
-    files = files_within(folder)
-    for file in files:
+    for file in there:
         refuse_pointer(file)
-    return read_dataset(source, named._replace(path=str(folder.absolute())), _cache_of(files))
+    return read_dataset(source, named._replace(path=str(folder.absolute())), _cache_of(there))
 
 
 def _saved(source: str, folder: Path, parts: tuple[str, ...]) -> Rows:

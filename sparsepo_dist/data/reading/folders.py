@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,10 +13,10 @@ from sparsepo_dist.data.reading.row import Rows
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import at_home
 
-_NO_DATA = (
-    "config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "readme", "license",
-    "licence", "changelog", "citation", "notice",
-)  # fmt: skip
+log = logging.getLogger(__name__)
+
+_ABOUT_DATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
+_TO_READ = ("readme", "license", "licence", "changelog", "citation", "notice")
 _CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512", ".crc", "sums", "sums.txt")
 _MOST_NAMED, _MOST_FILES = 5, 100_000
 
@@ -48,12 +49,17 @@ def read_shards(files: Iterable[Path]) -> Rows:
 
 
 def data_files(source: str, found: Iterable[Path]) -> list[Path]:
-    """The files that hold rows.
+    """The files that hold rows; a file that is passed over though its kind is read is named in the log.
 
     Raises:
         UserError: they are of several kinds, or of none that is read.
     """
-    files = [path for path in found if not _passed_over(path.name)]
+    files, left = [], []
+    for path in found:
+        (left if _passed_over(path.name) else files).append(path)
+    mistakable = [path.name for path in left if kind_of(path.name) is not None]
+    if mistakable:
+        log.warning("%s: passed over, as no data: %s", source, shortened(", ".join(mistakable), 200))
     kinds: dict[str, Path] = {}
     for path in files:
         kinds.setdefault(kind_of(path.name) or path.suffix.lower(), path)
@@ -89,9 +95,11 @@ def files_within(folder: Path) -> list[Path]:
 
 def _passed_over(name: str) -> bool:
     name = name.lower()
-    if name.startswith(".") or name.startswith(_NO_DATA) or name.endswith(_CHECKSUMS) or "checksum" in name:
+    if name.startswith(".") or name in _ABOUT_DATA:
         return True
-    return name.startswith("_") and kind_of(name) is None  # such as _SUCCESS
+    if kind_of(name) is not None:
+        return False
+    return name.startswith(("_", *_TO_READ)) or name.endswith(_CHECKSUMS) or "checksum" in name  # such as _SUCCESS
 
 
 def _glob_of(source: str, file: Path) -> str:

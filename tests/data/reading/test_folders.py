@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
 
+from sparsepo_dist.data.reading import clones
+from sparsepo_dist.data.reading.folders import files_within
 from sparsepo_dist.data.reading.sources import Row, read_rows
 from sparsepo_dist.errors import UserError
 from tests.data.reading.forms import TEXT_ROWS, clone, configured, json_lines, parquet, separated, snapshot
@@ -155,3 +158,31 @@ def test_a_folder_that_may_not_be_looked_into(tmp_path: Path, monkeypatch: pytes
     folder = filled(tmp_path / "rows", "a.jsonl")
     monkeypatch.setattr(Path, "iterdir", closed)
     assert f"{folder}: cannot be read: Permission denied" in refused(folder)
+
+
+NAMED_LIKE_OTHER_FILES = (
+    "a.jsonl", "citations.jsonl", "config.jsonl", "my_checksum_pairs.jsonl", "notices_x.jsonl", "state.jsonl",
+)  # fmt: skip
+
+
+def test_files_of_rows_are_read_whatever_their_names_begin_with(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = filled(tmp_path / "folder", *NAMED_LIKE_OTHER_FILES)
+    assert read(folder) == read(f"{folder}/*.jsonl") == TEXT_ROWS * len(NAMED_LIKE_OTHER_FILES)
+    assert not caplog.records
+
+
+def test_what_is_passed_over_though_its_kind_is_read_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = filled(tmp_path / "folder", "rows.jsonl", "config.json", "dataset_info.json", "LICENSE")
+    with caplog.at_level(logging.WARNING):
+        assert read(folder) == TEXT_ROWS
+    (record,) = caplog.records
+    assert record.getMessage() == f"{folder}: passed over, as no data: config.json, dataset_info.json"
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, listed = clone(tmp_path, TEXT_ROWS), []
+    monkeypatch.setattr(clones, "files_within", lambda path: (listed.append(path), files_within(path))[1])
+    assert read(f"{folder}:test") == TEXT_ROWS[:1]
+    assert listed == [Path(folder)]
