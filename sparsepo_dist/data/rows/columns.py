@@ -118,7 +118,9 @@ def _column(role: str, shape: Shape, rows: Sequence[Mapping[str, Any]], config: 
         return shape.roles[role]
     taken = {*config.columns.values(), *shape.roles.values()}
     names = _CANDIDATES.get(role, (role,)) if shape.reader == "pairs" else (role,)
-    there = [name for name in names if name not in taken and any(row.get(name) is not None for row in rows)]
+    there = [name for name in names if name not in taken and any(name in row for row in rows)]
+    if len(there) > 1:
+        there = [name for name in there if any(row.get(name) is not None for row in rows)] or there
     if len(there) > 1:
         raise UserError(
             f"{source}: {role} could be any of the columns {', '.join(there)}; say which with "

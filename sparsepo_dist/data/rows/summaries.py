@@ -33,7 +33,8 @@ def comparison(row: Row) -> dict[str, Any]:
     if isinstance(choice, bool) or choice not in (0, 1):
         raise RowError(place, f"choice must be 0 or 1, found {choice!r}")
     texts = [_summary(place, f"summaries[{index}]", summary) for index, summary in enumerate(summaries)]
-    return {"prompt": _prompt(place, fields["info"]), "chosen": texts[choice], "rejected": texts[1 - choice]}
+    best = int(choice)  # 1.0 in tables where a column of whole numbers has nulls
+    return {"prompt": _prompt(place, fields["info"]), "chosen": texts[best], "rejected": texts[1 - best]}
 
 
 @dataclass

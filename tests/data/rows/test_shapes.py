@@ -201,3 +201,19 @@ def test_a_form_travels_to_other_processes_and_their_remarks_come_together(tmp_p
     )
     halves[0].merge(halves[1])
     assert halves[0].dropped == whole.dropped and list(halves[0].unused) == list(whole.unused) == ["x", "y"]
+
+
+def test_a_choice_of_a_table_with_nulls_is_a_whole_number(tmp_path: Path) -> None:
+    (good,) = next(known for known in KNOWN if known.name == "tldr_comparisons").rows[:1]
+    first, second = load(write(tmp_path, {**good, "choice": 1.0}, {**good, "choice": 0.0}))
+    assert (first.chosen, second.chosen) == (second.rejected, first.rejected)
+    with pytest.raises(UserError, match=r"row 2: choice must be 0 or 1, found 0\.5"):
+        load(write(tmp_path, good, {**good, "choice": 0.5}))
+
+
+def test_a_column_of_scores_counts_that_holds_none_in_the_first_rows(tmp_path: Path) -> None:
+    empty, scored = ({**ROW, "score_chosen": best, "score_rejected": worst} for best, worst in ((None, None), (2, 1)))
+    rows = load(write(tmp_path, *[empty] * 100, scored))
+    assert rows[0].chosen_scores == () and (rows[100].chosen_scores, rows[100].rejected_scores) == ((2.0,), (1.0,))
+    (row,) = load(write(tmp_path, {**scored, "chosen_rating": None}))
+    assert row.chosen_scores == (2.0,)
