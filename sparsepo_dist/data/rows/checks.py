@@ -9,6 +9,7 @@ from sparsepo_dist.contracts import Side
 from sparsepo_dist.data.reading.row import NumberText
 from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.rows.messages import check_text, parse_messages, text_of
+from sparsepo_dist.data.rows.shapes import MISSING
 from sparsepo_dist.errors import shortened
 
 HIGHEST_SCORE = 1e38
@@ -66,6 +67,11 @@ def check_response(place: str, response: Named, prompt: Side, prompt_name: str) 
             f"{name} begins with a message of the role {value[0]['role']}; a response begins after the prompt, "
             "with the assistant's",
         )
+
+
+def holds_system(value: Any) -> bool:
+    """Whether a value of a column of system messages is one, or should be: texts of blanks are none."""
+    return bool(value.strip()) if isinstance(value, str) else value not in (None, MISSING)
 
 
 def check_different(place: str, chosen: Sequence[Named], rejected: Sequence[Named]) -> None:

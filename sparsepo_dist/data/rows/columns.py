@@ -8,6 +8,7 @@ from typing import Any
 
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import Row, RowError
+from sparsepo_dist.data.rows.checks import holds_system
 from sparsepo_dist.data.rows.form import Form
 from sparsepo_dist.data.rows.shapes import MISSING, NAMED, PAIRS, PROMPT_NAMES, READS, SHAPES, Shape, lookup, shape_of
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
@@ -62,8 +63,17 @@ def settle(first: Sequence[Row | RowError], config: DataConfig, source: str, *, 
             f"data.columns: {', '.join(idle)} {'is' if len(idle) == 1 else 'are'} not read of rows of the form "
             f"{shape.name}, which {source} has; leave it out, or name another form with --data.format"
         )
-    system = columns.get("system") if shape.reader != "text" else None
-    return Form(shape, columns, system is not None and any(lookup(fields, system) is not MISSING for fields in rows))
+    return Form(shape, columns, _has_system(shape, columns, rows, config))
+
+
+def _has_system(
+    shape: Shape, columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], config: DataConfig
+) -> bool:
+    """Whether there are system messages: the user says so, or one of the first rows has one."""
+    if shape.reader == "text" or "system" not in columns:
+        return False
+    told = "system" in config.columns or (config.format == shape.name and "system" in shape.needs)
+    return told or any(holds_system(lookup(fields, columns["system"])) for fields in rows)
 
 
 def _shape(rows: Sequence[Mapping[str, Any]], names: Sequence[str], config: DataConfig, source: str) -> Shape:

@@ -22,7 +22,7 @@ class Form:
     columns: Mapping[str, str]
     """Our name to the source's column, or to a dotted path, for everything that is read by our names."""
     has_system: bool = False
-    """Whether there is a column of system messages: then texts become messages too."""
+    """Whether there are system messages: then texts become messages in every row, also where its own is empty."""
 
     def line(self) -> str | None:
         """For the user: how rows are read; None where they have our own columns."""

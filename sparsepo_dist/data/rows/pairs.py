@@ -13,6 +13,7 @@ from sparsepo_dist.data.rows.checks import (
     Named,
     check_different,
     check_response,
+    holds_system,
     parse_responses,
     parse_scores,
     parse_side,
@@ -88,16 +89,22 @@ def parse_row(row: Row, form: Form, remarks: Remarks) -> PreferenceRow:
     if form.shape.reader == "comparisons":
         values = comparison(row)
     prompt, chosen, rejected, repeats = _sides(row, form, values)
+    if prompt == "" and (form.shape.reader == "completion" or form.has_system):
+        more = "; whole texts are a column text" if form.shape.reader == "completion" else ""
+        raise RowError(place, f"{form.columns['prompt']} is empty{more}")
     if form.has_system:
         prompt, responses = behind_system(
             place, form.columns["system"], values.get("system"), prompt, [*chosen, *rejected]
         )
         chosen, rejected = responses[: len(chosen)], responses[len(chosen) :]
-    elif values.get("system"):
-        where = "a whole text" if form.shape.reader == "text" else "this row: the first rows have none; give it in all"
-        raise RowError(place, f"{form.columns['system']} cannot stand before {where}")
-    if form.shape.reader == "completion" and not prompt:
-        raise RowError(place, f"{form.columns['prompt']} is empty; whole texts are a column text")
+    elif holds_system(values.get("system")):
+        name = form.columns["system"]
+        late = (
+            "this row: the first rows have none; give the column to all, null where there is none, and say "
+            f"--data.columns '{{system: {name}}}'"
+        )
+        where = "a whole text" if form.shape.reader == "text" else late
+        raise RowError(place, f"{name} cannot stand before {where}")
     for response in (*chosen, *rejected):
         check_response(place, response, prompt, form.columns.get("prompt", "prompt"))
     check_different(place, chosen, rejected)

@@ -69,7 +69,8 @@ def split(place: str, responses: Sequence[Named], hint: str) -> tuple[Side, list
 def behind_system(
     place: str, name: str, system: Any, prompt: Side, responses: Sequence[Named]
 ) -> tuple[Side, list[Named]]:
-    """Messages that begin with a system message, where `system` holds one; texts become messages without one too.
+    """Messages that begin with a system message, where `system` holds one; texts become messages without one too, as
+    in the source's other rows.
 
     Raises:
         RowError: `system` is no text, the prompt is a dialogue in HH's form, or has another system message.

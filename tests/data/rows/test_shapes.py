@@ -112,6 +112,8 @@ BAD = [
     (ROW, {**ROW, "chosen": ["b", "d"], "chosen_score": [1]}, "chosen_score has 1 numbers for 2 responses"),
     (ROW, {**ROW, "chosen": ["b", "d"], "chosen_score": [1, None]}, "chosen_score holds null"),
     (SFT, {"prompt": "", "completion": "b"}, "prompt is empty"),
+    ({**SFT, "system": "s"}, {"prompt": "", "completion": "b", "system": "s"}, "prompt is empty"),
+    ({**ROW, "system": "s"}, {**ROW, "prompt": "", "system": "s"}, "prompt is empty"),
     ({"messages": dialogue("a", "b")}, {"messages": [user("a")]}, "messages ends with a message of the role user"),
     ({"messages": dialogue("a", "b")}, {"messages": [assistant("a")]}, "messages holds the assistant's answer alone"),
     ({"messages": dialogue("a", "b")}, {"messages": []}, "messages is empty"),
@@ -143,8 +145,11 @@ def test_the_form_is_that_of_most_of_the_first_rows(tmp_path: Path) -> None:
 
 def test_a_column_of_system_messages_that_begins_late_is_named(tmp_path: Path) -> None:
     source = write(tmp_path, *[ROW] * 100, {**ROW, "system": "s"})
-    with pytest.raises(UserError, match="row 101: system cannot stand before this row: the first rows have none"):
+    with pytest.raises(UserError, match="row 101: system cannot stand before .* say --data.columns '{system: system}'"):
         load(source)
+    source = write(tmp_path, *[{**ROW, "system": None}] * 100, {**ROW, "system": "s"})
+    rows = load(source, columns={"system": "system"})
+    assert rows[0].prompt == (user("a"),) and rows[100].prompt == ({"role": "system", "content": "s"}, user("a"))
     assert load(write(tmp_path, ROW, {**ROW, "system": "s"}))[0].prompt == (user("a"),)
 
 
@@ -201,6 +206,14 @@ def test_a_form_travels_to_other_processes_and_their_remarks_come_together(tmp_p
     )
     halves[0].merge(halves[1])
     assert halves[0].dropped == whole.dropped and list(halves[0].unused) == list(whole.unused) == ["x", "y"]
+
+
+@pytest.mark.parametrize("empty", [None, "", " \n"])
+def test_a_column_of_no_system_messages_leaves_texts_as_they_are(tmp_path: Path, empty: str | None) -> None:
+    assert load(write(tmp_path, *[{**ROW, "system": empty}] * 2)) == load(write(tmp_path, *[ROW] * 2))
+    orca = {"system": empty, "question": "a", "chosen": "b", "rejected": "c"}
+    assert load(write(tmp_path, orca)) == load(write(tmp_path, ROW))
+    assert load(write(tmp_path, orca), format="orca")[0].prompt == (user("a"),)
 
 
 def test_a_choice_of_a_table_with_nulls_is_a_whole_number(tmp_path: Path) -> None:
