@@ -57,7 +57,7 @@ class Chat:
         do not follow the generation prompt as the template renders them."""
         left_out = {name.removeprefix(_LEFT_OUT): n for name, n in self.counts.items() if name.startswith(_LEFT_OUT)}
         unused = {key: rows for key, rows in left_out.items() if not self.counts[_USED + key]}
-        lines = self._idle_arguments()
+        lines = [*self._idle_arguments(), *self._idle_options()]
         if unused:
             keys = ", ".join(f"{shortened(key)} ({rows} rows)" for key, rows in sorted(unused.items()))
             lines.append(f"the chat template renders nothing of these keys of messages: {shortened(keys, 400)}")
@@ -84,6 +84,13 @@ class Chat:
         return [
             f"data.chat_template_kwargs: the chat template never reads {name}{near}" for name, near in unread.items()
         ]
+
+    def _idle_options(self) -> list[str]:
+        if self.counts[_RENDERED]:
+            return []
+        set_ones = ["data.train_on: all_assistant"] * self._whole
+        set_ones += ["data.train_on_reasoning: false"] * (not self._borders.reasoning)
+        return [f"ignored: {option}: no row is made of messages" for option in set_ones]
 
     def texts(self, row: PreferenceRow, place: str) -> Rendered:
         """The texts of a row; text is handed back as it is.

@@ -121,3 +121,16 @@ def test_arguments_for_rows_of_text_are_said_to_be_idle(tmp_path: Path, caplog: 
     with caplog.at_level(logging.WARNING):
         load_tokenized(str(source), tiny_tokenizer(), config, progress=True)
     assert "no row is made of messages, so that no chat template reads" in caplog.text
+
+
+def test_options_for_dialogues_are_said_to_be_idle_for_rows_of_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = write_pairs(tmp_path / "pairs.jsonl", 2)
+    with caplog.at_level(logging.WARNING):
+        load_tokenized(
+            str(source), tiny_tokenizer(), DataConfig(train_on="all_assistant", train_on_reasoning=False), progress=True
+        )
+    for option in ("train_on: all_assistant", "train_on_reasoning: false"):
+        assert f"ignored: data.{option}: no row is made of messages" in caplog.text
+    assert not read(chats.PLAIN, HI, YES, train_on="all_assistant", train_on_reasoning=False).remarks
