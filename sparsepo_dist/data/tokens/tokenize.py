@@ -83,15 +83,18 @@ def tokenize_row(
 def _fewer_turns(
     row: PreferenceRow, texts: Rendered, whole: list[int], chat: Chat, encoder: Encoder, cuts: Cuts, place: str
 ) -> tuple[Rendered, list[int]]:
-    """The row with the fewest turns left out with which its prompt fits, or with the last one alone."""
+    """The row with the fewest turns left out with which its prompt fits, else with most of those that can be."""
     left_out, counts = 0, chat.counts.copy()
-    for shorter in shorter_prompts(row):
-        left_out += 1
-        texts = chat.texts(shorter, place)
-        whole = encoder.prompt(texts.prompt)
+    for turns, shorter in enumerate(shorter_prompts(row), start=1):
+        try:
+            texts = chat.texts(shorter, place)
+        except RowError:
+            continue  # of a dialogue that is not the row's: that one is rendered, and can be cut by tokens
+        finally:
+            chat.counts = counts.copy()  # the row has been counted
+        left_out, whole = turns, encoder.prompt(texts.prompt)
         if not cuts.by_turns(whole):
             break
-    chat.counts = counts  # the row has been counted
     cuts.counts["turns"] += left_out
     cuts.counts["turns cut"] += left_out > 0
     return texts, whole

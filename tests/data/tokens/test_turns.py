@@ -92,3 +92,21 @@ def test_a_last_turn_that_is_too_long_is_cut_by_tokens() -> None:
     assert len(chats.chat_tokenizer(chats.PLAIN)(found.prompt)["input_ids"]) == 10
     assert "lost 2 turns" in found.remarks[0] and "1 of 1 prompts lost their beginning" in found.remarks[1]
     assert DataConfig().cut_prompts == "tokens"
+
+
+@pytest.mark.parametrize(
+    ("most", "refused", "said"),
+    [
+        (90, ["Hi"], ["lost 2 turns"]),
+        (45, ["And?"], ["lost 1 turns", "lost their beginning"]),
+        (45, ["Hi", "And?"], ["lost their beginning"]),
+    ],
+)
+def test_a_shorter_dialogue_that_the_template_refuses_is_not_taken(
+    most: int, refused: list[str], said: list[str]
+) -> None:
+    """`refused`: what the user must not begin with, behind the system's message."""
+    refusing = f"{{% if messages[1].content in {refused} %}}{{{{ raise_exception('no') }}}}{{% endif %}}{chats.PLAIN}"
+    found = read(refusing, LONG, [YES], max_prompt_length=most, cut_prompts="turns")
+    assert len(chats.chat_tokenizer(refusing)(found.prompt)["input_ids"]) <= most
+    assert [any(words in line for words in said) for line in found.remarks] == [True] * len(said)
