@@ -58,6 +58,11 @@ class Chat:
         left_out = {name.removeprefix(_LEFT_OUT): n for name, n in self.counts.items() if name.startswith(_LEFT_OUT)}
         unused = {key: rows for key, rows in left_out.items() if not self.counts[_USED + key]}
         lines = [*self._idle_arguments(), *self._idle_options()]
+        if self.counts[_RENDERED] and self.template.end_refused is not None:
+            lines.append(
+                "which token ends an answer is not known, because the chat template refuses a user's message with an "
+                f"answer ({shortened(self.template.end_refused)}): EOS is appended, unless a special token ends it"
+            )
         if unused:
             keys = ", ".join(f"{shortened(key)} ({rows} rows)" for key, rows in sorted(unused.items()))
             lines.append(f"the chat template renders nothing of these keys of messages: {shortened(keys, 400)}")

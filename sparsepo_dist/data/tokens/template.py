@@ -68,17 +68,29 @@ class Template:
             )
         return [(start, end) for start, end in found[0] if start < end]
 
-    @cached_property
+    @property
     def turn_end(self) -> str | None:
-        """The token that ends an answer, which need not be EOS; None where the template ends answers with none."""
+        """The token that ends an answer, which need not be EOS; None where the template ends answers with none, or
+        `end_refused` says why that is not known."""
+        return self._turn_end[0]
+
+    @property
+    def end_refused(self) -> str | None:
+        """What the template says where it renders no dialogue from which `turn_end` could be read."""
+        return self._turn_end[1]
+
+    @cached_property
+    def _turn_end(self) -> tuple[str | None, str | None]:
+        refusal = None
         for content in ("M0M", [{"type": "text", "text": "M0M"}]):
             dialogue: list[Message] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": content}]
             try:
                 behind = self.render(dialogue).rpartition("M0M")[2].lstrip()
-            except Exception:  # templates raise whatever their author chose
+            except Exception as error:  # templates raise whatever their author chose
+                refusal = refusal or str(error) or type(error).__name__
                 continue
-            return self._last_token(behind)
-        return None
+            return self._last_token(behind), None
+        return None, refusal
 
     def _last_token(self, text: str) -> str | None:
         """The last of the tokens that a text begins with, side by side."""

@@ -83,6 +83,15 @@ def test_a_response_ends_as_its_turn_and_with_nothing_behind_it(template: str, t
     assert read(template, HI, YES).response.endswith(f"Yes.{end}")
 
 
+def test_a_template_that_refuses_to_show_how_its_answers_end_is_named() -> None:
+    refusing = (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('no system message') }}{% endif %}" + chats.PLAIN
+    )
+    (said,) = read(refusing, [{"role": "system", "content": "Be brief."}, *HI], YES).remarks
+    assert "the chat template refuses a user's message with an answer (no system message): EOS is appended" in said
+    assert not read(chats.PLAIN.replace("<|end|>", ""), HI, YES).remarks
+
+
 def test_a_call_that_ends_with_a_token_of_its_own_gets_no_other_one() -> None:
     template = chats.PLAIN.replace("<|end|>", "{{ '<|return|>' if m.tool_calls else '<|end|>' }}")
     found = read(template, HI, [assistant("", tool_calls=[{"function": {"name": "rain", "arguments": "{}"}}])])
