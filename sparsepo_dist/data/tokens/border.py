@@ -9,6 +9,7 @@ prompt, counted from the end of the last message of the prompt, whose content is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ class Reply(NamedTuple):
     text: str
     trained: Spans = ()
     """[start, end) of the characters that are trained on; none where all are."""
-    note: str = ""
+    notes: tuple[str, ...] = ()
     """`CLOSED` where its reasoning was left out because the prompt ends it; `OPENED` and the end of a prompt where the
     template does not put that end before answers."""
 
@@ -58,18 +59,20 @@ class Borders:
         Raises:
             BorderError: the whole dialogue has no part that goes on from the prompt.
         """
-        note = ""
+        notes: tuple[str, ...] = ()
         if prompt.rstrip().endswith(_CLOSE) and any(map(_reasons, dialogue[first:])):
-            note = CLOSED
+            notes = (CLOSED,)
             dialogue = (*dialogue[:first], *map(_without_reasoning, dialogue[first:]))
         whole = self.template.render(dialogue, tools)
         start, opening = self._start(dialogue, whole, first, tools, prompt)
         restored = self._restored(prompt, dialogue, whole[start:], tools) if first == len(dialogue) - 1 else None
         if restored is not None:
-            return Reply(restored, () if self.reasoning else ((_behind_close(restored, 0), len(restored)),))
+            later = text_of(dialogue[-1]).count(_CLOSE) - _in_content(dialogue[-1], prompt)
+            answer = _behind_close(restored, 0, later)
+            return Reply(restored, () if self.reasoning else ((answer, len(restored)),))
         if opening.strip():
-            note = OPENED + opening
-        return Reply(whole[start:], self._trained(dialogue, whole, start, first, tools), note)
+            notes += (OPENED + opening,)
+        return Reply(whole[start:], self._trained(dialogue, whole, start, first, tools, prompt), notes)
 
     def _start(
         self, dialogue: Sequence[Message], whole: str, turn: int, tools: Tools, asked: str | None = None
@@ -122,12 +125,14 @@ class Borders:
         """The last message with its reasoning in front of its answer, where the template leaves the reasoning out but
         for the `<think>` of the generation prompt; None where it does not, or there is none."""
         content, opened = text_of(dialogue[-1]), prompt.rstrip().endswith(_OPEN)
-        thought, close, _ = content.partition(_CLOSE)
-        if not close and opened and _reasons(dialogue[-1]):
-            thought = next(str(dialogue[-1][key]) for key in _REASONING if dialogue[-1].get(key))
+        if _in_content(dialogue[-1], prompt):
+            thought = content.partition(_CLOSE)[0].strip().removeprefix(_OPEN).strip()
+        elif opened and _reasons(dialogue[-1]):
+            thought = next(str(dialogue[-1][key]) for key in _REASONING if dialogue[-1].get(key)).strip()
             content = f"{_OPEN}\n{thought}\n{_CLOSE}\n\n{content}"
-        thought = thought.strip().removeprefix(_OPEN).strip()
-        if _CLOSE not in content or _CLOSE in reply or (not opened and thought in reply):
+        else:
+            return None
+        if _CLOSE in reply or (not opened and thought in reply):
             return None
         behind = self.template.render(with_content(dialogue, len(dialogue) - 1, MARK), tools).rpartition(MARK)[2]
         if opened:
@@ -135,9 +140,11 @@ class Borders:
             content = content.removeprefix("\n") if prompt.endswith("\n") else content
         return content + behind
 
-    def _trained(self, dialogue: Sequence[Message], whole: str, start: int, first: int, tools: Tools) -> Spans:
+    def _trained(
+        self, dialogue: Sequence[Message], whole: str, start: int, first: int, tools: Tools, prompt: str
+    ) -> Spans:
         turns = [i for i in range(first, len(dialogue)) if dialogue[i]["role"] not in NOT_THE_MODELS]
-        thinking = [] if self.reasoning else [i for i in turns if _reasons(dialogue[i])]
+        thinking = [] if self.reasoning else [i for i in turns if _reasons(dialogue[i], prompt)]
         if not turns:
             raise BorderError("the response has no message of the assistant")
         if len(turns) == len(dialogue) - first and not thinking:
@@ -148,16 +155,16 @@ class Borders:
         if told is not None:
             spans = [(max((s for s in starts.values() if a <= s < b), default=a), b) for a, b in told if b > start]
         for turn in thinking:
-            answer = self._answer(dialogue, whole, starts[turn], turn, tools)
+            answer = self._answer(dialogue, whole, starts[turn], turn, tools, prompt)
             spans = [(max(a, answer) if a <= starts[turn] < b else a, b) for a, b in spans]
         found = tuple((a - start, b - start) for a, b in spans if start <= a < b) or NOTHING
         return () if found == ((0, len(whole) - start),) else found
 
-    def _answer(self, dialogue: Sequence[Message], whole: str, start: int, turn: int, tools: Tools) -> int:
+    def _answer(self, dialogue: Sequence[Message], whole: str, start: int, turn: int, tools: Tools, prompt: str) -> int:
         """Where a turn's answer begins behind its reasoning; `start` where the template leaves the reasoning out."""
-        content = text_of(dialogue[turn])
-        if _CLOSE in content:
-            return _behind_close(whole[: self._end(dialogue, whole, turn, tools)], start)
+        if _in_content(dialogue[turn], prompt):
+            later = text_of(dialogue[turn]).count(_CLOSE) - 1
+            return _behind_close(whole[: self._end(dialogue, whole, turn, tools)], start, later)
         before = self.template.render(with_content(dialogue, turn, MARK), tools).partition(MARK)[0]
         if not whole.startswith(before) or len(before) < start:
             raise BorderError(
@@ -176,19 +183,31 @@ def _shared(left: str, right: str) -> int:
     return length
 
 
-def _reasons(message: Message) -> bool:
-    return _CLOSE in text_of(message) or any(message.get(key) for key in _REASONING)
+def _reasons(message: Message, prompt: str = "") -> bool:
+    return _in_content(message, prompt) or any(message.get(key) for key in _REASONING)
+
+
+def _in_content(message: Message, prompt: str = "") -> bool:
+    """Whether content begins with reasoning, which it or the prompt opens: an answer may write about `</think>`."""
+    content = text_of(message)
+    opened = prompt.rstrip().endswith(_OPEN) and not any(message.get(key) for key in _REASONING)
+    return _CLOSE in content and (opened or content.lstrip().startswith(_OPEN))
 
 
 def _without_reasoning(message: Message) -> Message:
     plain = {key: value for key, value in message.items() if key not in _REASONING}
-    content = text_of(message)
-    if _CLOSE not in content:
+    if not _in_content(message):
         return plain
-    return with_content((plain,), 0, content.rpartition(_CLOSE)[2].lstrip())[0]
+    return with_content((plain,), 0, text_of(message).partition(_CLOSE)[2].lstrip())[0]
 
 
-def _behind_close(text: str, start: int) -> int:
-    """Where the text goes on behind the last end of reasoning and the blanks behind it; `start` where there is none."""
-    found = text.rfind(_CLOSE, start)
-    return start if found < 0 else len(text) - len(text[found + len(_CLOSE) :].lstrip())
+def _behind_close(text: str, start: int, later: int) -> int:
+    """Where the text goes on behind the end of reasoning and the blanks behind it; `start` where there is none.
+
+    The end is the last `</think>` but for the `later` ones that the answer has, where the template renders those.
+    """
+    ends = [found.end() for found in re.finditer(re.escape(_CLOSE), text) if found.start() >= start]
+    if not ends:
+        return start
+    end = ends[-1 - later] if later < len(ends) else ends[-1]
+    return len(text) - len(text[end:].lstrip())

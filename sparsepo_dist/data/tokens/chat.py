@@ -116,7 +116,7 @@ class Chat:
         rendered = self._render(row, place)
         self.counts[_RENDERED] += 1
         self._look_at_keys(row, rendered, place)
-        self.counts.update(reply.note for reply in (*rendered.chosen, *rendered.rejected) if reply.note)
+        self.counts.update(note for reply in (*rendered.chosen, *rendered.rejected) for note in reply.notes)
         return rendered
 
     def _render(self, row: PreferenceRow, place: str) -> Rendered:
@@ -195,10 +195,12 @@ class Chat:
 def _as_history(prompt: str, replies: tuple[Reply, ...]) -> tuple[str, tuple[Reply, ...]]:
     """The prompt as it stands in the rendering of the whole dialogue, whose later turns are asked for in the same way:
     without what only the generation prompt has."""
-    openings = {reply.note.removeprefix(OPENED) for reply in replies if reply.note.startswith(OPENED)}
+    openings = {note for reply in replies for note in reply.notes if note.startswith(OPENED)}
     if len(openings) != 1:
         return prompt, replies
-    return prompt.removesuffix(openings.pop()), tuple(reply._replace(note="") for reply in replies)
+    (opening,) = openings
+    plain = (reply._replace(notes=tuple(note for note in reply.notes if note != opening)) for reply in replies)
+    return prompt.removesuffix(opening.removeprefix(OPENED)), tuple(plain)
 
 
 def _forms(row: PreferenceRow) -> Iterator[Form]:

@@ -106,3 +106,38 @@ def test_another_answer_than_the_prompt_asks_for_is_a_bad_row() -> None:
     other = chats.COUNTING.replace("{% if add_generation_prompt %}[assistant]", "{% if add_generation_prompt %}<bot>")
     with pytest.raises(RowError, match="begins an answer otherwise than it asks for one"):
         read(other, HI, [YES])
+
+
+ABOUT = assistant("The tag </think> ends it.")
+
+
+@pytest.mark.parametrize("template", [chats.PLAIN, chats.GENERATION])
+def test_an_answer_that_writes_of_the_end_of_reasoning_is_no_reasoning(template: str) -> None:
+    found = read(template, HI, [ABOUT], train_on_reasoning=False)
+    assert (found.response, found.trained) == ("The tag </think> ends it.<|end|>", [])
+    earlier = [*HI, ABOUT, user("And?")]
+    found = read(template, earlier, [YES], train_on="all_assistant", train_on_reasoning=False)
+    assert found.trained == ["The tag </think> ends it.<|end|>", "Yes.<|end|>"]
+
+
+def test_an_answer_that_writes_of_it_stays_behind_a_prompt_that_ends_reasoning() -> None:
+    template = chats.PLAIN.replace("[assistant]{% endif %}", "[assistant]<think>\n\n</think>\n\n{% endif %}")
+    found = read(template, HI, [ABOUT])
+    assert found.response == "The tag </think> ends it.<|end|>"
+    assert not any("is left out" in line for line in found.remarks)
+
+
+def test_an_answer_may_write_of_it_behind_its_reasoning() -> None:
+    content = "<think>\nwhy\n</think>\n\nThe tag </think> ends it."
+    for template, end in ((chats.PLAIN, "<|end|>"), (chats.STRIPPING, "</s>")):
+        found = read(template, HI, [assistant(content)], train_on_reasoning=False)
+        assert found.trained == [f"The tag </think> ends it.{end}"]
+    found = read(chats.SWITCHED, HI, [assistant(content)], train_on_reasoning=False)
+    assert found.trained == ["ends it.<|end|>"]  # which is what the template renders
+
+
+def test_reasoning_that_is_left_out_is_counted_where_the_prompt_has_more_besides() -> None:
+    template = chats.PLAIN.replace("[assistant]{% endif %}", "[assistant]<think>\n\n</think>\n\n{% endif %}")
+    said = read(template, HI, [INLINE]).remarks
+    assert any("the reasoning of 1 responses is left out" in line for line in said)
+    assert any("which it does not write in front of 1 responses" in line for line in said)
