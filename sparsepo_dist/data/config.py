@@ -194,6 +194,8 @@ class DataConfig:
         for name, least in (("max_length", 2), ("max_prompt_length", 1), ("tokens_per_micro_batch", 1)):
             if getattr(self, name) < least:
                 raise UserError(f"data.{name}: {getattr(self, name)} must be at least {least}")
+        if not 0 <= self.mixture_seed < 2**32:
+            raise UserError(f"data.mixture_seed: {self.mixture_seed} must be in [0, 2**32)")
         for name in ("heldout_pairs", "show"):
             if getattr(self, name) < 0:
                 raise UserError(f"data.{name}: {getattr(self, name)} must not be negative")

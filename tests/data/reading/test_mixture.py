@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsepo_dist.data.config import SourceSpec
+from sparsepo_dist.data.config import DataConfig, SourceSpec
 from sparsepo_dist.data.reading.mixture import chosen_rows, off_the_end, taken
 from sparsepo_dist.errors import UserError
 
@@ -91,3 +91,11 @@ def test_what_is_held_out_is_shared_in_proportion(sizes: list[int], data: st.Dat
     assert sum(found) == wanted
     for size, off in zip(sizes, found, strict=True):
         assert abs(off - Fraction(size * wanted, sum(sizes))) < 1 and 0 <= off <= size
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 20261130120000])
+def test_a_seed_that_no_generator_takes_is_refused_before_anything_is_read(seed: int) -> None:
+    with pytest.raises(UserError, match=rf"data.mixture_seed: {seed} must be in \[0, 2\*\*32\)"):
+        DataConfig(mixture_seed=seed).validate()
+    DataConfig(mixture_seed=2**32 - 1).validate()
+    assert len(chosen_rows((5,), specs(3), 2**32 - 1)[0]) == 3
