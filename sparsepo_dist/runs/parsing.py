@@ -229,7 +229,7 @@ def _check_numbers(arguments: Sequence[str], parser: ArgumentParser) -> None:
 
 
 def _check_lists(arguments: Sequence[str]) -> None:
-    """As `check_recipe` for lists of sources, of the command line; what is no YAML is one source."""
+    """As `checked_recipe` for lists of sources, of the command line; what is no YAML is one source."""
     for name in _SOURCES:
         for value in _values(arguments, name):
             try:

@@ -40,6 +40,13 @@ def test_the_nearest_value_counts_field_by_field(tmp_path: Path) -> None:
     assert config.masks.site_types == ["residual"]
 
 
+def test_what_holds_names_of_the_users_own_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    below = "data:\n  columns: {prompt: q, chosen: good}\n  chat_template_kwargs: {a: 1}\n"
+    write(tmp_path, base=below, top="base: base.yaml\ndata:\n  columns: {prompt: p}\n  chat_template_kwargs: {b: 2}\n")
+    data = parsed(tmp_path / "top.yaml").data
+    assert (data.columns, data.chat_template_kwargs) == ({"prompt": "p"}, {"b": 2})
+
+
 def test_null_takes_back_what_the_base_says(tmp_path: Path) -> None:
     write(tmp_path, base="objective: {name: dpo, beta: 0.2}\n", top="base: base.yaml\nobjective: {beta: null}\n")
     assert parsed(tmp_path / "top.yaml").objective.beta is None
