@@ -8,7 +8,7 @@ from typing import Any
 from sparsepo_dist.contracts import Side
 from sparsepo_dist.data.reading.row import NumberText
 from sparsepo_dist.data.reading.sources import RowError
-from sparsepo_dist.data.rows.messages import check_text, parse_messages, text_of
+from sparsepo_dist.data.rows.messages import NO_RESPONSE, check_text, parse_messages, text_of
 from sparsepo_dist.data.rows.shapes import MISSING
 from sparsepo_dist.errors import shortened
 
@@ -16,8 +16,6 @@ HIGHEST_SCORE = 1e38
 """Differences of two such scores are finite in float32, which objectives count in."""
 MOST_RESPONSES = 1024
 """Of one kind in a row."""
-NO_RESPONSE = ("user", "system", "developer")
-"""Roles that no response begins with."""
 Named = tuple[str, Side]
 """A response and what the row calls it."""
 

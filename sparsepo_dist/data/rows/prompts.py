@@ -7,12 +7,11 @@ from typing import Any
 
 from sparsepo_dist.contracts import Message, Side
 from sparsepo_dist.data.reading.sources import RowError
-from sparsepo_dist.data.rows.checks import NO_RESPONSE, Named
-from sparsepo_dist.data.rows.messages import check_text, text_of
+from sparsepo_dist.data.rows.checks import Named
+from sparsepo_dist.data.rows.messages import NO_RESPONSE, SYSTEM_ROLES, check_text, text_of
 
 HH_RESPONSE_MARKER = "\n\nAssistant:"
 HH_MARKERS = ("\n\nHuman:", HH_RESPONSE_MARKER)
-_SYSTEM = ("system", "developer")
 
 
 def take_off(place: str, name: str, prompt: Side, responses: Sequence[Named]) -> tuple[Side, list[Named], bool]:
@@ -93,7 +92,7 @@ def behind_system(
         ]
     if not text.strip():
         return prompt, list(responses)
-    if prompt and prompt[0]["role"] in _SYSTEM:
+    if prompt and prompt[0]["role"] in SYSTEM_ROLES:
         if text_of(prompt[0]).strip() != text.strip():
             raise RowError(place, f"{name} differs from the system message that the prompt begins with; keep one")
         return prompt, list(responses)

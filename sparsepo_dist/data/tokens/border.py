@@ -14,12 +14,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sparsepo_dist.contracts import Message, Spans
-from sparsepo_dist.data.rows.messages import text_of
+from sparsepo_dist.data.rows.messages import NOT_THE_MODELS, text_of
 from sparsepo_dist.data.tokens.marks import MARK, with_content
 from sparsepo_dist.data.tokens.template import Template, Tools
 
-NOT_THE_MODELS = frozenset(("user", "system", "developer", "tool", "function", "ipython", "observation"))
-"""Roles of messages that a model reads and does not write."""
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 NOTHING: Spans = ((0, 0),)
 """Of a response of which nothing is trained on: no spans would be all of it."""

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from sparsepo_dist.contracts import PreferenceRow
-from sparsepo_dist.data.tokens.border import NOT_THE_MODELS
-
-_STAYING = ("system", "developer")
+from sparsepo_dist.data.rows.messages import NOT_THE_MODELS, SYSTEM_ROLES
 
 
 def from_first_answer(row: PreferenceRow) -> PreferenceRow:
@@ -33,6 +31,6 @@ def shorter_prompts(row: PreferenceRow) -> Iterator[PreferenceRow]:
     if isinstance(row.prompt, str):
         return
     begins = [i for i, message in enumerate(row.prompt) if message["role"] == "user"]
-    staying = tuple(message for message in row.prompt[: begins[0]] if message["role"] in _STAYING) if begins else ()
+    staying = tuple(message for message in row.prompt[: begins[0]] if message["role"] in SYSTEM_ROLES) if begins else ()
     for begin in begins[1:]:
         yield replace(row, prompt=(*staying, *row.prompt[begin:]))
