@@ -54,7 +54,8 @@ def data_files(source: str, found: Iterable[Path]) -> list[Path]:
     Raises:
         UserError: they are of several kinds, or of none that is read.
     """
-    files, left = [], []
+    files: list[Path] = []
+    left: list[Path] = []
     for path in found:
         (left if _passed_over(path.name) else files).append(path)
     mistakable = [path.name for path in left if kind_of(path.name) is not None]

@@ -16,7 +16,7 @@ HIGHEST_SCORE = 1e38
 """Differences of two such scores are finite in float32, which objectives count in."""
 MOST_RESPONSES = 1024
 """Of one kind in a row."""
-Named = tuple[str, Side]
+Response = tuple[str, Side]
 """A response and what the row calls it."""
 
 
@@ -28,7 +28,7 @@ def parse_side(place: str, name: str, value: Any) -> Side:
     return parse_messages(place, name, value)
 
 
-def parse_responses(place: str, name: str, value: Any) -> list[Named]:
+def parse_responses(place: str, name: str, value: Any) -> list[Response]:
     """The responses of a field: one, or a list of texts or of lists of messages. A list of messages is one response.
 
     Raises:
@@ -48,7 +48,7 @@ def parse_responses(place: str, name: str, value: Any) -> list[Named]:
     return [(f"{name}[{index}]", parse_side(place, f"{name}[{index}]", item)) for index, item in enumerate(value)]
 
 
-def check_response(place: str, response: Named, prompt: Side, prompt_name: str) -> None:
+def check_response(place: str, response: Response, prompt: Side, prompt_name: str) -> None:
     """Raise RowError for a response that is empty, of another kind than the prompt, or begins with another's turn."""
     name, value = response
     if isinstance(value, str) != isinstance(prompt, str):
@@ -72,7 +72,7 @@ def holds_system(value: Any) -> bool:
     return bool(value.strip()) if isinstance(value, str) else value not in (None, MISSING)
 
 
-def check_different(place: str, chosen: Sequence[Named], rejected: Sequence[Named]) -> None:
+def check_different(place: str, chosen: Sequence[Response], rejected: Sequence[Response]) -> None:
     """Raise RowError where a response is both chosen and rejected."""
     for name, good in chosen:
         for other, bad in rejected:

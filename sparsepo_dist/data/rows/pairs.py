@@ -10,7 +10,7 @@ from sparsepo_dist.contracts import PreferenceRow, Side
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import Row, RowError, read_rows
 from sparsepo_dist.data.rows.checks import (
-    Named,
+    Response,
     check_different,
     check_response,
     holds_system,
@@ -119,7 +119,7 @@ def parse_row(row: Row, form: Form, remarks: Remarks) -> PreferenceRow:
     return PreferenceRow(prompt, good, bad, chosen_scores, rejected_scores, tools)
 
 
-def _sides(row: Row, form: Form, values: dict[str, Any]) -> tuple[Side, list[Named], list[Named], bool]:
+def _sides(row: Row, form: Form, values: dict[str, Any]) -> tuple[Side, list[Response], list[Response], bool]:
     """Prompt, chosen and rejected responses, and whether they repeated the prompt."""
     place, columns = row.place, form.columns
     if form.shape.reader == "messages":

@@ -7,14 +7,14 @@ from typing import Any
 
 from sparsepo_dist.contracts import Message, Side
 from sparsepo_dist.data.reading.sources import RowError
-from sparsepo_dist.data.rows.checks import Named
+from sparsepo_dist.data.rows.checks import Response
 from sparsepo_dist.data.rows.messages import NO_RESPONSE, SYSTEM_ROLES, check_text, text_of
 
 HH_RESPONSE_MARKER = "\n\nAssistant:"
 HH_MARKERS = ("\n\nHuman:", HH_RESPONSE_MARKER)
 
 
-def take_off(place: str, name: str, prompt: Side, responses: Sequence[Named]) -> tuple[Side, list[Named], bool]:
+def take_off(place: str, name: str, prompt: Side, responses: Sequence[Response]) -> tuple[Side, list[Response], bool]:
     """Prompt and responses, and whether all responses repeated the prompt, which is taken off them.
 
     They may begin with all messages of the prompt, or with the prompt's text in HH's form. A prompt that is text stands
@@ -41,7 +41,7 @@ def take_off(place: str, name: str, prompt: Side, responses: Sequence[Named]) ->
     return whole, [(name, side[len(whole) :]) for name, side in responses], True
 
 
-def split(place: str, responses: Sequence[Named], hint: str) -> tuple[Side, list[Named]]:
+def split(place: str, responses: Sequence[Response], hint: str) -> tuple[Side, list[Response]]:
     """Prompt and responses of dialogues that start alike: text by the last common HH marker, else messages.
 
     Raises:
@@ -66,8 +66,8 @@ def split(place: str, responses: Sequence[Named], hint: str) -> tuple[Side, list
 
 
 def behind_system(
-    place: str, name: str, system: Any, prompt: Side, responses: Sequence[Named]
-) -> tuple[Side, list[Named]]:
+    place: str, name: str, system: Any, prompt: Side, responses: Sequence[Response]
+) -> tuple[Side, list[Response]]:
     """Messages that begin with a system message, where `system` holds one; texts become messages without one too, as
     in the source's other rows.
 

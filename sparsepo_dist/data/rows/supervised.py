@@ -6,11 +6,11 @@ from typing import Any
 
 from sparsepo_dist.contracts import Side
 from sparsepo_dist.data.reading.sources import RowError
-from sparsepo_dist.data.rows.checks import Named
+from sparsepo_dist.data.rows.checks import Response
 from sparsepo_dist.data.rows.messages import check_text, parse_messages
 
 
-def dialogue(place: str, name: str, value: Any) -> tuple[Side, list[Named]]:
+def dialogue(place: str, name: str, value: Any) -> tuple[Side, list[Response]]:
     """Prompt and response of a list of messages: the last one, which must be the assistant's, and what is before it.
 
     Raises:
@@ -28,7 +28,7 @@ def dialogue(place: str, name: str, value: Any) -> tuple[Side, list[Named]]:
     return messages[:-1], [(f"{name}[{len(messages) - 1}]", messages[-1:])]
 
 
-def whole_text(place: str, name: str, value: Any) -> tuple[Side, list[Named]]:
+def whole_text(place: str, name: str, value: Any) -> tuple[Side, list[Response]]:
     """A text that is trained on from its beginning: its prompt is empty. Raises RowError for what is no text."""
     if not isinstance(value, str):
         raise RowError(place, f"{name} must be text, found {type(value).__name__}")

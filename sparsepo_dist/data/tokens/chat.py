@@ -14,7 +14,7 @@ from sparsepo_dist.contracts import Message, PreferenceRow, Side
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.tokens.border import CLOSED, OPENED, BorderError, Borders, Reply
-from sparsepo_dist.data.tokens.marks import Form, as_it_is, as_part, as_text, is_told, marked, with_json, with_objects
+from sparsepo_dist.data.tokens.marks import Notation, as_text, is_told, marked, notations
 from sparsepo_dist.data.tokens.template import Template
 from sparsepo_dist.errors import UserError, shortened
 
@@ -112,7 +112,7 @@ class Chat:
                 f"tokenizer {self.tokenizer.name_or_path} has no chat template. Name a Jinja file with "
                 "--data.chat_template FILE, or give prompt, chosen and rejected as text, without a system message"
             )
-        row = _mapped(row, self._form(row, place))
+        row = _mapped(row, self._notation(row, place))
         rendered = self._render(row, place)
         self.counts[_RENDERED] += 1
         self._look_at_keys(row, rendered, place)
@@ -132,15 +132,16 @@ class Chat:
             prompt, replies = _as_history(prompt, replies)
         return Rendered(prompt, replies[: len(row.chosen)], replies[len(row.chosen) :])
 
-    def _form(self, row: PreferenceRow, place: str) -> Form:
-        """The first form of content of which the template renders everything."""
+    def _notation(self, row: PreferenceRow, place: str) -> Notation:
+        """The first notation of which the template renders everything."""
         dialogues = list(_dialogues(row))
-        for form in _forms(row):
-            missing = [self._missing(row, dialogue, form) for dialogue in dialogues]
+        calls = any(message.get("tool_calls") for dialogue in dialogues for message in dialogue)
+        for notation in notations(calls=calls):
+            missing = [self._missing(row, dialogue, notation) for dialogue in dialogues]
             if all(places is not None and not _without_calls(dialogues[i], places) for i, places in enumerate(missing)):
                 if any(missing):
                     self.counts[_LEFT_OUT + "content beside tool_calls"] += 1
-                return form
+                return notation
         for i, side in enumerate(_names(row)):
             for index in _without_calls(dialogues[i], self._missing(row, dialogues[i], as_text) or ()):
                 role = shortened(repr(dialogues[i][index]["role"]))
@@ -148,9 +149,9 @@ class Chat:
                 raise RowError(place, _nothing_of(where, "or give the message another role"))
         return as_text  # the template refuses even marks; what it says of the row itself is what the user needs
 
-    def _missing(self, row: PreferenceRow, dialogue: tuple[Message, ...], form: Form) -> tuple[int, ...] | None:
+    def _missing(self, row: PreferenceRow, dialogue: tuple[Message, ...], notation: Notation) -> tuple[int, ...] | None:
         """Places of messages whose content the template leaves out or prints as data; None where it refuses them."""
-        messages = tuple(form(marked(message, index)) for index, message in enumerate(dialogue))
+        messages = tuple(notation(marked(message, index)) for index, message in enumerate(dialogue))
         shape = None
         if not row.tools and all(message.keys() == {"role", "content"} for message in messages):
             shape = repr(messages)
@@ -203,18 +204,6 @@ def _as_history(prompt: str, replies: tuple[Reply, ...]) -> tuple[str, tuple[Rep
     return prompt.removesuffix(opening.removeprefix(OPENED)), tuple(plain)
 
 
-def _forms(row: PreferenceRow) -> Iterator[Form]:
-    """Ways to say the same, in the order in which they are tried."""
-    calls = any(message.get("tool_calls") for dialogue in _dialogues(row) for message in dialogue)
-    for content in (as_it_is, as_text, as_part):
-        for arguments in (with_objects, with_json) if calls else (as_it_is,):
-            yield partial(_both, content, arguments)
-
-
-def _both(first: Form, second: Form, message: Message) -> Message:
-    return second(first(message))
-
-
 def _nothing_of(where: str, otherwise: str = "or remove the field from the rows") -> str:
     return (
         f"the chat template renders nothing of {where}; name a template that does with --data.chat_template, "
@@ -246,10 +235,10 @@ def _texts(sides: tuple[Side, ...]) -> tuple[Reply, ...]:
     return tuple(Reply(side) for side in sides if isinstance(side, str))
 
 
-def _mapped(row: PreferenceRow, form: Form) -> PreferenceRow:
+def _mapped(row: PreferenceRow, notation: Notation) -> PreferenceRow:
     def mapped(side: Side) -> Side:
         assert not isinstance(side, str)
-        return tuple(map(form, side))
+        return tuple(map(notation, side))
 
     chosen, rejected = (tuple(map(mapped, sides)) for sides in (row.chosen, row.rejected))
     return replace(row, prompt=mapped(row.prompt), chosen=chosen, rejected=rejected)

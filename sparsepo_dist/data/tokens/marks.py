@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sparsepo_dist.contracts import Message
 from sparsepo_dist.data.rows.messages import text_of
 
-Form = Callable[[Message], Message]
+Notation = Callable[[Message], Message]
+"""One of the ways to write down the same message."""
 MARK = "Mark0Here"
 
 
@@ -46,6 +48,13 @@ def with_json(message: Message) -> Message:
     return _with_arguments(message, lambda arguments: arguments if isinstance(arguments, str) else _json(arguments))
 
 
+def notations(*, calls: bool) -> Iterator[Notation]:
+    """Ways to write the same, in the order in which they are tried; `calls`: tools are called."""
+    for content in (as_it_is, as_text, as_part):
+        for arguments in (with_objects, with_json) if calls else (as_it_is,):
+            yield partial(_both, content, arguments)
+
+
 def marked(message: Message, index: int) -> Message:
     """The message with a mark in place of each text that is not blank: a letter, so that nothing trims it."""
     content = message.get("content")
@@ -68,6 +77,10 @@ def is_told(message: Message, text: str) -> bool:
             if part["text"]
         )
     return content in text
+
+
+def _both(first: Notation, second: Notation, message: Message) -> Message:
+    return second(first(message))
 
 
 def _json(value: Any) -> str:
