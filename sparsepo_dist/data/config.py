@@ -135,8 +135,8 @@ class DataConfig:
     """How `on_long: cut` shortens a prompt of messages: `turns` leaves out its first turns, but for the system's, until
     it fits; a last turn that is too long by itself is cut by tokens."""
     train_on: Literal["last", "all_assistant"] = "last"
-    """What of a dialogue supervised fine-tuning learns: `last`, the response; `all_assistant`, every turn of the
-    assistant, also those of the prompt."""
+    """What of a dialogue supervised fine-tuning learns: `last`, the response, which is the last turn, or all turns of
+    the assistant from where chosen and rejected part; `all_assistant`, every turn of it, also those of the prompt."""
     train_on_reasoning: bool = True
     """Whether the reasoning in front of an answer is trained on (`reasoning_content`, `<think>...</think>`), or only
     read."""

@@ -43,6 +43,12 @@ def test_every_file_form_gives_the_same_pairs(tmp_path: Path) -> None:
         assert pairs(str(tmp_path / source)) == want, source
 
 
+def test_the_response_of_dialogues_is_all_from_where_they_part(tmp_path: Path) -> None:
+    more = [user("And another?"), assistant("Pear")]
+    row = {"chosen": [ASKED, BEST, *more], "rejected": [ASKED, WORST, *more]}
+    assert pairs(write(tmp_path / "a.jsonl", row)) == [pair_row((ASKED,), (BEST, *more), (WORST, *more))]
+
+
 def test_byte_order_mark_and_blank_lines_are_no_error(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROW).encode() + b"\n\n")

@@ -47,6 +47,11 @@ def test_every_turn_of_the_assistant_may_be_trained_on(template: str, response: 
     assert last.prompt.endswith("And?" + asked.partition("Hi")[2]) and last.trained == []
 
 
+def test_of_a_response_of_several_turns_all_of_the_assistants_are_trained_on() -> None:
+    found = read(chats.PLAIN, [user("Hi")], [assistant("Ho."), user("And?"), YES], train_on="last")
+    assert found.trained == ["Ho.<|end|>", "Yes.<|end|>"]
+
+
 def test_what_tools_say_within_a_response_is_read_and_not_trained_on() -> None:
     response = [assistant("", tool_calls=CALL), {"role": "tool", "content": "no"}, YES]
     found = read(chats.PLAIN, [user("Rain?")], response)
