@@ -17,7 +17,7 @@ ROOMS = [
 ]  # fmt: skip
 # Within a room that has floors, likewise; "" stands for the files that lie in the room itself.
 FLOORS = {
-    "data": ["config", "reading", "rows", "tokens", "store", "batching", ""],
+    "data": ["reading", "config", "rows", "tokens", "store", "batching", ""],
     "engines": ["config", "composite", "attention", "layouts", "deepspeed", "adapters", "decoder", "", "reference"],
     "training": ["supervision", "checkpoints", ""],
     "runs": ["config", "recipes", ""],

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sparsepo_dist.data.config import DataConfig, SourceSpec
+from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.mixture import chosen_rows, off_the_end
+from sparsepo_dist.data.reading.named import SourceSpec
 from sparsepo_dist.data.tokens.limits import Limits
 from sparsepo_dist.inspection.cutting import cut
 from sparsepo_dist.inspection.measures import Measures, Whole, joined

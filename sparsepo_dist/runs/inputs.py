@@ -14,7 +14,8 @@ import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from sparsepo_dist.data.batching.balance import packed_tokens
-from sparsepo_dist.data.config import DataConfig, Layout, Sources
+from sparsepo_dist.data.config import DataConfig, Layout
+from sparsepo_dist.data.reading.named import Sources
 from sparsepo_dist.data.store.mixed import Mixture, load_mixture
 from sparsepo_dist.data.store.pairs import TokenizedPairs
 from sparsepo_dist.engines.composite import text_config

@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn, Union, cast, get_args, get_origin, ge
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings  # type: ignore[attr-defined]
 
-from sparsepo_dist.data.config import SourceSpec
+from sparsepo_dist.data.reading.named import SourceSpec
 from sparsepo_dist.engines.config import LoraSettings
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import UserError, did_you_mean, shortened

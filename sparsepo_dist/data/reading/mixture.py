@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import torch
 
-from sparsepo_dist.data.config import SourceSpec
+from sparsepo_dist.data.reading.named import SourceSpec
 from sparsepo_dist.errors import UserError
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from sparsepo_dist.data.config import DataConfig, SourceSpec
+from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.mixture import chosen_rows, off_the_end
+from sparsepo_dist.data.reading.named import SourceSpec
 from sparsepo_dist.data.rows.remarks import Remarks
 from sparsepo_dist.data.store.columns import Ints
 from sparsepo_dist.data.store.load import load_tokenized

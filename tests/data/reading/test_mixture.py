@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsepo_dist.data.config import DataConfig, SourceSpec
+from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.mixture import chosen_rows, off_the_end, taken
+from sparsepo_dist.data.reading.named import SourceSpec
 from sparsepo_dist.errors import UserError
 
 

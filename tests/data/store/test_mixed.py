@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sparsepo_dist.contracts import TokenizedPair
-from sparsepo_dist.data.config import DataConfig, source_specs
+from sparsepo_dist.data.config import DataConfig
+from sparsepo_dist.data.reading.named import source_specs
 from sparsepo_dist.data.store.mixed import Mixture, load_mixture
 from sparsepo_dist.errors import UserError
 from tests.support.tiny import tiny_tokenizer
