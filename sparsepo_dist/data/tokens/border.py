@@ -21,7 +21,7 @@ from sparsepo_dist.data.tokens.template import Template, Tools
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 NOTHING: Spans = ((0, 0),)
 """Of a response of which nothing is trained on: no spans would be all of it."""
-CLOSED, OPENED = "closed", "opened: "
+CLOSED, STRIPPED, OPENED = "closed", "stripped", "opened: "
 _OPEN, _CLOSE = "<think>", "</think>"
 
 
@@ -36,8 +36,8 @@ class Reply(NamedTuple):
     trained: Spans = ()
     """[start, end) of the characters that are trained on; none where all are."""
     notes: tuple[str, ...] = ()
-    """`CLOSED` where its reasoning was left out because the prompt ends it; `OPENED` and the end of a prompt where the
-    template does not put that end before answers."""
+    """`CLOSED` where its reasoning was left out because the prompt ends it; `STRIPPED` where the template leaves out
+    that of a turn; `OPENED` and the end of a prompt where the template does not put that end before answers."""
 
 
 class Borders:
@@ -70,6 +70,8 @@ class Borders:
             return Reply(restored, () if self.reasoning else ((answer, len(restored)),))
         if opening.strip():
             notes += (OPENED + opening,)
+        if any(self._strips(dialogue, turn, tools) for turn in range(first, len(dialogue))):
+            notes += (STRIPPED,)
         return Reply(whole[start:], self._trained(dialogue, whole, start, first, tools, prompt), notes)
 
     def _start(
@@ -123,14 +125,17 @@ class Borders:
         """The last message with its reasoning in front of its answer, where the template leaves the reasoning out but
         for the `<think>` of the generation prompt; None where it does not, or there is none."""
         content, opened = text_of(dialogue[-1]), prompt.rstrip().endswith(_OPEN)
+        later = content.count(_CLOSE)
         if _in_content(dialogue[-1], prompt):
-            thought = content.partition(_CLOSE)[0].strip().removeprefix(_OPEN).strip()
+            thought, later = _thought(content), later - 1
         elif opened and _reasons(dialogue[-1]):
             thought = next(str(dialogue[-1][key]) for key in _REASONING if dialogue[-1].get(key)).strip()
             content = f"{_OPEN}\n{thought}\n{_CLOSE}\n\n{content}"
         else:
             return None
-        if _CLOSE in reply or (not opened and thought in reply):
+        if reply.count(_CLOSE) > later:
+            return None
+        if not opened and not (thought and self._strips(dialogue, len(dialogue) - 1, tools)):
             return None
         behind = self.template.render(with_content(dialogue, len(dialogue) - 1, MARK), tools).rpartition(MARK)[2]
         if opened:
@@ -138,33 +143,46 @@ class Borders:
             content = content.removeprefix("\n") if prompt.endswith("\n") else content
         return content + behind
 
+    def _strips(self, dialogue: Sequence[Message], turn: int, tools: Tools) -> bool:
+        """Whether a turn has reasoning in its content, of which the template renders nothing."""
+        content = text_of(dialogue[turn])
+        thought = _thought(content) if _in_content(dialogue[turn]) else ""
+        if not thought:
+            return False
+        return MARK not in self.template.render(with_content(dialogue, turn, content.replace(thought, MARK, 1)), tools)
+
     def _trained(
         self, dialogue: Sequence[Message], whole: str, start: int, first: int, tools: Tools, prompt: str
     ) -> Spans:
         turns = [i for i in range(first, len(dialogue)) if dialogue[i]["role"] not in NOT_THE_MODELS]
-        thinking = [] if self.reasoning else [i for i in turns if _reasons(dialogue[i], prompt)]
+        only_theirs = len(turns) == len(dialogue) - first
         if not turns:
             raise BorderError("the response has no message of the assistant")
-        if len(turns) == len(dialogue) - first and not thinking:
+        if only_theirs and self.reasoning:
             return ()
         starts = {i: start if i == first else self._start(dialogue, whole, i, tools)[0] for i in turns}
+        thinking = [] if self.reasoning else [i for i in turns if text_of(dialogue[i])]
+        answers = {i: self._answer(dialogue, whole, starts[i], i, tools, prompt) for i in thinking}
+        if only_theirs and all(starts[i] == answer for i, answer in answers.items()):
+            return ()
         spans = [(starts[i], self._end(dialogue, whole, i, tools)) for i in turns]
         told = self.template.generated(dialogue, tools)
         if told is not None:
             spans = [(max((s for s in starts.values() if a <= s < b), default=a), b) for a, b in told if b > start]
-        for turn in thinking:
-            answer = self._answer(dialogue, whole, starts[turn], turn, tools, prompt)
+        for turn, answer in answers.items():
             spans = [(max(a, answer) if a <= starts[turn] < b else a, b) for a, b in spans]
         found = tuple((a - start, b - start) for a, b in spans if start <= a < b) or NOTHING
         return () if found == ((0, len(whole) - start),) else found
 
     def _answer(self, dialogue: Sequence[Message], whole: str, start: int, turn: int, tools: Tools, prompt: str) -> int:
-        """Where a turn's answer begins behind its reasoning; `start` where the template leaves the reasoning out."""
+        """Where a turn's answer begins, behind its reasoning or what stands in its place."""
         if _in_content(dialogue[turn], prompt):
             later = text_of(dialogue[turn]).count(_CLOSE) - 1
             return _behind_close(whole[: self._end(dialogue, whole, turn, tools)], start, later)
         before = self.template.render(with_content(dialogue, turn, MARK), tools).partition(MARK)[0]
         if not whole.startswith(before) or len(before) < start:
+            if not _reasons(dialogue[turn], prompt):
+                return start
             raise BorderError(
                 "the chat template does not show where the reasoning ends, which data.train_on_reasoning: false needs"
             )
@@ -190,6 +208,11 @@ def _in_content(message: Message, prompt: str = "") -> bool:
     content = text_of(message)
     opened = prompt.rstrip().endswith(_OPEN) and not any(message.get(key) for key in _REASONING)
     return _CLOSE in content and (opened or content.lstrip().startswith(_OPEN))
+
+
+def _thought(content: str) -> str:
+    """The reasoning that content begins with."""
+    return content.partition(_CLOSE)[0].strip().removeprefix(_OPEN).strip()
 
 
 def _without_reasoning(message: Message) -> Message:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from sparsepo_dist.contracts import Message, PreferenceRow, Side
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
-from sparsepo_dist.data.tokens.border import CLOSED, OPENED, BorderError, Borders, Reply
+from sparsepo_dist.data.tokens.border import CLOSED, OPENED, STRIPPED, BorderError, Borders, Reply
 from sparsepo_dist.data.tokens.marks import Notation, as_text, is_told, marked, notations
 from sparsepo_dist.data.tokens.template import Template
 from sparsepo_dist.errors import UserError, shortened
@@ -70,6 +70,11 @@ class Chat:
             lines.append(
                 f"the reasoning of {self.counts[CLOSED]} responses is left out, because the chat template's generation "
                 "prompt says that there is none (data.chat_template_kwargs)"
+            )
+        if self.counts[STRIPPED]:
+            lines.append(
+                f"the chat template leaves out the reasoning of turns in {self.counts[STRIPPED]} responses, which is "
+                "not trained on"
             )
         for name, responses in sorted(self.counts.items()):
             if name.startswith(OPENED):

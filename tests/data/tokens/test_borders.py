@@ -98,8 +98,30 @@ def test_reasoning_may_be_read_and_not_trained_on(template: str, response: Messa
     assert "why" in found.response and found.trained == [trained]
 
 
-def test_without_reasoning_all_of_a_response_is_trained_on() -> None:
-    assert read(chats.SWITCHED, HI, [YES], train_on_reasoning=False).trained == []
+def test_what_stands_in_place_of_reasoning_is_not_trained_on_either() -> None:
+    """Else one side of a pair would be, and the other not."""
+    assert read(chats.PLAIN, HI, [YES], train_on_reasoning=False).trained == []
+    for template in (chats.SWITCHED, chats.OPENING):
+        found = read(template, HI, [YES], train_on_reasoning=False)
+        assert "</think>" in found.response and found.trained == ["Yes.<|end|>"]
+
+
+THOUGHTS = chats.STRIPPING.replace("<think>\n", "")
+
+
+def test_reasoning_that_an_answer_repeats_is_not_taken_for_rendered() -> None:
+    """Its template leaves it out, whatever it says."""
+    assert THOUGHTS != chats.STRIPPING
+    for thought in ("4", "why"):
+        found = read(THOUGHTS, HI, [assistant(f"<think>\n{thought}\n</think>\n\nIt is 4.")])
+        assert found.response == f"<think>\n{thought}\n</think>\n\nIt is 4.</s>"
+
+
+def test_reasoning_of_earlier_turns_that_a_template_leaves_out_is_counted() -> None:
+    turns = [assistant("<think>\naa\n</think>\n\nOne."), user("So?"), assistant("<think>\nbb\n</think>\n\nTwo.")]
+    found = read(THOUGHTS, HI, turns)
+    assert "aa" not in found.response
+    assert any("leaves out the reasoning of turns in 1 responses" in remark for remark in found.remarks)
 
 
 def test_another_answer_than_the_prompt_asks_for_is_a_bad_row() -> None:
