@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -31,8 +32,8 @@ AT_ONCE = 64
 """Rows that a process is given at a time."""
 MOST_PAIRS = 4096
 """Of a row, which is drawn from once an epoch; a key of each is kept."""
-ALONE = 4
-"""So many portions are done before others are started: a small source needs none."""
+ALONE = 1
+"""So many portions are done before other processes are started: a small source needs none."""
 _AHEAD = 3
 """Portions a process that are under way: enough that none waits, and few enough to keep in memory."""
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -127,6 +128,7 @@ def _shared_out(tokenizing: Tokenizing, portions: Iterator[Rows], workers: int) 
     # Forked: they have the tokenizer and all modules, and use neither threads nor devices of this process.
     context = multiprocessing.get_context("fork")
     parent = os.getpid()
+    gc.freeze()  # or their collector would look at all that this process has, and so copy it
     with ProcessPoolExecutor(workers, context, _begin, (tokenizing, parent)) as pool:
         waiting: deque[Future[Done]] = deque([pool.submit(_work, first)])
         failure: UserError | None = None
@@ -150,6 +152,7 @@ def _shared_out(tokenizing: Tokenizing, portions: Iterator[Rows], workers: int) 
             ) from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            gc.unfreeze()
     if failure is not None:
         raise failure
 

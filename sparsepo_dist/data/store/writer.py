@@ -150,7 +150,7 @@ class ColumnsWriter:
     def _mapped(self, name: str, column: str, kind: str) -> pyarrow.Array:
         path = self._folder / f"{name}.{column}"
         if not path.stat().st_size:
-            return pyarrow.array([], pyarrow.type_for_alias(kind))
+            return pyarrow.nulls(0, pyarrow.type_for_alias(kind))  # of a list it makes an array with pandas' help
         values = np.memmap(path, dtype=kind, mode="r")
         buffers = [None, pyarrow.py_buffer(values)]
         return pyarrow.Array.from_buffers(pyarrow.type_for_alias(kind), len(values), buffers)
