@@ -80,10 +80,11 @@ def _shape(rows: Sequence[Mapping[str, Any]], names: Sequence[str], config: Data
     named = NAMED.get(config.format)
     if named is not None:
         if rows and not any(named.fits(fields, config.columns) for fields in rows):
+            beside = "; --data.format preference takes a prompt off dialogues" if named.without == PROMPT_NAMES else ""
             raise UserError(
                 f"data.format: {source} has no row of the form {named.name}, which has "
                 f"{' and '.join(named.needs)}{' and no ' if named.without else ''}{' or '.join(named.without)}; its "
-                f"columns are {shortened(', '.join(names), 400) or 'none'}; name them with --data.columns"
+                f"columns are {shortened(', '.join(names), 400) or 'none'}; name them with --data.columns{beside}"
             )
         return named
     found = [(shape, fields) for fields in rows if (shape := shape_of(fields, config.columns)) is not None]

@@ -7,38 +7,45 @@ from typing import Any
 
 from sparsepo_dist.contracts import Message, Side
 from sparsepo_dist.data.reading.sources import RowError
+from sparsepo_dist.data.rows import hh
 from sparsepo_dist.data.rows.checks import Response
+from sparsepo_dist.data.rows.hh import shared_length
 from sparsepo_dist.data.rows.messages import NO_RESPONSE, SYSTEM_ROLES, check_text, text_of
-
-HH_RESPONSE_MARKER = "\n\nAssistant:"
-HH_MARKERS = ("\n\nHuman:", HH_RESPONSE_MARKER)
 
 
 def take_off(place: str, name: str, prompt: Side, responses: Sequence[Response]) -> tuple[Side, list[Response], bool]:
     """Prompt and responses, and whether all responses repeated the prompt, which is taken off them.
 
-    They may begin with all messages of the prompt, or with the prompt's text in HH's form. A prompt that is text stands
-    for the first message of the user in dialogues of messages (UltraFeedback), behind a system message or not; the
-    prompt is then all that the dialogues share.
+    They may begin with all messages of the prompt. A prompt that is text stands for the first message of the user in
+    dialogues of messages (UltraFeedback), behind a system message or not; the prompt is then all that the dialogues
+    share. Of dialogues that are text `hh.prompt_ends` says what is the prompt.
 
     Raises:
-        RowError: some of them do, and others do not.
+        RowError: some of them do, and others do not; or text responses are dialogues, and do not.
     """
-    dialogues = [side for _, side in responses if not isinstance(side, str)]
-    turns = _first_turns(prompt, dialogues[0]) if isinstance(prompt, str) and dialogues else None
-    whole = prompt if turns is None else turns
-    repeating = [_repeats(whole, side) for _, side in responses]
-    if not all(repeating):
-        if any(repeating):
+    texts = [side for _, side in responses if isinstance(side, str)]
+    if isinstance(prompt, str) and len(texts) == len(responses):
+        ends = hh.prompt_ends(prompt, texts)
+        whole: Side = texts[0][: ends[0]]
+    else:
+        whole, ends = _turn_ends(prompt, [side for _, side in responses])
+    if all(ends):
+        return whole, [(name, side[end:]) for (name, side), end in zip(responses, ends, strict=True)], True
+    repeating = [bool(end) for end in ends]
+    if any(repeating):
+        raise RowError(
+            place,
+            f"{responses[repeating.index(True)][0]} begins with the whole {name} and "
+            f"{responses[repeating.index(False)][0]} does not; make them alike",
+        )
+    for other, side in responses:
+        if isinstance(side, str) and hh.is_whole(side):
             raise RowError(
                 place,
-                f"{responses[repeating.index(True)][0]} begins with the whole {name} and "
-                f"{responses[repeating.index(False)][0]} does not; make them alike",
+                f"{other} is a whole dialogue: it begins with {side[:8]!r}, and not with the {name}; give the response "
+                f"alone, or leave {name} out where chosen and rejected begin alike",
             )
-        return prompt, list(responses), False
-    if turns is not None:
-        whole = dialogues[0][: max(len(turns), _shared_turns(dialogues))]
-    return whole, [(name, side[len(whole) :]) for name, side in responses], True
+    return prompt, list(responses), False
 
 
 def split(place: str, responses: Sequence[Response], hint: str) -> tuple[Side, list[Response]]:
@@ -48,16 +55,15 @@ def split(place: str, responses: Sequence[Response], hint: str) -> tuple[Side, l
         RowError: they share no beginning, or one is the beginning of the other.
     """
     sides = [side for _, side in responses]
-    shared = _shared(sides)
+    shared = shared_length(sides)
     if isinstance(sides[0], str):
-        found = sides[0].rfind(HH_RESPONSE_MARKER, 0, shared)
-        if found < 0:
+        shared = hh.prompt_end(sides[0][:shared])
+        if shared == 0:
             raise RowError(
                 place,
-                f"there is no prompt field, and chosen and rejected share no {HH_RESPONSE_MARKER!r} "
+                f"there is no prompt field, and chosen and rejected share no {hh.ASSISTANT!r} "
                 f"that a prompt could end with; add a prompt field{hint}",
             )
-        shared = found + len(HH_RESPONSE_MARKER)
     elif shared == 0:
         raise RowError(place, f"there is no prompt field, and chosen and rejected share no first message{hint}")
     elif shared in map(len, sides):
@@ -78,7 +84,7 @@ def behind_system(
     if not isinstance(text, str):
         raise RowError(place, f"{name} must be text, found {type(text).__name__}")
     check_text(place, name, text)
-    if isinstance(prompt, str) and any(marker in prompt for marker in HH_MARKERS):
+    if isinstance(prompt, str) and hh.is_dialogue(prompt):
         if text.strip():
             raise RowError(
                 place, f"{name} cannot stand before a dialogue that is text; write the dialogue as messages, or drop it"
@@ -99,6 +105,17 @@ def behind_system(
     return ({"role": "system", "content": text}, *prompt), list(responses)
 
 
+def _turn_ends(prompt: Side, sides: Sequence[Side]) -> tuple[Side, list[int]]:
+    """The prompt that responses which are messages repeat, and how many messages of each it is; 0 where it is none."""
+    dialogues = [side for side in sides if not isinstance(side, str)]
+    turns = _first_turns(prompt, dialogues[0]) if isinstance(prompt, str) and dialogues else None
+    whole = prompt if turns is None else turns
+    repeating = [_repeats(whole, side) for side in sides]
+    if turns is not None and all(repeating):
+        whole = dialogues[0][: max(len(turns), _shared_turns(dialogues))]
+    return whole, [len(whole) * one for one in repeating]
+
+
 def _first_turns(prompt: str, dialogue: tuple[Message, ...]) -> tuple[Message, ...] | None:
     """The messages up to the first one of the user, where that says what the prompt says."""
     for index, message in enumerate(dialogue):
@@ -108,10 +125,9 @@ def _first_turns(prompt: str, dialogue: tuple[Message, ...]) -> tuple[Message, .
 
 
 def _repeats(prompt: Side, side: Side) -> bool:
-    """Whether a response begins with the prompt; text must be a dialogue, as other text may repeat it by right."""
+    """Whether a response begins with all messages of the prompt."""
     if isinstance(prompt, str) or isinstance(side, str):
-        dialogue = isinstance(prompt, str) and any(marker in prompt for marker in HH_MARKERS)
-        return dialogue and isinstance(side, str) and side.startswith(str(prompt))
+        return False
     told = list(map(_told, prompt))
     return bool(told) and list(map(_told, side[: len(told)])) == told
 
@@ -120,22 +136,9 @@ def _told(message: Message) -> dict[str, Any]:
     return {**message, "content": text_of(message)}
 
 
-def _shared(sides: Sequence[Side]) -> int:
-    """How many characters or messages all begin with, found by halving."""
-    first, *others = sides
-    least, most = 0, min(map(len, sides))
-    while least < most:
-        middle = (least + most + 1) // 2
-        if all(other[:middle] == first[:middle] for other in others):
-            least = middle
-        else:
-            most = middle - 1
-    return least
-
-
 def _shared_turns(dialogues: Sequence[tuple[Message, ...]]) -> int:
     """Likewise, as far as something that a response may begin with follows in each."""
-    shared = _shared(dialogues)
+    shared = shared_length(dialogues)
     while any(len(side) == shared or side[shared]["role"] in NO_RESPONSE for side in dialogues):
         shared -= 1
         if shared == 0:
