@@ -8,7 +8,7 @@ from typing import Any
 from sparsepo_dist.contracts import Side
 from sparsepo_dist.data.reading.row import NumberText
 from sparsepo_dist.data.reading.sources import RowError
-from sparsepo_dist.data.rows.messages import NO_RESPONSE, check_text, parse_messages, text_of
+from sparsepo_dist.data.rows.messages import NOT_THE_MODELS, check_text, parse_messages, text_of
 from sparsepo_dist.data.rows.shapes import MISSING
 from sparsepo_dist.errors import shortened
 
@@ -49,7 +49,8 @@ def parse_responses(place: str, name: str, value: Any) -> list[Response]:
 
 
 def check_response(place: str, response: Response, prompt: Side, prompt_name: str) -> None:
-    """Raise RowError for a response that is empty, of another kind than the prompt, or begins with another's turn."""
+    """Raise RowError for a response that is empty, of another kind than the prompt, or whose messages are not the
+    assistant's, with what it reads between its turns."""
     name, value = response
     if isinstance(value, str) != isinstance(prompt, str):
         raise RowError(place, f"{prompt_name} and {name} must both be text or both be lists of messages")
@@ -59,12 +60,8 @@ def check_response(place: str, response: Response, prompt: Side, prompt_name: st
         empty = not any(text_of(message).strip() or message.get("tool_calls") for message in value)
     if empty:
         raise RowError(place, f"{name} is empty")
-    if not isinstance(value, str) and value[0]["role"] in NO_RESPONSE:
-        raise RowError(
-            place,
-            f"{name} begins with a message of the role {value[0]['role']}; a response begins after the prompt, "
-            "with the assistant's",
-        )
+    if not isinstance(value, str):
+        _check_roles(place, name, [message["role"] for message in value])
 
 
 def holds_system(value: Any) -> bool:
@@ -100,6 +97,23 @@ def parse_scores(place: str, name: str, value: Any, responses: int) -> tuple[flo
     if len(value) != responses:
         raise RowError(place, f"{name} has {len(value)} numbers for {responses} responses; give one for each")
     return tuple(map(float, value))
+
+
+def _check_roles(place: str, name: str, roles: Sequence[str]) -> None:
+    for role in roles:
+        if role != "assistant" and role not in NOT_THE_MODELS:
+            raise RowError(
+                place,
+                f"{name} has a message of the role {shortened(repr(role))}; the model's own are of the role "
+                f"'assistant', others of {', '.join(sorted(NOT_THE_MODELS))}",
+            )
+    for role, does in ((roles[0], "begins"), (roles[-1], "ends")):
+        if role != "assistant":
+            raise RowError(
+                place,
+                f"{name} {does} with a message of the role {role}; a response begins after the prompt, with the "
+                "assistant's, and ends with it",
+            )
 
 
 def _is_list(value: Any) -> bool:

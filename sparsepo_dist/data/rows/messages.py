@@ -16,9 +16,7 @@ MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 """Fields that hold what is not text; a row where one is not empty cannot be trained on."""
 SYSTEM_ROLES = ("system", "developer")
 """Roles of what is said before a dialogue begins."""
-NO_RESPONSE = ("user", *SYSTEM_ROLES)
-"""Roles that no response begins with."""
-NOT_THE_MODELS = frozenset((*NO_RESPONSE, "tool", "function", "ipython", "observation"))
+NOT_THE_MODELS = frozenset(("user", *SYSTEM_ROLES, "tool", "function", "ipython", "observation"))
 """Roles of messages that a model reads and does not write."""
 _DEEPEST = 64
 

@@ -10,7 +10,7 @@ from sparsepo_dist.data.reading.sources import RowError
 from sparsepo_dist.data.rows import hh
 from sparsepo_dist.data.rows.checks import Response
 from sparsepo_dist.data.rows.hh import shared_length
-from sparsepo_dist.data.rows.messages import NO_RESPONSE, SYSTEM_ROLES, check_text, text_of
+from sparsepo_dist.data.rows.messages import SYSTEM_ROLES, check_text, text_of
 
 
 def take_off(place: str, name: str, prompt: Side, responses: Sequence[Response]) -> tuple[Side, list[Response], bool]:
@@ -139,7 +139,7 @@ def _told(message: Message) -> dict[str, Any]:
 def _shared_turns(dialogues: Sequence[tuple[Message, ...]]) -> int:
     """Likewise, as far as something that a response may begin with follows in each."""
     shared = shared_length(dialogues)
-    while any(len(side) == shared or side[shared]["role"] in NO_RESPONSE for side in dialogues):
+    while any(len(side) == shared or side[shared]["role"] != "assistant" for side in dialogues):
         shared -= 1
         if shared == 0:
             break

@@ -67,3 +67,35 @@ def test_a_whole_dialogue_behind_another_prompt_is_a_bad_row(tmp_path: Path, pro
 def test_the_form_of_whole_dialogues_says_how_a_prompt_beside_them_is_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no row of the form hh.* --data.format preference takes a prompt off"):
         load(tmp_path, {"prompt": "q", "chosen": ONE + " good", "rejected": ONE + " bad"}, format="hh")
+
+
+ASKED = {"role": "user", "content": "q"}
+GOOD, BAD = {"role": "assistant", "content": "good"}, {"role": "assistant", "content": "bad"}
+TOLD = {"role": "tool", "content": "told"}
+
+
+@pytest.mark.parametrize(
+    ("response", "reason"),
+    [
+        (
+            [{**GOOD, "role": "gpt"}],
+            "chosen has a message of the role 'gpt'; the model's own are of the role 'assistant'",
+        ),
+        ([{**GOOD, "role": "Assistant"}], "chosen has a message of the role 'Assistant'"),
+        ([GOOD, ASKED, {**GOOD, "role": "model"}], "chosen has a message of the role 'model'"),
+        ([GOOD, ASKED], "chosen ends with a message of the role user"),
+        ([GOOD, TOLD], "chosen ends with a message of the role tool"),
+        ([TOLD, GOOD], "chosen begins with a message of the role tool"),
+    ],
+)
+def test_a_response_is_the_assistants_from_its_beginning_to_its_end(
+    tmp_path: Path, response: list[object], reason: str
+) -> None:
+    for row in (
+        {"prompt": [ASKED], "chosen": response, "rejected": [BAD]},
+        {"chosen": [ASKED, *response], "rejected": [ASKED, BAD]},
+    ):
+        with pytest.raises(UserError, match=f"row 1: {reason}"):
+            load(tmp_path, row)
+    (row,) = load(tmp_path, {"prompt": [ASKED], "chosen": [GOOD, TOLD, GOOD, ASKED, GOOD], "rejected": [BAD]})
+    assert row.chosen == ((GOOD, TOLD, GOOD, ASKED, GOOD),)
