@@ -16,7 +16,7 @@ from sparsepo_dist.errors import UserError
 TAIL = 200
 """Characters of a prompt that a response is encoded together with; tokens are shorter."""
 _ANCHORS = ("\n", "=", "a")
-_RESPONSES, _CROSSED = "responses", "crossed"
+_RESPONSES, _CROSSED, _OPENS_TURNS = "responses", "crossed", "BOS opens turns"
 
 
 class Encoded(NamedTuple):
@@ -44,7 +44,8 @@ class Encoder:
     ) -> None:
         self.tokenizer, self._add_bos = tokenizer, add_bos
         self.counts: Counter[str] = Counter()
-        """Responses, and those with a token across their border; those of several processes are summed."""
+        """Responses, those with a token across their border, and prompts that keep BOS; those of several processes are
+        summed."""
         self._turn_end = tokenizer.eos_token if turn_end is None else turn_end
         special = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         special.pop(tokenizer.unk_token_id, None)  # which stands for text
@@ -52,18 +53,27 @@ class Encoder:
         self._ending = {*special, tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(self._turn_end)}
 
     def remarks(self) -> list[str]:
-        """For the user: how many responses had a token across their border."""
+        """For the user: BOS that could not be left out, and how many responses had a token across their border."""
+        lines = []
+        if self.counts[_OPENS_TURNS]:
+            lines.append(
+                f"data.add_bos: false leaves {self.tokenizer.bos_token} at the beginning of prompts where the chat "
+                "template opens turns with it"
+            )
         if not self.counts[_CROSSED]:
-            return []
+            return lines
         return [
+            *lines,
             f"in {self.counts[_CROSSED]} of {self.counts[_RESPONSES]} responses the tokenizer would join the end of "
             "the prompt and the beginning of the response in one token; they were kept apart, as at inference (a "
-            "prompt that ends with a space is the usual cause)"
+            "prompt that ends with a space is the usual cause)",
         ]
 
     def prompt(self, text: str) -> list[int]:
         """Token ids of a prompt (`prompt_ids`)."""
-        return prompt_ids(text, self.tokenizer, self._add_bos)
+        ids = prompt_ids(text, self.tokenizer, self._add_bos)
+        self.counts[_OPENS_TURNS] += self._add_bos is False and ids[:1] == [self.tokenizer.bos_token_id]
+        return ids
 
     def responses(self, prompt: str, replies: Sequence[Reply], *, chat: bool = False) -> list[Encoded]:
         """Each text behind the prompt, ended once: by EOS, or in a `chat` by the template's own token.
@@ -130,15 +140,22 @@ class Encoder:
 
 
 def prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase, add_bos: AddBos = "auto") -> list[int]:
-    """Token ids of a prompt, whole: no EOS, and BOS once where the tokenizer has it by itself, or as `add_bos` says."""
-    has_bos = tokenizer.bos_token is not None and text.startswith(tokenizer.bos_token)
+    """Token ids of a prompt, whole: no EOS, and BOS once where the tokenizer has it by itself, or as `add_bos` says.
+
+    A text that has BOS itself, behind white space or not, is given none by the tokenizer. Where `add_bos` is false, BOS
+    stays at the beginning of a prompt that has more of it: it then opens turns (`<|im_start|>`).
+    """
+    has_bos = tokenizer.bos_token is not None and text.lstrip().startswith(tokenizer.bos_token)
     ids: list[int] = tokenizer(text, add_special_tokens=not has_bos, verbose=False)["input_ids"]
     if ids and ids[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):
         ids = ids[:-1]  # some tokenizers end every text with EOS, which a prompt must not have
+    if add_bos == "auto":
+        return ids
     bos = tokenizer.bos_token_id
-    while add_bos != "auto" and ids and ids[0] == bos:
-        ids = ids[1:]
-    return [bos, *ids] if add_bos is True else ids
+    first = ids.index(bos) if has_bos else 0
+    begun = next((i for i, token in enumerate(ids) if i >= first and token != bos), len(ids))
+    opens_turns = begun > first and bos in ids[begun:]
+    return [*ids[:first], *[bos] * (add_bos or opens_turns), *ids[begun:]]
 
 
 def first_trained(trained: Spans) -> int:

@@ -60,6 +60,23 @@ def test_a_template_that_writes_bos_is_not_given_another_one() -> None:
         assert ids.count(BOS) == len(bos) // 3
 
 
+@pytest.mark.parametrize("add_bos", ["auto", True])
+def test_bos_behind_white_space_is_not_given_twice(add_bos: AddBos) -> None:
+    for tokenizer in (with_bos(), tiny_tokenizer()):
+        assert tokenizer.decode(prompt_ids("\n<s>Hi", tokenizer, add_bos)) == "\n<s>Hi"
+        assert tokenizer.decode(prompt_ids("\n<s>Hi", tokenizer, False)) == "\nHi"
+
+
+def test_bos_that_opens_turns_is_not_taken_from_the_first_one() -> None:
+    template = chats.PLAIN.replace("'[' +", "'<s>' +").replace("[assistant]", "<s>assistant]")
+    found = read(template, HI, YES, add_bos=False)
+    assert found.prompt == "<s>user]Hi<|end|>\n<s>assistant]"
+    assert found.remarks == [
+        "data.add_bos: false leaves <s> at the beginning of prompts where the chat template opens turns with it"
+    ]
+    assert read(template, HI, YES, add_bos=True).prompt == found.prompt
+
+
 def test_bos_is_refused_where_there_is_none(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.bos_token = None
