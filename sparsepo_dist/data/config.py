@@ -12,8 +12,12 @@ from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
 Layout = Literal["prefix_shared", "packed", "padded"]
 AddBos = bool | Literal["auto"]
-TOLD_ANYWAY = frozenset(("messages", "conversation", "tools", "documents", "add_generation_prompt", "tokenize"))
-"""What `apply_chat_template` is told with each row."""
+NO_TEMPLATE_ARGUMENTS = frozenset((
+    "messages", "conversation", "conversations", "tools", "documents", "chat_template", "add_generation_prompt",
+    "continue_final_message", "tokenize", "sanitize_control_tokens", "padding", "truncation", "max_length",
+    "return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "self",
+))  # fmt: skip
+"""What `apply_chat_template` takes itself, or is told with each row."""
 LayoutName = Literal["auto", "prefix_shared", "packed", "padded"]
 FormatName = Literal[
     "auto", "preference", "hh", "ultrafeedback", "dpo_mix", "orca", "scored_texts", "tldr_comparisons", "tldr_ratings",
@@ -126,9 +130,13 @@ class DataConfig:
         for name in ("heldout_pairs", "show"):
             if getattr(self, name) < 0:
                 raise UserError(f"data.{name}: {getattr(self, name)} must not be negative")
-        reserved = sorted(TOLD_ANYWAY & self.chat_template_kwargs.keys())
+        reserved = sorted(NO_TEMPLATE_ARGUMENTS & self.chat_template_kwargs.keys())
         if reserved:
-            raise UserError(f"data.chat_template_kwargs: every template is told {reserved[0]} anyway; leave it out")
+            instead = "; data.chat_template names a template's file" if reserved[0] == "chat_template" else ""
+            raise UserError(
+                f"data.chat_template_kwargs: {reserved[0]} is not for templates: transformers' apply_chat_template "
+                f"takes it itself, or is told it with each row; leave it out{instead}"
+            )
         if self.workers is not None and self.workers < 1:
             raise UserError(f"data.workers: {self.workers} must be at least 1")
         if self.heldout is not None and self.heldout_pairs:

@@ -217,7 +217,7 @@ VALUES = [
     Case("add_bos", ("data.add_bos", "true or false or auto is wanted", "found always"), {"data.add_bos": "always"}),
     Case("chat_template_kwargs", ("data.chat_template_kwargs", "{name: value}", "found short"),
          {"data.chat_template_kwargs": "short"}),
-    Case("chat_template_kwargs_reserved", ("data.chat_template_kwargs", "is told tools anyway"),
+    Case("chat_template_kwargs_reserved", ("data.chat_template_kwargs", "tools is not for templates"),
          {"data.chat_template_kwargs": "{tools: []}"}),
     Case("chat_template_kwargs_base_8", ("data.chat_template_kwargs", "010"),
          recipe="data: {chat_template_kwargs: {year: 010}}\n"),

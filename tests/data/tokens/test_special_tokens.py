@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -136,9 +137,13 @@ def test_arguments_that_no_template_reads_are_named(arguments: dict[str, Any], s
     assert len(remarks) == len(said) and all(words in line for words, line in zip(said, remarks, strict=True))
 
 
-def test_arguments_that_templates_are_told_anyway_are_refused() -> None:
-    with pytest.raises(UserError, match="every template is told add_generation_prompt anyway"):
-        DataConfig(chat_template_kwargs={"add_generation_prompt": False}).validate()
+def test_arguments_that_rendering_itself_takes_are_refused() -> None:
+    taken = inspect.signature(PreTrainedTokenizerFast.apply_chat_template).parameters
+    for name in (*(set(taken) - {"kwargs"}), "messages"):
+        with pytest.raises(UserError, match=f"data.chat_template_kwargs: {name} is not for templates"):
+            DataConfig(chat_template_kwargs={name: False}).validate()
+    with pytest.raises(UserError, match="leave it out; data.chat_template names a template's file"):
+        DataConfig(chat_template_kwargs={"chat_template": "x"}).validate()
 
 
 def test_arguments_for_rows_of_text_are_said_to_be_idle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
