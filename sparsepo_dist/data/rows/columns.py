@@ -63,7 +63,8 @@ def settle(first: Sequence[Row | RowError], config: DataConfig, source: str, *, 
             f"data.columns: {', '.join(idle)} {'is' if len(idle) == 1 else 'are'} not read of rows of the form "
             f"{shape.name}, which {source} has; leave it out, or name another form with --data.format"
         )
-    return Form(shape, columns, _has_system(shape, columns, rows, config))
+    has_prompt = _has_prompts(rows, columns) if shape.reader == "pairs" else None
+    return Form(shape, columns, _has_system(shape, columns, rows, config), has_prompt)
 
 
 def _has_system(
@@ -94,6 +95,12 @@ def _shape(rows: Sequence[Mapping[str, Any]], names: Sequence[str], config: Data
     shape, fields = next((shape, fields) for shape, fields in found if shape.name == most)
     _check_one_form(shape, fields, config, source)
     return shape
+
+
+def _has_prompts(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> bool:
+    """Whether most pairs have a column of prompts."""
+    pairs = [fields for fields in rows if lookup(fields, columns["chosen"]) is not MISSING]
+    return 2 * sum(lookup(fields, columns["prompt"]) is not MISSING for fields in pairs) >= len(pairs)
 
 
 def _keys(rows: Sequence[Mapping[str, Any]], name: str) -> list[str]:

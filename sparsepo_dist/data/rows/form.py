@@ -24,6 +24,9 @@ class Form:
     has_system: bool = False
     """Whether there are system messages: then texts become messages in every row, also where its own is empty."""
 
+    has_prompt: bool | None = None
+    """Whether pairs have a column of prompts, as most of the first rows do or do not; None where it is not asked."""
+
     def line(self) -> str | None:
         """For the user: how rows are read; None where they have our own columns."""
         more = [shortened(f"{role} is {path}") for role, path in self.columns.items() if path != role]
@@ -49,6 +52,13 @@ class Form:
                 raise RowError(place, self._missing(fields, path))
         found = {role: lookup(fields, path) for role, path in self.columns.items()}
         values = {role: value for role, value in found.items() if value is not MISSING}
+        if self.has_prompt is not None and self.has_prompt != ("prompt" in values):
+            is_said, most_do = ("missing", "have") if self.has_prompt else ("there", "do not have")
+            raise RowError(
+                place,
+                f"{self.columns['prompt']} is {is_said}, and most of the first rows {most_do} it; put rows of another "
+                "form in a source of their own",
+            )
         for role in ("prompt", *REQUIRED.get(reader, ())):
             if role in values and values[role] is None:
                 more = _NULL_PROMPT if role == "prompt" and reader == "pairs" else ""

@@ -69,6 +69,21 @@ def test_the_form_of_whole_dialogues_says_how_a_prompt_beside_them_is_read(tmp_p
         load(tmp_path, {"prompt": "q", "chosen": ONE + " good", "rejected": ONE + " bad"}, format="hh")
 
 
+def test_dialogues_that_share_nothing_need_a_prompt(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="row 1: there is no prompt field"):
+        load(tmp_path, {"chosen": "a", "rejected": "b"})
+
+
+def test_rows_with_a_prompt_and_rows_without_do_not_go_together(tmp_path: Path) -> None:
+    whole = {"chosen": ONE + " good", "rejected": ONE + " bad"}
+    asked = {"prompt": "q", "chosen": "good", "rejected": "bad"}
+    with pytest.raises(UserError, match="row 102: prompt is missing, and most of the first rows have it; put rows of"):
+        load(tmp_path, *[asked] * 101, whole)
+    with pytest.raises(UserError, match="row 1: prompt is there, and most of the first rows do not have it"):
+        load(tmp_path, asked, whole, whole)
+    assert len(load(tmp_path, asked, whole, whole, on_bad_row="skip")) == 2
+
+
 ASKED = {"role": "user", "content": "q"}
 GOOD, BAD = {"role": "assistant", "content": "good"}, {"role": "assistant", "content": "bad"}
 TOLD = {"role": "tool", "content": "told"}

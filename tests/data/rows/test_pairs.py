@@ -181,7 +181,7 @@ def test_real_hh_and_imdb_pairs_are_read() -> None:
 
 BAD = [
     ({"prompt": "a", "chosen": "b"}, "'rejected' is missing"),
-    ({"chosen": "a", "rejected": "b"}, "no prompt field"),
+    ({"chosen": "a", "rejected": "b"}, "prompt is missing, and most of the first rows have it"),
     ({**ROW, "chosen": None}, "chosen is null"),
     ({**ROW, "prompt": None}, "prompt is null; give one"),
     ({**ROW, "chosen": 3}, "chosen must be text or a list of messages, found int"),

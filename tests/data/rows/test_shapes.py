@@ -123,8 +123,9 @@ BAD = [
     ({**ROW, "system": "s"}, {**ROW, "system": 3}, "system must be text, found int"),
     ({**CHAT, "system": "s"}, {**CHAT, "prompt": [{"role": "system", "content": "t"}, user("a")], "system": "s"},
      "system differs from the system message"),
-    ({**ROW, "system": "s"}, {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c",
-                              "system": "s"}, "system cannot stand before a dialogue that is text"),
+    ({**ROW, "system": "s"}, {"prompt": "a", "chosen": "\n\nHuman: a\n\nAssistant: b", "system": "s",
+                              "rejected": "\n\nHuman: a\n\nAssistant: c"},
+     "system cannot stand before a dialogue that is text"),
 ]  # fmt: skip
 
 
