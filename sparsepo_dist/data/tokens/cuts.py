@@ -30,6 +30,11 @@ class Cuts:
                 f"{n['turns cut']} of {n['rows']} prompts lost {n['turns']} turns at their beginning ({limits}; "
                 "data.cut_prompts)"
             )
+        if n["texts without turns"]:
+            lines.append(
+                f"data.cut_prompts: turns does nothing for prompts of text: {n['texts without turns']} of {n['rows']} "
+                "were too long"
+            )
         if n["prompts cut"] or n["responses cut"]:
             lines.append(
                 f"{n['prompts cut']} of {n['rows']} prompts lost their beginning and {n['responses cut']} of "
@@ -39,8 +44,9 @@ class Cuts:
 
     def by_turns(self, prompt: list[int]) -> bool:
         """Whether a prompt is to be shortened by whole turns before it is cut."""
-        turns = self.config.on_long == "cut" and self.config.cut_prompts == "turns"
-        return turns and Limits.of(self.config).kept(len(prompt)) < len(prompt)
+        config, limits = self.config, Limits.of(self.config)
+        most = min(limits.prompt, limits.whole - 1)  # which leaves room for a response
+        return config.on_long == "cut" and config.cut_prompts == "turns" and len(prompt) > most
 
     def cut(
         self, prompt: list[int], responses: list[Encoded], bos: int | None, place: str

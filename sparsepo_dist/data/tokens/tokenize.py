@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -83,21 +84,36 @@ def tokenize_row(
 def _fewer_turns(
     row: PreferenceRow, texts: Rendered, whole: list[int], chat: Chat, encoder: Encoder, cuts: Cuts, place: str
 ) -> tuple[Rendered, list[int]]:
-    """The row with the fewest turns left out with which its prompt fits, else with most of those that can be."""
-    left_out, counts = 0, chat.counts.copy()
-    for turns, shorter in enumerate(shorter_prompts(row), start=1):
-        try:
-            texts = chat.texts(shorter, place)
-        except RowError:
-            continue  # of a dialogue that is not the row's: that one is rendered, and can be cut by tokens
-        finally:
-            chat.counts = counts.copy()  # the row has been counted
-        left_out, whole = turns, encoder.prompt(texts.prompt)
-        if not cuts.by_turns(whole):
-            break
+    """The row with the fewest turns left out with which its prompt fits, else with most of those that can be.
+
+    They are found by halving: a long dialogue would be rendered as often as it has turns. One that the template refuses
+    once turns are left out is not the row's, and does not fit.
+    """
+    shorter, counts = list(shorter_prompts(row)), chat.counts.copy()
+    rendered = {0: (texts, whole)}
+
+    def renders(turns: int) -> bool:
+        if turns not in rendered:
+            try:
+                found = chat.texts(shorter[turns - 1], place)
+            except RowError:
+                return False
+            finally:
+                chat.counts = counts.copy()  # the row has been counted
+            rendered[turns] = found, encoder.prompt(found.prompt)
+        return True
+
+    def fits(turns: int) -> bool:
+        return renders(turns) and not cuts.by_turns(rendered[turns][1])
+
+    most = len(shorter)
+    left_out = 1 + bisect_left(range(1, most + 1), True, key=fits)
+    if left_out > most:
+        left_out = next(filter(renders, range(most, -1, -1)))
+    cuts.counts["texts without turns"] += isinstance(row.prompt, str)
     cuts.counts["turns"] += left_out
     cuts.counts["turns cut"] += left_out > 0
-    return texts, whole
+    return rendered[left_out]
 
 
 def _begun(prompt: list[int], text: list[int], place: str) -> tuple[list[int], list[Encoded]]:

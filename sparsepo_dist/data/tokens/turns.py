@@ -26,11 +26,11 @@ def from_first_answer(row: PreferenceRow) -> PreferenceRow:
 def shorter_prompts(row: PreferenceRow) -> Iterator[PreferenceRow]:
     """The row without the first turn of its prompt, without the first two, and so on down to the last one.
 
-    A turn begins with a message of the user; what stands before the first one, such as the system's, stays.
+    A turn begins with a message of the user; the system's messages stay, wherever they stand.
     """
     if isinstance(row.prompt, str):
         return
     begins = [i for i, message in enumerate(row.prompt) if message["role"] == "user"]
-    staying = tuple(message for message in row.prompt[: begins[0]] if message["role"] in SYSTEM_ROLES) if begins else ()
     for begin in begins[1:]:
+        staying = (message for message in row.prompt[:begin] if message["role"] in SYSTEM_ROLES)
         yield replace(row, prompt=(*staying, *row.prompt[begin:]))

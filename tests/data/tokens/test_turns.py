@@ -9,6 +9,9 @@ import pytest
 from sparsepo_dist.contracts import Message, PreferenceRow
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
+from sparsepo_dist.data.tokens.chat import Chat, Rendered
+from sparsepo_dist.data.tokens.cuts import Cuts
+from sparsepo_dist.data.tokens.tokenize import encoder_for, tokenize_row
 from sparsepo_dist.data.tokens.turns import from_first_answer
 from tests.support import chats
 from tests.support.chats import assistant, read, user
@@ -115,3 +118,38 @@ def test_a_shorter_dialogue_that_the_template_refuses_is_not_taken(
     found = read(refusing, LONG, [YES], max_prompt_length=most, cut_prompts="turns")
     assert len(chats.chat_tokenizer(refusing)(found.prompt)["input_ids"]) <= most
     assert [any(words in line for words in said) for line in found.remarks] == [True] * len(said)
+
+
+def test_turns_are_left_out_for_the_room_of_a_response_too() -> None:
+    found = read(chats.PLAIN, LONG, [YES], max_length=90, cut_prompts="turns")
+    assert found.prompt.startswith("[system]Be brief.<|end|>\n[user]Hi") and found.response.startswith("Yes.")
+
+
+def test_messages_of_the_system_between_turns_stay() -> None:
+    later = {"role": "system", "content": "Be kind."}
+    found = read(chats.PLAIN, [*LONG[:2], later, *LONG[2:]], [YES], max_prompt_length=90, cut_prompts="turns")
+    assert found.prompt.startswith("[system]Be brief.<|end|>\n[system]Be kind.<|end|>\n[user]")
+
+
+def test_a_prompt_of_many_turns_is_rendered_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[int] = []
+    texts = Chat.texts
+
+    def counted(self: Chat, row: PreferenceRow, place: str) -> Rendered:
+        rendered.append(len(row.prompt))
+        return texts(self, row, place)
+
+    monkeypatch.setattr(Chat, "texts", counted)
+    turns = [turn for number in range(64) for turn in (user(f"q{number}"), assistant("a"))]
+    for most in (40, 200, 1000):
+        rendered.clear()
+        found = read(chats.PLAIN, [*turns, user("And?")], [YES], max_prompt_length=most, cut_prompts="turns")
+        ids = chats.chat_tokenizer(chats.PLAIN)(found.prompt)["input_ids"]
+        assert most - len("[user]q00..[assistant]a..") < len(ids) <= most and len(rendered) < 10
+
+
+def test_turns_are_said_to_be_none_of_text() -> None:
+    tokenizer, data = chats.chat_tokenizer(chats.PLAIN), DataConfig(max_prompt_length=10, cut_prompts="turns")
+    chat, cuts = Chat(tokenizer, data), Cuts(data)
+    tokenize_row(PreferenceRow("x" * 30, ("Ho.",), ()), chat, encoder_for(chat, data), cuts, "row 1")
+    assert cuts.remarks()[0] == "data.cut_prompts: turns does nothing for prompts of text: 1 of 1 were too long"
