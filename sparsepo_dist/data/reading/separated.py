@@ -15,6 +15,7 @@ from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import parse_json
 
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+_SEPARATORS = ";\t|,"
 _MESSAGES = re.compile(r"\s*\[\s*\{")
 _PYTHON = re.compile(r"""\s*\[\s*\{\s*'""")
 
@@ -32,7 +33,7 @@ def read_separated(path: Path, delimiter: str) -> Rows:
     with unpacked(path) as file:
         fed = _Lines(file)
         reader = csv.reader(fed, delimiter=delimiter, strict=True)
-        header = _header(path, reader)
+        header = _header(path, reader, delimiter)
         while True:
             place = f"{path}, line {reader.line_num + 1}"
             try:
@@ -72,13 +73,18 @@ class _Lines(Iterator[str]):
         return found
 
 
-def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
+def _header(path: Path, reader: Iterator[list[str]], delimiter: str) -> list[str]:
     try:
         header = next((cells for cells in reader if cells), [])
     except csv.Error as error:
         raise UserError(f"{path}: the header is not CSV: {error}") from None
     if any(map(_undecoded, header)):
         raise UserError(f"{path}: not UTF-8 (the header); convert the file to UTF-8")
+    if len(header) == 1 and (other := next((one for one in _SEPARATORS if one in header[0]), None)) is not None:
+        raise UserError(
+            f"{path}: the header is one cell, {shortened(repr(header[0]))}: its separator seems to be {other!r}, and "
+            f"is read as {delimiter!r} by the file's suffix; write .csv with ',' or .tsv with tabs"
+        )
     for number, name in enumerate(header, start=1):
         if not name.strip():
             raise UserError(f"{path}: column {number} has no name in the header (line 1); give it one")

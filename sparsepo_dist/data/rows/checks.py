@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from sparsepo_dist.contracts import Side
@@ -89,10 +90,10 @@ def parse_scores(place: str, name: str, value: Any, responses: int) -> tuple[flo
         value = [value]
     elif any(item is None for item in value):
         raise RowError(place, f"{name} holds null; give a number for each response, or leave the field out")
-    value = [float(score) if isinstance(score, NumberText) else score for score in value]
+    value = [float(score) if isinstance(score, NumberText | Decimal) else score for score in value]
     for score in value:
         if isinstance(score, bool) or not isinstance(score, int | float) or not abs(score) <= HIGHEST_SCORE:
-            found = shortened(repr(score))
+            found = f"{shortened(repr(score))}{_unquoted(score)}"
             raise RowError(place, f"{name} must be a finite number up to {HIGHEST_SCORE}, found {found}")
     if len(value) != responses:
         raise RowError(place, f"{name} has {len(value)} numbers for {responses} responses; give one for each")
@@ -114,6 +115,14 @@ def _check_roles(place: str, name: str, roles: Sequence[str]) -> None:
                 f"{name} {does} with a message of the role {role}; a response begins after the prompt, with the "
                 "assistant's, and ends with it",
             )
+
+
+def _unquoted(score: Any) -> str:
+    try:
+        float(score)
+    except (TypeError, ValueError):
+        return ""
+    return ", which is text: write it without quotes" if isinstance(score, str) else ""
 
 
 def _is_list(value: Any) -> bool:

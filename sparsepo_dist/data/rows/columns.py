@@ -10,7 +10,18 @@ from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import Row, RowError
 from sparsepo_dist.data.rows.checks import holds_system
 from sparsepo_dist.data.rows.form import Form
-from sparsepo_dist.data.rows.shapes import MISSING, NAMED, PAIRS, PROMPT_NAMES, READS, SHAPES, Shape, lookup, shape_of
+from sparsepo_dist.data.rows.shapes import (
+    MISSING,
+    NAMED,
+    PAIRS,
+    PROMPT_NAMES,
+    READS,
+    SHAPES,
+    Shape,
+    how_to_map,
+    lookup,
+    shape_of,
+)
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 
 _SCORE_NAMES = (
@@ -90,6 +101,8 @@ def _shape(rows: Sequence[Mapping[str, Any]], names: Sequence[str], config: Data
         return named
     found = [(shape, fields) for fields in rows if (shape := shape_of(fields, config.columns)) is not None]
     if not found:
+        if (how := next(filter(None, map(how_to_map, rows)), None)) is not None:
+            raise UserError(f"{source}: {how}")
         return NAMED["preference"]
     most = Counter(shape.name for shape, _ in found).most_common(1)[0][0]
     shape, fields = next((shape, fields) for shape, fields in found if shape.name == most)

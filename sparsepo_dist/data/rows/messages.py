@@ -7,6 +7,7 @@ from typing import Any
 
 from sparsepo_dist.contracts import Message
 from sparsepo_dist.data.reading.sources import RowError
+from sparsepo_dist.data.rows.shapes import SHAREGPT
 from sparsepo_dist.errors import shortened
 from sparsepo_dist.files import parse_json
 
@@ -79,7 +80,8 @@ def _message(place: str, name: str, value: Any) -> Message:
     for key in ("role", "content"):
         if value.get(key) is None and (key == "role" or not value.get("tool_calls")):
             found = "is null" if key in value else "is missing"
-            raise RowError(place, f"{name}.{key} {found}; {name} must be a message with role and content")
+            how = f": {SHAREGPT}" if "from" in value else ""
+            raise RowError(place, f"{name}.{key} {found}; {name} must be a message with role and content{how}")
     message = {key: item for key, item in value.items() if item is not None}
     if not isinstance(message["role"], str):
         raise RowError(place, f"{name}.role must be text, found {type(message['role']).__name__}")

@@ -35,6 +35,7 @@ class Shape:
         )
 
 
+SHAREGPT = "write from and value as role (system, user, assistant, tool) and content"
 PROMPT_NAMES = ("prompt", "question", "instruction", "input")
 _SIDES = ("chosen", "rejected")
 SHAPES = (
@@ -82,6 +83,23 @@ def shape_of(fields: Any, columns: Mapping[str, str]) -> Shape | None:
     if not isinstance(fields, Mapping):
         return None
     return next((shape for shape in SHAPES if shape.fits(fields, columns)), None)
+
+
+def how_to_map(fields: Mapping[str, Any]) -> str | None:
+    """What to do with rows of a form that others read, and that is none of ours; None where it is not known."""
+    if "conversations" in fields:
+        mapped = "say --data.columns '{messages: conversations}' (objective sft)"
+        first = next(iter(fields["conversations"] or ()), None)
+        if isinstance(first, Mapping) and "from" in first:
+            return f"conversations are in ShareGPT's form: {SHAREGPT}, and {mapped}"
+        return f"conversations are messages under another name: {mapped}"
+    if "instruction" in fields and "output" in fields:
+        more = ", once input is written behind the instruction" if fields.get("input") else ""
+        return (
+            "instruction and output are alpaca's form: say --data.columns '{prompt: instruction, completion: output}' "
+            f"(objective sft){more}"
+        )
+    return None
 
 
 def lookup(fields: Mapping[str, Any], path: str) -> Any:

@@ -85,7 +85,8 @@ def _read(path: Path, name: str) -> RecipeFile:
 
 
 def _file_name(node: yaml.Node, line: int) -> str:
-    if not isinstance(node, yaml.ScalarNode) or not node.value.strip() or "\0" in node.value:
+    no_name = not isinstance(node, yaml.ScalarNode) or node.tag.endswith(":null")
+    if no_name or not node.value.strip() or "\0" in node.value:
         raise ValueError(f"line {line}: base must name one file, the recipe that this one lies on")
     try:
         node.value.encode()

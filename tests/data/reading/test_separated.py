@@ -68,6 +68,8 @@ def test_a_bad_row_names_its_line_and_the_next_is_read(tmp_path: Path, line: str
         ("a,,c\n1,2,3\n", r"rows.csv: column 2 has no name in the header \(line 1\)"),
         ("a,b,a\n1,2,3\n", "rows.csv: the column 'a' stands twice; rename"),
         ('a,b\n1,2\n3,"4\n5,6\n', "rows.csv, line 3: a quote that is opened in this row is closed nowhere"),
+        ("a;b\n1;2\n", r"rows.csv: the header is one cell, 'a;b': its separator seems to be ';', and is read as ','"),
+        ("a\tb\n1\t2\n", r"rows.csv: the header is one cell, .* seems to be '\\t'"),
         ("a,b\n", "holds no rows"),
         ("", "holds no rows"),
         ("\ufeffa,b\n1,2\n".encode("utf-16"), r"rows.csv: not UTF-8 \(the header\)"),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import pickle
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from sparsepo_dist.contracts import PreferenceRow
@@ -60,6 +63,24 @@ def test_scores_are_found_under_the_names_that_they_have(tmp_path: Path, name: s
     assert (found.chosen_scores, found.rejected_scores) == ((2.0,), (1.0,))
 
 
+def test_scores_of_tables_with_decimals_are_read(tmp_path: Path) -> None:
+    row = {**ROW, "chosen_score": Decimal("4.5"), "rejected_score": Decimal("1.0")}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    (found,) = load(str(tmp_path / "rows.parquet"))
+    assert (found.chosen_scores, found.rejected_scores) == ((4.5,), (1.0,))
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"conversations": dialogue("a", "b")}, {"messages": "conversations"}),
+        ({"instruction": "a", "output": "b"}, {"prompt": "instruction", "completion": "output"}),
+    ],
+)
+def test_other_forms_are_read_as_their_errors_say(tmp_path: Path, row: object, columns: dict[str, str]) -> None:
+    assert len(load(write(tmp_path, row), columns=columns)) == 1
+
+
 USERS = [
     ([{**ROW, "question": "q"}], {}, "prompt could be any of the columns prompt, question; say which with"),
     ([{**ROW, "score_chosen": 2, "chosen_rating": 3}], {}, "chosen_score could be any of the columns score_chosen, c"),
@@ -68,6 +89,11 @@ USERS = [
     ([{**ROW, "info": {"post": "x"}}], {"columns": {"prompt": "info.pots"}}, "did you mean info.post"),
     ([ROW], {"columns": {"messages": "prompt"}}, "messages is not read of rows of the form hh"),
     ([ROW], {"format": "orca"}, "no row of the form orca, which has system and question and chosen and rejected"),
+    ([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}], {},
+     "ShareGPT's form: write from and value as role .*, and say --data.columns '{messages: conversations}'"),
+    ([{"conversations": dialogue("a", "b")}], {}, "another name: say --data.columns '{messages: conversations}'"),
+    ([{"instruction": "a", "input": "x", "output": "b"}], {},
+     "alpaca's form: say --data.columns '{prompt: instruction, completion: output}' .*once input is written behind"),
     ([{"prompt": "a", "completion": "b", "label": True}], {}, "unpaired: .* kto too, take pairs: put a good and a bad"),
 ]  # fmt: skip
 
@@ -111,6 +137,9 @@ BAD = [
     (ROW, {**ROW, "chosen": list("ab" * MOST_RESPONSES)}, "chosen has 2048 responses; at most 1024"),
     (ROW, {**ROW, "chosen": ["b", "d"], "chosen_score": [1]}, "chosen_score has 1 numbers for 2 responses"),
     (ROW, {**ROW, "chosen": ["b", "d"], "chosen_score": [1, None]}, "chosen_score holds null"),
+    (ROW, {**ROW, "chosen_score": "4.5"}, "chosen_score must .*found '4.5', which is text: write it without quotes"),
+    ({"messages": dialogue("a", "b")}, {"messages": [{"from": "human", "value": "a"}]},
+     r"messages\[0\].role is missing; .* with role and content: write from and value as role"),
     (SFT, {"prompt": "", "completion": "b"}, "prompt is empty"),
     ({**SFT, "system": "s"}, {"prompt": "", "completion": "b", "system": "s"}, "prompt is empty"),
     ({**ROW, "system": "s"}, {**ROW, "prompt": "", "system": "s"}, "prompt is empty"),

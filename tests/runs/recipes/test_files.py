@@ -82,6 +82,7 @@ def test_what_a_run_writes_down_needs_no_base(tmp_path: Path) -> None:
         ({"top": "base: a.yaml\n", "a": "base: ./top.yaml\n"}, r"a\.yaml: line 1: base: .*top\.yaml lies on this file"),
         ({"top": "base: [a.yaml, b.yaml]\n"}, r"top\.yaml: line 1: base must name one file"),
         ({"top": "base:\n"}, r"line 1: base must name one file"),
+        ({"top": "base: null\n", "null": ""}, r"line 1: base must name one file"),
         ({"top": "base: a.yaml\nbase: a.yaml\n", "a": ""}, r"line 2: base stands there twice"),
         ({"top": "base: a.yaml\n", "a": "x\n"}, r"a\.yaml: it must hold fields"),
         (
