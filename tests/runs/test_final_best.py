@@ -83,7 +83,8 @@ def test_the_best_checkpoint_is_of_more_ranks(data: dict[str, Any], tmp_path: Pa
 @pytest.mark.slow
 def test_a_best_checkpoint_that_is_gone_is_asked_for(data: dict[str, Any], tmp_path: Path) -> None:
     fields = {**data, "ds_config": ZERO[0], **BEST, "resume": "auto"}
-    assert play(tmp_path, [scenario("stopped", tmp_path, fields, STOP)]).returncode == 0
+    assert play(tmp_path, [scenario("stopped", tmp_path, fields, {**STOP, "step": 3})]).returncode == 0
+    assert outcome(tmp_path, "stopped")["error"] == "StoppedError"
     shutil.copytree(tmp_path / "stopped", tmp_path / "other")
     checkpoints = tmp_path / "stopped" / "checkpoints"
     remove(checkpoints / "step-00000002")

@@ -65,7 +65,7 @@ SOURCES = [
     Case("csv_no_name", ("column 2 has no name",), rows=("rows.csv", b"prompt,,rejected\na,b,c\n")),
     Case("csv_header_alone", ("rows.csv", "holds no rows"), rows=("rows.csv", HEADER)),
     Case("csv_null", ("rows.csv, line 2: rejected is null",), rows=("rows.csv", HEADER + b"a,b,\n")),
-    Case("csv_semicolons", ("line 2", "'chosen' is missing", "prompt;chosen;rejected"),
+    Case("csv_semicolons", ("the header is one cell, 'prompt;chosen;rejected'", "its separator seems to be ';'"),
          rows=("rows.csv", HEADER.replace(b",", b";") + b"a;b;c\n")),
     Case("list_bad_source", ("nowhere.csv", "no such file"), _listed("{models}/pairs.jsonl", "nowhere.csv")),
     Case("list_unknown_field", ("data.train, entry 2", "weigth", "did you mean weight?"),

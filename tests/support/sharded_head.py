@@ -109,6 +109,7 @@ class FixedMask(nn.Module):
 
     mask: Tensor
     common = True
+    floor = 0.0
 
     def forward(self, *_: Any) -> tuple[Tensor, Tensor]:
         return self.mask, self.mask

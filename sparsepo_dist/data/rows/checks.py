@@ -118,11 +118,13 @@ def _check_roles(place: str, name: str, roles: Sequence[str]) -> None:
 
 
 def _unquoted(score: Any) -> str:
+    if not isinstance(score, str):
+        return ""
     try:
         float(score)
-    except (TypeError, ValueError):
+    except ValueError:
         return ""
-    return ", which is text: write it without quotes" if isinstance(score, str) else ""
+    return ", which is text: write it without quotes"
 
 
 def _is_list(value: Any) -> bool:
