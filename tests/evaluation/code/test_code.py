@@ -129,6 +129,7 @@ def test_a_harness_that_dies_goes_on_where_it_was(
 def test_a_killed_generation_takes_the_harness_with_it_and_is_alone_in_its_folder(
     options: list[str], harness: FakeHarness, said: list[str], out: Path
 ) -> None:
+    options = [*options, "--dtype", "float32"]  # by itself each process would ask its machine, and this one may pretend
     (harness.folder / "waits").touch()
     program = "import sys\nfrom sparsepo_dist.evaluation.code.command import main\nmain(sys.argv[1:], print)"
     process = subprocess.Popen(
