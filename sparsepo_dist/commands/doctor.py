@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sparsepo_dist.commands.entry import guarded, say
+from sparsepo_dist.commands.entry import answered, guarded, say
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.layouts.choice import ModelKind, layout_of
@@ -86,7 +86,4 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     if given.path is None:
         return guarded(lambda: say("\n".join(f"{name:<22} {finding}" for name, finding in diagnose().items())))
-    right: list[bool] = []
-    return guarded(lambda: right.append(_examine(given.path, trust_remote_code=given.trust == "true"))) or int(
-        not right[0]
-    )
+    return answered(lambda: _examine(given.path, trust_remote_code=given.trust == "true"))

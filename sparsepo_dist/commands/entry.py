@@ -64,6 +64,12 @@ def guarded(action: Callable[..., object], *arguments: object) -> int:
     return code
 
 
+def answered(question: Callable[[], bool]) -> int:
+    """As `guarded`, of what answers yes or no: 0 or 1 where it does."""
+    answers: list[bool] = []
+    return guarded(lambda: answers.append(question())) or int(not answers[0])
+
+
 def _is_of_ranks(error: Exception) -> bool:
     dist = sys.modules.get("torch.distributed")  # who has not imported it has met none of its errors
     return dist is not None and isinstance(error, dist.DistError)

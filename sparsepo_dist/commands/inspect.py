@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from sparsepo_dist.commands.entry import guarded, say
+from sparsepo_dist.commands.entry import answered, say
 from sparsepo_dist.data.tokens.showing import has_colours, write
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.inspection.files import write_inspection
@@ -33,8 +33,7 @@ def parser() -> ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0, 1 where a run with these options would refuse the data, 2 for what the user can mend."""
-    starts: list[bool] = []
-    return guarded(lambda: starts.append(_inspect(*_parsed(arguments)))) or int(not starts[0])
+    return answered(lambda: _inspect(*_parsed(arguments)))
 
 
 def _parsed(arguments: Sequence[str]) -> tuple[RunConfig, Path | None]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from sparsepo_dist.commands.entry import guarded
+from sparsepo_dist.commands.entry import answered
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.errors import UserError, printable
 from sparsepo_dist.plan.asked.request import Request
@@ -64,8 +64,7 @@ def parser() -> ArgumentParser:
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 if the planned run fits, 1 if not, 2 for what the user can mend."""
-    fits: list[bool] = []
-    return guarded(lambda: fits.append(plan(*parse_arguments(parser(), arguments)))) or int(not fits[0])
+    return answered(lambda: plan(*parse_arguments(parser(), arguments)))
 
 
 def plan(config: RunConfig, parsed: Any) -> bool:

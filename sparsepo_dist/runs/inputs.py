@@ -115,8 +115,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype, device)
     mixtures = _load_pairs(config, tokenizer, needs)
     origins = {name: mixture.origins() for name, mixture in mixtures.items()}
-    both: list[TokenizedPairs] = [mixtures["train"], mixtures["heldout"]]
-    train, heldout = both
+    train, heldout = mixtures["train"], mixtures["heldout"]
     warn_of_turn_end(config, tokenizer, train)
     if config.checkpoints.keep_best is not None and not heldout:
         raise UserError(

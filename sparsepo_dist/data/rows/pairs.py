@@ -22,7 +22,7 @@ from sparsepo_dist.data.rows.columns import settle
 from sparsepo_dist.data.rows.form import Form
 from sparsepo_dist.data.rows.messages import parse_tools, refuse_media
 from sparsepo_dist.data.rows.prompts import behind_system, split, take_off
-from sparsepo_dist.data.rows.remarks import Remarks, refuse_or_skip
+from sparsepo_dist.data.rows.remarks import Remarks
 from sparsepo_dist.data.rows.shapes import NAMED
 from sparsepo_dist.data.rows.summaries import comparison, paired
 from sparsepo_dist.data.rows.supervised import dialogue, whole_text
@@ -30,26 +30,6 @@ from sparsepo_dist.errors import did_you_mean
 
 _FIRST_ROWS = 100
 """Are looked at for the form of a source."""
-Placed = tuple[str, PreferenceRow]
-
-
-def load_pairs(
-    source: str, config: DataConfig, remarks: Remarks | None = None, *, needs_rejected: bool = False
-) -> Iterator[Placed]:
-    """(place, row) of every good row of a source; `remarks` is filled on the way.
-
-    Raises:
-        UserError: a bad row and `on_bad_row` is "stop", a source that cannot be read, or one whose form is not wanted.
-    """
-    remarks = Remarks() if remarks is None else remarks
-    form, rows = open_rows(source, config, remarks, needs_rejected=needs_rejected)
-    for row in rows:
-        try:
-            if isinstance(row, RowError):
-                raise row
-            yield row.place, parse_row(row, form, remarks)
-        except RowError as bad:
-            refuse_or_skip(bad, config.on_bad_row, remarks)
 
 
 def open_rows(

@@ -42,7 +42,8 @@ def initialise(*, hang_minutes: float = 0.0) -> torch.device:
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
             _join_anew(timeout)
         deepspeed.init_distributed(verbose=False, timeout=timeout)
-        _unlink_shared_memory()
+        if not torch.cuda.is_available():
+            _unlink_shared_memory()
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
         return torch.device("cuda", local_rank())

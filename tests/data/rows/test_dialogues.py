@@ -10,9 +10,8 @@ import pytest
 
 from sparsepo_dist.contracts import PreferenceRow
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.rows.pairs import load_pairs
 from sparsepo_dist.errors import UserError
-from tests.support.rows import pair_row
+from tests.support.rows import load_pairs, pair_row
 
 
 def load(folder: Path, *rows: object, **config: Any) -> list[PreferenceRow]:

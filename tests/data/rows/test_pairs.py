@@ -13,10 +13,9 @@ from datasets import Dataset, DatasetDict
 
 from sparsepo_dist.contracts import Message, PreferenceRow
 from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.data.rows.pairs import load_pairs
 from sparsepo_dist.data.rows.remarks import Remarks
 from sparsepo_dist.errors import UserError
-from tests.support.rows import pair_row
+from tests.support.rows import load_pairs, pair_row
 
 ROW = {"prompt": "How was it?", "chosen": " Fine.", "rejected": " Bad."}
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"

@@ -16,10 +16,11 @@ from sparsepo_dist.contracts import PreferenceRow
 from sparsepo_dist.data.config import ROLES, DataConfig, FormatName
 from sparsepo_dist.data.rows import summaries
 from sparsepo_dist.data.rows.checks import MOST_RESPONSES
-from sparsepo_dist.data.rows.pairs import load_pairs, open_rows
+from sparsepo_dist.data.rows.pairs import open_rows
 from sparsepo_dist.data.rows.remarks import Remarks
 from sparsepo_dist.data.rows.shapes import READS, SHAPES
 from sparsepo_dist.errors import UserError
+from tests.support.rows import load_pairs
 from tests.support.shapes import KNOWN, Known, assistant, dialogue, user
 
 ROW = {"prompt": "a", "chosen": "b", "rejected": "c"}

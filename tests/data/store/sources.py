@@ -11,11 +11,11 @@ from transformers import PreTrainedTokenizerBase
 from sparsepo_dist.contracts import TokenizedPair
 from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.data.reading.sources import RowError
-from sparsepo_dist.data.rows.pairs import load_pairs
 from sparsepo_dist.data.rows.remarks import Remarks, refuse_or_skip
 from sparsepo_dist.data.tokens.chat import Chat
 from sparsepo_dist.data.tokens.cuts import Cuts
 from sparsepo_dist.data.tokens.tokenize import encoder_for, tokenize_row
+from tests.support.rows import load_pairs
 from tests.support.tiny import tiny_tokenizer
 
 Fields = dict[str, Any]
