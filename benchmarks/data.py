@@ -11,14 +11,11 @@ cores change seconds; `CPU ms / pair` is beside them, which is what all processe
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib.util
 import json
 import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
@@ -30,8 +27,8 @@ import torch
 from benchmarks.data_worker import PAIRS_PER_STEP, Found, Job
 from benchmarks.measure import MIB, describe
 from benchmarks.tables import table
+from benchmarks.worker import found_by
 
-ROOT = Path(__file__).resolve().parents[1]
 FILE = "hh_harmless_base.jsonl"
 
 
@@ -69,7 +66,7 @@ def preparation_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     for _ in range(bench.rounds):
         for name, job in jobs.items():
             shutil.rmtree(job.cache, ignore_errors=True)
-            found[name].append(_measure(bench, job))
+            found[name].append(_measure(job))
     rates = {name: statistics.median(f.pairs / f.seconds for f in runs) for name, runs in found.items()}
     one = rates["ours, 1 processes"]
     for name, runs in found.items():
@@ -84,7 +81,7 @@ def start_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     """(b) A second start with the same data."""
     job = bench.job("ours", bench.cached, processes=bench.processes)
     shutil.rmtree(job.cache, ignore_errors=True)
-    runs = {"first": [_measure(bench, job)], "cached": [_measure(bench, job) for _ in range(bench.rounds)]}
+    runs = {"first": [_measure(job)], "cached": [_measure(job) for _ in range(bench.rounds)]}
     for name, found in runs.items():
         yield {
             "start": name, "pairs": found[0].pairs, "seconds": statistics.median(f.seconds for f in found),
@@ -97,8 +94,8 @@ def step_rows(bench: Bench) -> Iterator[dict[str, Any]]:
     """(c) Memory of a rank for data, and what a step's pairs take, of a small step by transformers itself."""
     for pairs in bench.memory:
         job = bench.job("step", bench.pairs, processes=bench.processes, pairs=pairs)
-        _measure(bench, job)  # makes the pairs
-        found = _measure(bench, job)
+        _measure(job)  # makes the pairs
+        found = _measure(job)
         parts = {name: seconds for name, seconds in found.step.items() if name != "small step"}
         small = found.step["small step"]
         yield {
@@ -112,20 +109,9 @@ def step_rows(bench: Bench) -> Iterator[dict[str, Any]]:
 TABLES = {"preparation": preparation_rows, "start": start_rows, "step": step_rows}
 
 
-def _measure(bench: Bench, job: Job) -> Found:
-    environment = {
-        **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "HF_DATASETS_CACHE": job.cache,
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    }  # fmt: skip
-    described = json.dumps(dataclasses.asdict(job))
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.data_worker", described], cwd=ROOT, env=environment, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{described} failed:\n{done.stderr[-3000:]}")
-    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith('{"seconds"'))
-    return Found(**json.loads(line))
+def _measure(job: Job) -> Found:
+    quiet = {"HF_DATASETS_CACHE": job.cache, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+    return Found(**found_by("benchmarks.data_worker", job, **quiet))
 
 
 def tables_of(bench: Bench, only: list[str]) -> Mapping[str, list[dict[str, Any]]]:

@@ -40,9 +40,9 @@ from transformers import (
 from benchmarks.measure import MIB, describe, matrix_rate
 from benchmarks.step_worker import Measured, Work
 from benchmarks.tables import table
+from benchmarks.worker import ROOT, found_by
 from sparsepo_dist.plan.speed.flops import necessary_flops
 
-ROOT = Path(__file__).resolve().parents[1]
 FILES = {"HH": "hh_harmless_base.jsonl", "IMDB": "imdb_pairs.jsonl"}
 SPARSEPO = {"objective.name": "sparsepo", "reference.placement": "replicated"}
 DPO = {"objective.name": "dpo", "reference.placement": "replicated"}
@@ -224,20 +224,10 @@ def _in_turn(bench: Bench, runs: Mapping[str, Work], ranks: Mapping[str, int] | 
 
 
 def _measure(work: Work, ranks: int) -> Measured:
-    command = [sys.executable]
     threads = max(1, work.threads // ranks)
-    if ranks > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
-    described = json.dumps(dataclasses.asdict(dataclasses.replace(work, threads=threads)), default=str)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, "-m", "benchmarks.step_worker", described], cwd=ROOT, env=environment, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        raise SystemExit(f"{described} failed:\n{done.stderr[-3000:]}")
-    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith('{"seconds"'))
-    return Measured(**json.loads(line))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)] if ranks > 1 else []
+    described = dataclasses.replace(work, threads=threads)
+    return Measured(**found_by("benchmarks.step_worker", described, launcher, OMP_NUM_THREADS=str(threads)))
 
 
 def _against(bench: Bench, found: Mapping[str, Found], base: str, model: str) -> Iterator[dict[str, Any]]:

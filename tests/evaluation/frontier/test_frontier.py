@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from transformers import (
     AutoModelForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
+    AutoTokenizer,
     LlamaConfig,
     LlamaForSequenceClassification,
 )
@@ -29,6 +28,7 @@ from sparsepo_dist.evaluation.frontier.figure import draw_frontier
 from sparsepo_dist.evaluation.frontier.pareto import hypervolume, pareto
 from sparsepo_dist.evaluation.frontier.scorers import scorer
 from sparsepo_dist.sampling.responses import Sample
+from tests.support.classifiers import save_tiny_classifier
 from tests.support.tiny import VOCABULARY, save_tiny_model, tiny_tokenizer
 
 SIDE = 8
@@ -59,16 +59,10 @@ def test_hypervolume_is_the_number_of_unit_squares_covered(
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("classifier") / "tiny"
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=64, id2label={0: "negative", 1: "neutral", 2: "positive"}, initializer_range=1.0,
-        pad_token_id=257,
-    )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    labels = {0: "negative", 1: "neutral", 2: "positive"}
+    return save_tiny_classifier(
+        tmp_path_factory.mktemp("classifier") / "tiny", id2label=labels, max_position_embeddings=64
+    )
 
 
 def sample(prompt: str, response: str) -> Sample:
@@ -93,16 +87,10 @@ def test_the_reward_is_p_of_the_likeliest_label_or_one_minus_it(classifier: Path
 
 def reward_model(folder: Path, template: str | None) -> tuple[Path, Any, Any]:
     """A classifier of one label; itself and its tokenizer."""
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=256, num_labels=1, initializer_range=1.0, pad_token_id=257,
+    save_tiny_classifier(folder, template, num_labels=1)
+    return (
+        folder, AutoModelForSequenceClassification.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = template
-    tokenizer.save_pretrained(folder)
-    return folder, AutoModelForSequenceClassification.from_pretrained(folder).eval(), tokenizer
 
 
 @pytest.mark.parametrize("template", [None, "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"])

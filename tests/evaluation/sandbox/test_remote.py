@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.sandbox.box import run
 from sparsepo_dist.evaluation.sandbox.limits import Limits
-from sparsepo_dist.evaluation.sandbox.self_test import check_machine
 
 LIMITS = Limits(wall_seconds=120.0)
 VALUES = """
@@ -71,14 +69,6 @@ for kind, error in (('value', ValueError), ('odd', ValueError), ('key', KeyError
         continue
     assert False, kind
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def confining_machine() -> None:
-    try:
-        check_machine(Limits())
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize(("program", "tests"), [(VALUES, CHECKS), (OBJECTS, USES)], ids=["values", "objects"])

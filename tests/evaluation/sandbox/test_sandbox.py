@@ -13,23 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.sandbox import box
 from sparsepo_dist.evaluation.sandbox.box import Verdict, run
 from sparsepo_dist.evaluation.sandbox.limits import MEGABYTE, Limits
-from sparsepo_dist.evaluation.sandbox.self_test import check_machine
 
 # Wall time is long: on a busy machine none of these may end by it.
 LIMITS = Limits(cpu_seconds=1, wall_seconds=120.0, memory_bytes=256 * MEGABYTE, file_bytes=MEGABYTE)
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def confining_machine() -> None:
-    try:
-        check_machine(Limits())
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 def outcome(program: str, tests: str = "", limits: Limits = LIMITS) -> Verdict:

@@ -20,8 +20,6 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
     RobertaConfig,
     RobertaModel,
     RobertaTokenizer,
@@ -35,7 +33,8 @@ from sparsepo_dist.evaluation.summary.edna import edna
 from sparsepo_dist.evaluation.summary.metrics import Task, rouge_l, self_bleu
 from sparsepo_dist.evaluation.summary.significance import significance
 from tests.support.bad_inputs import rewritten
-from tests.support.tiny import VOCABULARY, save_tiny_model, tiny_tokenizer
+from tests.support.classifiers import save_tiny_classifier
+from tests.support.tiny import save_tiny_model, tiny_tokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 TASKS = [
@@ -166,16 +165,8 @@ def test_a_bertscore_model_whose_layer_nobody_knows(encoder: Path, tmp_path: Pat
 @pytest.fixture(scope="module")
 def judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An entailment model with random weights."""
-    folder = tmp_path_factory.mktemp("judge") / "nli"
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
-        max_position_embeddings=256, id2label={0: "Entailment", 1: "neutral", 2: "contradiction"},
-        initializer_range=0.5, pad_token_id=257,
-    )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
+    labels = {0: "Entailment", 1: "neutral", 2: "contradiction"}
+    return save_tiny_classifier(tmp_path_factory.mktemp("judge") / "nli", id2label=labels, initializer_range=0.5)
 
 
 def test_edna_is_the_harmonic_mean_of_faithful_and_different_by_the_best_entailing_sentences(judge: Path) -> None:
