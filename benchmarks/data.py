@@ -155,7 +155,7 @@ def main() -> None:
         results = tables_of(bench, arguments.only.split(","))
     if arguments.output is not None:
         known = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
-        known |= {"machine": describe(torch.device("cpu")), **results}
+        known |= {**describe(torch.device("cpu")), **results}
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
 

@@ -24,4 +24,4 @@ def test_a_quick_run_gives_each_figure(tmp_path: Path, monkeypatch: pytest.Monke
     data.main()
     found = json.loads((tmp_path / "found.json").read_text())
     assert [row["pairs"] for row in (*found["preparation"], *found["start"])] == [400] * 4
-    assert found["preparation"][0]["x ours, 1 process"] == 1 and found["machine"]["device"]
+    assert found["preparation"][0]["x ours, 1 process"] == 1 and found["device"]
