@@ -41,6 +41,17 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file under its name only once all of it is on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    with unfinished.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
 def put_in_place(finished: Path, place: Path) -> None:
     """Rename a finished folder to its place, and remove what was there. A process that is killed meanwhile, and a
     machine that loses its power, leaves the old one, none or the new one there, never a part. Raises OSError where that

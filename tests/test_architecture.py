@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sparsepo_dist"
 # A room imports only from those above it in this list (docs/architecture.md).
 ROOMS = [
-    "errors", "files", "disk", "contracts", "ops", "data", "masks", "objectives", "engines", "training", "sampling",
-    "builtin", "runs", "plan", "report", "inspection", "evaluation", "experiments", "commands",
+    "errors", "files", "fields", "disk", "contracts", "ops", "data", "masks", "objectives", "engines", "training",
+    "sampling", "builtin", "runs", "plan", "report", "inspection", "queueing", "evaluation", "experiments", "commands",
 ]  # fmt: skip
 # Within a room that has floors, likewise; "" stands for the files that lie in the room itself.
 FLOORS = {
@@ -22,7 +22,8 @@ FLOORS = {
     "training": ["supervision", "checkpoints", ""],
     "runs": ["config", "recipes", ""],
     "plan": ["asked", "model", "needs", "speed", ""],
-    "evaluation": ["", "processes", "sandbox", "code", "leaderboard", "summary", "frontier", "jobs"],
+    "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "jobs"],
+    "commands": ["saying", ""],
 }
 # A room with more files gets floors, but for one file a loss.
 MOST_FILES, LISTS = 12, ("objectives",)

@@ -8,8 +8,8 @@ import signal
 import sys
 from collections.abc import Callable
 
-from sparsepo_dist.commands.printing import keep_printable, print_traceback
-from sparsepo_dist.commands.speaking import speak
+from sparsepo_dist.commands.saying.printing import keep_printable, print_traceback
+from sparsepo_dist.commands.saying.speaking import speak
 from sparsepo_dist.engines.deepspeed.ranks import joined, rank
 from sparsepo_dist.errors import FinishedError, RankError, RunError, StoppedError, UserError, printable
 from sparsepo_dist.training.supervision.streams import keep_streams

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsepo_dist.disk import unwritable
+from sparsepo_dist.disk import unwritable, write_whole
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.files import read_json
@@ -86,17 +86,6 @@ class Results:
             "device": device_name(),
             "versions": {"python": platform.python_version(), **_versions((*_ALWAYS, *self._packages))},
         }
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under its name only once all of it is on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".writing-{os.getpid()}-{path.name}")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def device_name() -> str:

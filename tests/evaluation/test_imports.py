@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsepo_dist.evaluation.jobs.store import DONE, JobStore, State
+from sparsepo_dist.evaluation.jobs.store import JobStore
+from sparsepo_dist.queueing.job import DONE, State
 from tests.support.evaluation_jobs import ROOT, Bench
 
 HEAVY = ("torch", "transformers", "datasets", "huggingface_hub", "lm_eval", "peft", "deepspeed", "submitit", "scipy")

@@ -16,15 +16,15 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.errors import RunError, UserError
 from sparsepo_dist.evaluation.code.generation import Generation
 from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, Problem
 from sparsepo_dist.evaluation.hub_mirror import check_dataset, mirror_environment
-from sparsepo_dist.evaluation.processes.lineage import ended_with_this
-from sparsepo_dist.evaluation.processes.locks import lock
-from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.files import read_json
+from sparsepo_dist.queueing.lineage import ended_with_this
+from sparsepo_dist.queueing.locks import lock
 
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _MAX_LENGTH = 512

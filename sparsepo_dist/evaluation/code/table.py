@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, KS, PAPER, REPORTED
-from sparsepo_dist.evaluation.results import write_whole
 
 _COLUMNS = [(task, f"pass@{k}") for task in BENCHMARKS for k in KS]
 

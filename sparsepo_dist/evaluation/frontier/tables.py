@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.frontier.figure import draw_frontier
 from sparsepo_dist.evaluation.frontier.pareto import MARGIN, Point, hypervolume, pareto
-from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.files import read_json
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.jobs.store import Job
+from sparsepo_dist.evaluation.jobs.store import EvaluationJob
 from sparsepo_dist.files import read_json
 
 FRONTIER = "frontier.json"
@@ -25,7 +25,7 @@ class Final(NamedTuple):
     """What is to be known of them: how much was measured."""
 
 
-def final(job: Job) -> Final:
+def final(job: EvaluationJob) -> Final:
     """The final rows of a job that is done; those of a driver of your own are all numbers of its results.
 
     Raises:
@@ -80,7 +80,7 @@ _DRIVERS: dict[str, tuple[str, Callable[[Mapping[str, Any]], Final]]] = {
 }
 
 
-def _of_results(job: Job) -> Iterator[tuple[str, float]]:
+def _of_results(job: EvaluationJob) -> Iterator[tuple[str, float]]:
     """Every number of the results that `evaluation.results` wrote; other files are the driver's own."""
     for file in sorted(job.results.rglob("*.json")):
         try:

@@ -9,11 +9,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.evaluation.jobs.finals import FRONTIER, final
-from sparsepo_dist.evaluation.jobs.slurm_queue import SlurmsJobs, given_as
 from sparsepo_dist.evaluation.jobs.spec import Plan
-from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, INTERRUPTED, RUNNING, Job, JobStore, State
-from sparsepo_dist.evaluation.results import write_whole
+from sparsepo_dist.evaluation.jobs.store import EvaluationJob, JobStore
+from sparsepo_dist.queueing.job import DONE, FAILED, INTERRUPTED, RUNNING, Job, State
+from sparsepo_dist.queueing.slurm_queue import SlurmsJobs, given_as
 
 
 def status(plan: Plan) -> str:
@@ -139,7 +140,7 @@ def _figures(plan: Plan) -> list[Path]:
     return [put_together(files, plan.output / "figures" / suite) for suite, files in by_suite.items()]
 
 
-def _jobs(plan: Plan) -> list[Job]:
+def _jobs(plan: Plan) -> list[EvaluationJob]:
     """The file's own in its order, then what was watched; those that nobody has submitted yet included."""
     store = JobStore(plan.output)
     own = [store.job(model, suite.name) for model in plan.models for suite in plan.suites]

@@ -8,21 +8,14 @@ import time
 from pathlib import Path
 from typing import IO
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.errors import RunError, UserError
 from sparsepo_dist.evaluation.jobs.spec import Plan
-from sparsepo_dist.evaluation.jobs.store import Job, JobStore
-from sparsepo_dist.evaluation.jobs.submission import (
-    POLL_SECONDS,
-    Progress,
-    Queue,
-    ended_with,
-    newest_weights,
-    queue_of,
-    raise_failures,
-)
-from sparsepo_dist.evaluation.processes.locks import held, lock
-from sparsepo_dist.evaluation.results import write_whole
+from sparsepo_dist.evaluation.jobs.store import EvaluationJob, JobStore
+from sparsepo_dist.evaluation.jobs.submission import newest_weights, queue_of
 from sparsepo_dist.evaluation.target import FINAL
+from sparsepo_dist.queueing.locks import held, lock
+from sparsepo_dist.queueing.queue import POLL_SECONDS, Progress, Queue, ended_with, raise_failures
 from sparsepo_dist.runs.folder import CHECKPOINTS, LOCK
 from sparsepo_dist.training.checkpoints.export import export_checkpoint
 from sparsepo_dist.training.checkpoints.store import COMPLETE, Checkpoint, CheckpointStore
@@ -44,7 +37,7 @@ def watch(run: Path, plan: Plan) -> str:
         raise UserError(f"{run} is no run of launch/train.py: it has no file {LOCK}; name the run's --output_dir")
     queue = queue_of(plan)
     follower = _Follower(run, plan, queue)
-    with ended_with(queue), Progress() as progress:
+    with ended_with(queue), Progress("evaluating", "job") as progress:
         while True:
             ended = not held(run / LOCK) or (run / FINAL).is_dir()  # before looking: what it wrote last is then seen
             follower.look()
@@ -71,12 +64,12 @@ class _Follower:
         self._store = JobStore(plan.output)
         self._exports = plan.output / "exported"
         self._know_again()
-        self._of: dict[str, list[Job]] = {}
+        self._of: dict[str, list[EvaluationJob]] = {}
         self.unusable: list[str] = []
         """What is wrong with checkpoints that could not be evaluated."""
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[EvaluationJob]:
         """All jobs so far, in the order that their models appeared."""
         return [job for jobs in self._of.values() for job in jobs]
 
@@ -126,10 +119,10 @@ class _Follower:
                 more,
             )  # fmt: skip
 
-    def _jobs(self, name: str, path: Path, written: float) -> list[Job]:
+    def _jobs(self, name: str, path: Path, written: float) -> list[EvaluationJob]:
         jobs = [self._store.add(name, str(path), suite) for suite in self._plan.suites]
         for job in jobs:
-            self._store.renew(job, written)
+            job.renew(written)
         return jobs
 
     def _know_again(self) -> None:

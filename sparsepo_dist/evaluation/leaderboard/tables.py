@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.evaluation.leaderboard.chat import in_words
 from sparsepo_dist.evaluation.leaderboard.normalisation import COLUMNS, TASKS, average, column_score, normalised
-from sparsepo_dist.evaluation.results import write_whole
 
 REPORTED = "reported"
 _PAPER = "SparsePO, arXiv 2410.05102: Pythia 1.4B on Anthropic HH"

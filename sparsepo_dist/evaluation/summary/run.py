@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.prompts import digest
-from sparsepo_dist.evaluation.results import Results, write_whole
+from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.sampling import Sampling
 from sparsepo_dist.evaluation.summary.metrics import COLUMNS, Metric, Task
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.arguments import positive, share
-from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.summary.metrics import COLUMNS
 from sparsepo_dist.files import argument, path_argument, read_json
 

@@ -13,11 +13,12 @@ from sparsepo_dist.evaluation.code.table import write_table
 from sparsepo_dist.evaluation.frontier.command import frontier
 from sparsepo_dist.evaluation.frontier.tables import put_together
 from sparsepo_dist.evaluation.jobs.spec import read_plan
-from sparsepo_dist.evaluation.jobs.store import DONE, JobStore, State
+from sparsepo_dist.evaluation.jobs.store import JobStore
 from sparsepo_dist.evaluation.jobs.table import Table, collect
 from sparsepo_dist.evaluation.leaderboard.normalisation import COLUMNS, TASKS
 from sparsepo_dist.evaluation.leaderboard.tables import measured_row, write_tables
 from sparsepo_dist.evaluation.summary.command import summary
+from sparsepo_dist.queueing.job import DONE, State
 from tests.support.evaluation_jobs import ROOT
 from tests.support.tiny import save_tiny_model
 

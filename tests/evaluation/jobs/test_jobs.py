@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from sparsepo_dist.errors import RunError, UserError
-from sparsepo_dist.evaluation.jobs import devices
-from sparsepo_dist.evaluation.jobs.devices import places
-from sparsepo_dist.evaluation.jobs.slurm import SlurmQueue
-from sparsepo_dist.evaluation.jobs.spec import Resources, Slurm
 from sparsepo_dist.evaluation.jobs.store import JobStore
 from sparsepo_dist.evaluation.jobs.submission import submit
 from sparsepo_dist.evaluation.jobs.table import collect, status
+from sparsepo_dist.queueing import devices
+from sparsepo_dist.queueing.devices import places
+from sparsepo_dist.queueing.resources import Resources, Slurm
+from sparsepo_dist.queueing.slurm import SlurmQueue
 from tests.support.evaluation_jobs import ROOT, Bench, gone, until
 
 
@@ -179,7 +179,7 @@ def test_slurms_queue_through_submitits_local_executor(tmp_path: Path) -> None:
     bench = Bench(tmp_path, {"a": {"do": "once"}, "b": {"do": "user"}, "c": {}}, retries=1)
     store = JobStore(bench.output)
     jobs = [store.add("m0", str(bench.models["m0"]), suite) for suite in bench.plan.suites]
-    queue = SlurmQueue(bench.output / "slurm", Slurm(gpus=0), 1, cluster="local")
+    queue = SlurmQueue(bench.output / "slurm", Slurm(gpus=0), 1, label="evaluate", cluster="local")
     queue.advance(jobs)
     queue.advance(jobs)  # what Slurm has is not given to it again
     until(lambda: all(job.now().final for job in jobs))
@@ -191,7 +191,7 @@ def test_slurms_queue_through_submitits_local_executor(tmp_path: Path) -> None:
 def test_without_slurms_commands_its_queue_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match="there is no srun here"):
-        SlurmQueue(tmp_path / "slurm", Slurm(), 1)
+        SlurmQueue(tmp_path / "slurm", Slurm(), 1, label="evaluate")
 
 
 @pytest.mark.slow

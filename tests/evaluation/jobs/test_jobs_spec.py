@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.jobs.spec import Plan, Resources, Slurm, read_plan
+from sparsepo_dist.evaluation.jobs.spec import Plan, read_plan
+from sparsepo_dist.queueing.resources import Resources, Slurm
 
 WHOLE = """\
 output: out

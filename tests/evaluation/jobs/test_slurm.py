@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.jobs.store import Job, JobStore
+from sparsepo_dist.evaluation.jobs.store import EvaluationJob, JobStore
 from sparsepo_dist.evaluation.jobs.submission import queue_of, submit
 from sparsepo_dist.evaluation.jobs.table import status
 from tests.support.evaluation_jobs import ROOT, Bench, until
@@ -27,7 +27,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlu
             made.cancel(job)
 
 
-def bench_of(tmp_path: Path, suites: dict[str, dict[str, str]], **asked: object) -> tuple[Bench, list[Job]]:
+def bench_of(tmp_path: Path, suites: dict[str, dict[str, str]], **asked: object) -> tuple[Bench, list[EvaluationJob]]:
     bench = Bench(tmp_path, suites, backend="slurm", retries=1)
     bench.write(suites, slurm=asked)
     return bench, [JobStore(bench.output).job("m0", name) for name in suites]

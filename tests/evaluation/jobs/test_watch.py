@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sparsepo_dist.evaluation.jobs.store import Job, JobStore, State
-from sparsepo_dist.evaluation.jobs.submission import Progress
+from sparsepo_dist.evaluation.jobs.store import JobStore
 from sparsepo_dist.evaluation.jobs.watch import watch
-from sparsepo_dist.evaluation.processes.locks import held, lock
+from sparsepo_dist.queueing.job import Job, State
+from sparsepo_dist.queueing.locks import held, lock
+from sparsepo_dist.queueing.queue import Progress
 from tests.support.evaluation_jobs import ROOT, Bench, until
 from tests.support.runs import ZERO
 from tests.support.tiny import save_tiny_model, write_pairs

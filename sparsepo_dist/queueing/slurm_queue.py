@@ -6,8 +6,8 @@ import subprocess
 import time
 
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.evaluation.jobs.store import Job
 from sparsepo_dist.files import read_json
+from sparsepo_dist.queueing.job import Job
 
 SUBMITTED = "slurm.json"
 _GOOD_FOR_SECONDS = 2.0

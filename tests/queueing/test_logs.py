@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsepo_dist.evaluation.processes.logs import LineLog
+from sparsepo_dist.queueing.logs import LineLog
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from sparsepo_dist.errors import RunError
-from sparsepo_dist.evaluation.jobs import keeper
-from sparsepo_dist.evaluation.jobs.devices import Place
-from sparsepo_dist.evaluation.jobs.store import Job
+from sparsepo_dist.queueing import keeper
+from sparsepo_dist.queueing.devices import Place
+from sparsepo_dist.queueing.job import Job
 
 
 class LocalQueue:

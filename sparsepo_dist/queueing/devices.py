@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import IO
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.jobs.spec import Resources
-from sparsepo_dist.evaluation.processes.locks import lock
+from sparsepo_dist.queueing.locks import lock
+from sparsepo_dist.queueing.resources import Resources
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 

@@ -1,7 +1,7 @@
-"""The process that runs one job: its driver, again when it dies, and the end of all it has started.
+"""The process that runs one job: its command, again when it dies, and the end of all it has started.
 
-It ends with whoever started it, and the driver ends with it: nothing goes on writing unseen. It knows no torch, so that
-it is there at once and small.
+It ends with whoever started it, and the command ends with it: nothing goes on writing unseen. It knows no torch, so
+that it is there at once and small.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.evaluation.jobs.store import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, Job, State, here
-from sparsepo_dist.evaluation.processes.lineage import ended_with_this, tell_of_parents_end
-from sparsepo_dist.evaluation.processes.logs import LineLog
+from sparsepo_dist.queueing.job import DONE, FAILED, INTERRUPTED, QUEUED, RUNNING, Job, State, here
+from sparsepo_dist.queueing.lineage import ended_with_this, tell_of_parents_end
+from sparsepo_dist.queueing.logs import LineLog
 
 _DONE, _FAILED, _HELD = 0, 10, 11
 NOTED = (_DONE, _FAILED, _HELD)
@@ -69,7 +69,7 @@ def main() -> int:
         tell_of_parents_end(signal.SIGTERM)
         if os.getppid() != given.parent:  # it was gone before we asked to be told
             return 128 + signal.SIGTERM
-        job = Job(given.folder, given.folder.parent.name, given.folder.name)
+        job = Job(given.folder, f"{given.folder.parent.name}/{given.folder.name}")
         held = list(given.held)
         if not held:
             lock = _claimed(job)
@@ -115,7 +115,7 @@ def _run(job: Job, retries: int, held: Sequence[int]) -> int:
 
 
 def _attempt(job: Job, before: State, retries: int, held: Sequence[int]) -> State:
-    """One run of the driver; how the job stands after it."""
+    """One run of the command; how the job stands after it."""
     begun = State(RUNNING, before.attempts + 1, started=time.time(), reason=before.reason, **here())
     line = [sys.executable, *job.command()]
     with job.log.open("ab", buffering=0) as log:

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.evaluation.jobs import keeper
-from sparsepo_dist.evaluation.jobs.slurm_queue import SUBMITTED, SlurmsJobs, given_as
-from sparsepo_dist.evaluation.jobs.spec import Slurm
-from sparsepo_dist.evaluation.jobs.store import FAILED, Job, State
-from sparsepo_dist.evaluation.results import write_whole
+from sparsepo_dist.queueing import keeper
+from sparsepo_dist.queueing.job import FAILED, Job, State
+from sparsepo_dist.queueing.resources import Slurm
+from sparsepo_dist.queueing.slurm_queue import SUBMITTED, SlurmsJobs, given_as
 
 
 class SlurmQueue:
@@ -24,16 +24,18 @@ class SlurmQueue:
         folder: for submitit's scripts and logs.
         settings: what a job asks for.
         retries: how often a job that dies is started again, within its allocation.
+        label: what Slurm calls jobs, before their names.
         cluster: submitit's name of the executor.
 
     Raises:
         UserError: submitit or Slurm is not here.
     """
 
-    def __init__(self, folder: Path, settings: Slurm, retries: int, *, cluster: str = "slurm") -> None:
+    def __init__(self, folder: Path, settings: Slurm, retries: int, *, label: str, cluster: str = "slurm") -> None:
         self._executor = _executor(folder, settings, cluster)
         self._has = SlurmsJobs().has if cluster == "slurm" else self._runs_here
         self._retries = retries
+        self._label = label
         self._times: dict[str, int] = {}
 
     def advance(self, jobs: Iterable[Job]) -> list[Job]:
@@ -64,7 +66,7 @@ class SlurmQueue:
     def _submitted(self, job: Job) -> Any:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        self._executor.update_parameters(name=f"evaluate-{job.model}-{job.suite}")
+        self._executor.update_parameters(name=f"{self._label}-{job.name.replace('/', '-')}")
         try:
             return self._executor.submit(run_in_allocation, str(job.folder), self._retries)
         except (FailedJobError, FailedSubmissionError, FileNotFoundError) as error:

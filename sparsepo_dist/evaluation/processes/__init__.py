@@ -1,1 +1,0 @@
-"""Processes of evaluation: locks that living ones hold, and ends that come with another's."""
