@@ -23,6 +23,7 @@ FLOORS = {
     "runs": ["config", "recipes", ""],
     "plan": ["asked", "model", "needs", "speed", ""],
     "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "jobs"],
+    "experiments": ["contracts", "drawing", "sentiment", "stages", "files", ""],
     "commands": ["saying", ""],
 }
 # A room with more files gets floors, but for one file a loss.

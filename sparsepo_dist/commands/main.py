@@ -14,6 +14,7 @@ COMMANDS = {
     "inspect": "show and count what a run's data is like, without loading a model",
     "plan": "predict memory and traffic of a run before it is launched",
     "cache": "write what the reference says of every pair, for --reference.placement cached",
+    "experiment": "run an experiment from its data to its figures: run, status, collect, report",
 }
 
 
@@ -25,3 +26,7 @@ def main() -> None:
         commands.add_parser(name, help=sentence, add_help=False)
     name = parser.parse_args(sys.argv[1:2]).command
     sys.exit(importlib.import_module(f"sparsepo_dist.commands.{name}").main(sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -24,6 +24,16 @@ def lock(path: Path) -> IO[bytes] | None:
     return None
 
 
+def share(path: Path) -> IO[bytes] | None:
+    """As `lock`, beside others that share it; None where a process holds it alone. Raises RunError as there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("ab")
+    if _locked(file, fcntl.LOCK_SH):
+        return file
+    file.close()
+    return None
+
+
 def held(path: Path) -> bool:
     """Whether some process holds a lock file.
 

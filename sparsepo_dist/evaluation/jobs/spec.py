@@ -81,7 +81,7 @@ def _plan(file: Path, root: yaml.MappingNode, scripts: Path) -> Plan:
         file=file,
         output=Path(scalar(given["output"], "output", "str")).absolute(),
         models={entry.name: scalar(entry, f"models.{entry.name}", "str") for entry in models},
-        suites=tuple(_suite(entry, scripts) for entry in named(given["suites"], "suites")),
+        suites=tuple(read_suite(entry, scripts) for entry in named(given["suites"], "suites")),
         resources=resources,
         slurm=slurm,
         keep_exported="keep_exported" in given and scalar(given["keep_exported"], "keep_exported", "bool"),
@@ -110,7 +110,8 @@ def _models(section: Entry) -> Iterator[Entry]:
         yield Entry(name, node, line)
 
 
-def _suite(entry: Entry, scripts: Path) -> Suite:
+def read_suite(entry: Entry, scripts: Path) -> Suite:
+    """A suite: its driver and options, which the driver has looked at. Raises ValueError."""
     name, node, line = entry
     options: list[str] = []
     driver, where = name, line

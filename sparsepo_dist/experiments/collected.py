@@ -1,0 +1,48 @@
+"""What an experiment's runs gave, gathered for its tables and figures: runs.json in its output."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+
+from sparsepo_dist.disk import write_whole
+from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
+from sparsepo_dist.experiments.files.graph import Run, runs_of
+from sparsepo_dist.experiments.files.spec import ExperimentFile
+from sparsepo_dist.experiments.stages.work import Work
+from sparsepo_dist.queueing.job import DONE, FAILED
+
+RUNS = "runs.json"
+
+
+def collect(file: ExperimentFile, work: Work) -> Experiment:
+    """The experiment's runs as they stand now, also written to `RUNS`."""
+    states = {name: job.now() for name, job in work.jobs.items()}
+    blocked = work.blocked({name: state.state for name, state in states.items()})
+    runs, missing = [], {}
+    for run in runs_of(file):
+        suites = [f"{run.name}/{suite.name}" for suite in file.suites]
+        for name in (run.name, *suites):
+            state = states[name]
+            if name in blocked:
+                missing[name] = f"not run: needs {blocked[name]}, which failed"
+            elif state.state == FAILED:
+                missing[name] = f"failed: {state.reason}"
+            elif state.state != DONE:
+                missing[name] = "not run yet"
+        if run.name not in missing:
+            runs.append(_trained(file, work, run, missing))
+    experiment = Experiment(file.name, tuple(runs), missing, {}, file.draws)
+    write_whole(file.output / RUNS, json.dumps(asdict(experiment), indent=1, default=str) + "\n")
+    return experiment
+
+
+def _trained(file: ExperimentFile, work: Work, run: Run, missing: dict[str, str]) -> TrainedRun:
+    done = {suite.name: suite for suite in file.suites if f"{run.name}/{suite.name}" not in missing}
+    return TrainedRun(
+        run.name, run.method, run.values, work.output(run.name), work.identities[run.name],
+        shlex.join(["python", *work.commands[run.name]]),
+        {name: work.output(f"{run.name}/{name}") for name in done},
+        {name: suite.driver.stem for name, suite in done.items()},
+    )  # fmt: skip

@@ -1,0 +1,45 @@
+"""What an experiment's engine hands to what draws its tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run of an experiment that is done, with what was measured on it."""
+
+    name: str
+    """Unique in the experiment, such as `sparsepo_common-beta0.8-seed1`."""
+    method: str
+    """sft, dpo, simpo, dpop, tdpo1, tdpo2, mapo, sparsepo_common, sparsepo_independent, or a name of the file's own."""
+    values: Mapping[str, Any]
+    """What the grid set: `{"objective.beta": 0.8, "training.seed": 1}`."""
+    run: Path
+    """The run's folder: run.json, metrics.jsonl and so on; the weights may be gone."""
+    identity: str
+    """Hash of all that the run depends on."""
+    command: str
+    """How it was trained."""
+    results: Mapping[str, Path]
+    """Name of a suite -> the results folder that its driver wrote."""
+    drivers: Mapping[str, str]
+    """Name of a suite -> name of its driver: frontier, code, summary, leaderboard or preference."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The runs of an experiment, and what its file asks to be drawn of them."""
+
+    name: str
+    runs: tuple[TrainedRun, ...]
+    """Those that are done; the start (SFT) too, as method `sft`."""
+    missing: Mapping[str, str]
+    """Name of a run that is not there -> why: that it failed and how, or that it was not run yet."""
+    selected: Mapping[str, str]
+    """Method -> name of the run that won its grid, where the file selects."""
+    draws: tuple[str, ...]
+    """Names of the tables and figures that the file asks for."""

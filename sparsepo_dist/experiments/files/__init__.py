@@ -1,0 +1,1 @@
+"""An experiment as a file, and the stages that it becomes."""
