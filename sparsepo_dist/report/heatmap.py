@@ -32,7 +32,7 @@ def _pair(number: int, responses: list[dict[str, Any]]) -> str:
         for name, *_ in ROWS
     }
     body = "\n".join(_response(response, scales) for response in responses)
-    prompt = f'<p class="prompt"><b>Prompt</b> {_shown(responses[0]["prompt"])}</p>'
+    prompt = f'<p class="prompt"><b>Prompt</b> {readable(responses[0]["prompt"])}</p>'
     return f"<section><h2>Pair {number + 1}</h2>{prompt}{body}</section>"
 
 
@@ -46,17 +46,20 @@ def _response(response: dict[str, Any], scales: dict[str, float]) -> str:
         low = -scales[name] if signed else 0.0
         scale = f"{low:.3g} to {scales[name]:.3g} {unit}; {zeros} of {len(values)} tokens exactly 0"
         spans = "".join(
-            _token(token, value, scales[name], signed) for token, value in zip(response["tokens"], values, strict=True)
+            token_span(token, value, scales[name], signed=signed)
+            for token, value in zip(response["tokens"], values, strict=True)
         )
         parts.append(f'<div class="row"><h4>{title} <small>{scale}</small></h4><p class="tokens">{spans}</p></div>')
     return "".join(parts)
 
 
-def _token(token: str, value: float, scale: float, signed: bool) -> str:
+def token_span(token: str, value: float, scale: float, *, signed: bool, number: float | None = None) -> str:
+    """A token on the colour of its value; `number` is shown instead where the value is a scaled one."""
+    number = value if number is None else number
     colour = token_colour(value, scale, signed=signed)
     style = f"background:rgb{colour};color:{'#fff' if _luminance(colour) < 0.4 else '#000'}"
-    zero = ' class="zero"' if value == 0 else ""
-    return f'<span{zero} style="{style}" title="{value:.4g}">{_shown(token)}</span>'
+    zero = ' class="zero"' if number == 0 else ""
+    return f'<span{zero} style="{style}" title="{number:.4g}">{readable(token)}</span>'
 
 
 def token_colour(value: float, scale: float, *, signed: bool) -> Colour:
@@ -75,6 +78,6 @@ def _luminance(colour: Colour) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def _shown(text: str) -> str:
+def readable(text: str) -> str:
     """Escaped, with line breaks made visible; spaces stay, so that words read on."""
     return escape(text).replace("\n", "\u21b5<wbr>").replace("\t", "\u21e5") or "\u2205"

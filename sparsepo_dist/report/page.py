@@ -22,10 +22,11 @@ table{border-collapse:collapse}td,th{padding:.25rem .8rem .25rem 0;text-align:le
 """
 
 
-def _document(title: str, body: str) -> str:
+def document(title: str, body: str, style: str = "") -> str:
+    """A whole page; `style` is added to the reports' own."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}</style></head>'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1"><style>{_STYLE}{style}</style></head>'
         f"<body><h1>{escape(title)}</h1>{body}</body></html>\n"
     )
 
@@ -36,13 +37,13 @@ def tokens_page(run: RunFiles) -> str:
         "<p>Each response is shown once per quantity. Reward: blue tokens are rewarded, orange ones penalised. "
         "Other rows: the greener, the larger. Dotted underline: exactly 0. Hover a token for its number.</p>"
     )
-    return _document(f"Tokens of {run.folder.name}", legend + heatmaps(run.tokens))
+    return document(f"Tokens of {run.folder.name}", legend + heatmaps(run.tokens))
 
 
 def index_page(run: RunFiles, figures: list[Path]) -> str:
     """Results, figures, links and the resolved configuration."""
     images = "".join(
-        f'<p><img alt="{path.stem} over steps" src="data:image/png;base64,{_encoded(path)}"></p>' for path in figures
+        f'<p><img alt="{path.stem} over steps" src="data:image/png;base64,{encoded(path)}"></p>' for path in figures
     )
     parts = [
         _evaluation(run.evaluation) if run.evaluation else "",
@@ -51,7 +52,7 @@ def index_page(run: RunFiles, figures: list[Path]) -> str:
         f"<h2>Over the steps</h2>{images}" if images else "",
         f"<h2>Configuration</h2><details><summary>config.yaml</summary><pre>{escape(run.config)}</pre></details>",
     ]
-    return _document(f"Run {run.folder.name}", "".join(parts))
+    return document(f"Run {run.folder.name}", "".join(parts))
 
 
 def _accuracy(run: RunFiles) -> str:
@@ -84,5 +85,6 @@ def _evaluation(result: dict[str, Any]) -> str:
     )
 
 
-def _encoded(path: Path) -> str:
+def encoded(path: Path) -> str:
+    """A file as base64, as data: URLs have it."""
     return base64.b64encode(path.read_bytes()).decode()

@@ -23,9 +23,7 @@ def draw_frontier(rows: Sequence[dict[str, Any]], origin: dict[str, Any], scorer
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for number, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
-        # Where colours come round again, the marker is another.
-        marker = _MARKERS[number // len(_COLOURS) % len(_MARKERS)]
-        _draw_method(axes, [row for row in rows if row["method"] == method], _COLOURS[number % len(_COLOURS)], marker)
+        _draw_method(axes, [row for row in rows if row["method"] == method], *look(number))
     axes.errorbar(
         [0], [origin["reward"]], yerr=[origin["reward_stderr"]], fmt="none", ecolor="#666666", alpha=0.35, linewidth=0.8
     )
@@ -38,6 +36,11 @@ def draw_frontier(rows: Sequence[dict[str, Any]], origin: dict[str, Any], scorer
     axes.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.15), ncols=4)
     figure.savefig(path, dpi=DOTS_PER_INCH)
     return path
+
+
+def look(number: int) -> tuple[str, str]:
+    """Colour and marker of a figure's methods; where colours come round again, the marker is another."""
+    return _COLOURS[number % len(_COLOURS)], _MARKERS[number // len(_COLOURS) % len(_MARKERS)]
 
 
 def _draw_method(axes: Axes, rows: Sequence[dict[str, Any]], colour: str, marker: str) -> None:

@@ -12,21 +12,9 @@ from typing import Any, NamedTuple
 from sparsepo_dist.disk import write_whole
 from sparsepo_dist.evaluation.leaderboard.chat import in_words
 from sparsepo_dist.evaluation.leaderboard.normalisation import COLUMNS, TASKS, average, column_score, normalised
+from sparsepo_dist.evaluation.leaderboard.reported import DIALOGUE, DIALOGUE_SETTING, REPORTED, Figures
 
-REPORTED = "reported"
-_PAPER = "SparsePO, arXiv 2410.05102: Pythia 1.4B on Anthropic HH"
 _NAMES = tuple(column.name for column in COLUMNS)
-_REPORTED_ROWS = {
-    "SFT": (2.87, 0.30, 0.78, 4.02, 1.71, 25.90, 14.97, 7.22),
-    "DPO": (2.64, 0.60, 0.00, 3.77, 1.19, 21.46, 10.54, 5.74),
-    "TDPO v1": (3.01, 0.53, 0.00, 4.30, 1.50, 20.62, 9.98, 5.71),
-    "TDPO v2": (2.65, 0.23, 0.00, 5.87, 1.68, 18.47, 8.32, 5.32),
-    "SimPO": (2.10, 0.00, 1.12, 4.36, 1.41, 19.90, 9.24, 5.45),
-    "DPOP": (2.71, 0.68, 1.57, 3.85, 1.43, 20.02, 9.06, 5.62),
-    "MaPO": (3.60, 0.91, 0.00, 3.94, 1.33, 22.78, 12.57, 6.45),
-    "SparsePO, common mask": (3.24, 0.23, 0.00, 6.67, 1.25, 22.78, 12.38, 6.65),
-    "SparsePO, independent masks": (4.10, 0.76, 0.00, 3.45, 1.42, 22.78, 11.28, 6.25),
-}
 
 
 class Row(NamedTuple):
@@ -47,11 +35,11 @@ def measured_row(model: str, results: Mapping[str, Mapping[str, Any]], limit: in
     return Row(model, "measured" if limit is None else f"measured, limit {limit}", scores, average(scores))
 
 
-def reported_rows() -> list[Row]:
+def reported_rows(table: Mapping[str, Figures] = DIALOGUE) -> list[Row]:
     """The paper's lines, averages as printed there."""
     return [
         Row(model, REPORTED, dict(zip(_NAMES, figures[:-1], strict=True)), figures[-1])
-        for model, figures in _REPORTED_ROWS.items()
+        for model, figures in table.items()
     ]
 
 
@@ -75,7 +63,7 @@ def as_json(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]], setti
     document = {
         "columns": [*_NAMES, "average"],
         "rows": [row._asdict() for row in rows],
-        "reported": _PAPER,
+        "reported": DIALOGUE_SETTING,
         "settings": dict(settings),
         "tasks": {task: {**results[task], "scores": _task_scores(task, results[task])} for task in _in_order(results)},
         "missing": [task for task in TASKS if task not in results],
@@ -96,7 +84,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 def as_markdown(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
     """The table of models, what is missing, and the table of tasks."""
-    parts = ["# Open LLM Leaderboard v2", models_table(rows), f"Rows marked {REPORTED}: {_PAPER}."]
+    parts = ["# Open LLM Leaderboard v2", models_table(rows), f"Rows marked {REPORTED}: {DIALOGUE_SETTING}."]
     parts.append(in_words(settings["chat_template"]))
     limit = settings["limit"]
     if limit is not None:

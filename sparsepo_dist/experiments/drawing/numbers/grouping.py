@@ -1,0 +1,111 @@
+"""Runs put together: those that differ in seeds alone are one variant, whose spread is the interval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparsepo_dist.experiments.contracts import TrainedRun
+
+BETA = "objective.beta"
+START = "sft"
+_NAMES = {
+    START: "SFT",
+    "dpo": "DPO",
+    "simpo": "SimPO",
+    "dpop": "DPOP",
+    "tdpo1": "TDPO v1",
+    "tdpo2": "TDPO v2",
+    "mapo": "MaPO",
+    "sparsepo_common": "SparsePO, common mask",
+    "sparsepo_independent": "SparsePO, independent masks",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """Runs of one method and one setting, one a seed. Equal only to itself."""
+
+    method: str
+    settings: tuple[tuple[str, str], ...]
+    """What the grid set besides seeds and beta, values as JSON."""
+    beta: float | None
+    runs: tuple[TrainedRun, ...]
+
+    @property
+    def label(self) -> str:
+        """The method and what was set, in words."""
+        return ", ".join([self.kind, *([] if self.beta is None else [f"beta {self.beta:g}"])])
+
+    @property
+    def kind(self) -> str:
+        """The method and what was set but beta, in words."""
+        return ", ".join(filter(None, [shown(self.method), self.set]))
+
+    @property
+    def set(self) -> str:
+        """What was set besides beta, in words."""
+        return ", ".join(f"{_last(name)} {value}" for name, value in self.settings)
+
+    @property
+    def names(self) -> list[str]:
+        """Of its runs."""
+        return [run.name for run in self.runs]
+
+
+def shown(method: str) -> str:
+    """A method as the paper calls it; of a name that begins with a method's, what follows stands behind it."""
+    known = max((name for name in _NAMES if method == name or method.startswith(f"{name}_")), key=len, default=None)
+    if known is None:
+        return method
+    rest = method[len(known) :].strip("_").replace("_", " ")
+    return f"{_NAMES[known]}, {rest}" if rest else _NAMES[known]
+
+
+def seed(run: TrainedRun) -> str:
+    """What tells a run from the others of its variant; empty where the grid has no seeds."""
+    return ", ".join(f"{value}" for name, value in sorted(run.values.items()) if _is_seed(name))
+
+
+def beta(run: TrainedRun) -> float | None:
+    """Where the grid set one."""
+    value = run.values.get(BETA)
+    return None if value is None else float(value)
+
+
+def variants(runs: Sequence[TrainedRun], *, also: Mapping[str, str] | None = None) -> list[Variant]:
+    """In the order of methods, then of beta.
+
+    Args:
+        also: by name of a run, what tells its variant from others besides what the grid set.
+    """
+    found: dict[tuple[str, tuple[tuple[str, str], ...], float | None, str], list[TrainedRun]] = {}
+    for run in runs:
+        settings = tuple(
+            (name, json.dumps(value))
+            for name, value in sorted(run.values.items())
+            if not _is_seed(name) and name != BETA
+        )
+        found.setdefault((run.method, settings, beta(run), (also or {}).get(run.name, "")), []).append(run)
+    order = methods(runs)
+    made = [Variant(method, settings, at, tuple(same)) for (method, settings, at, _), same in found.items()]
+    return sorted(made, key=lambda one: (order.index(one.method), one.settings, -1.0 if one.beta is None else one.beta))
+
+
+def methods(runs: Sequence[TrainedRun]) -> list[str]:
+    """Each once: the paper's in its order, then others as they come."""
+    there = list(dict.fromkeys(run.method for run in runs))
+    known = list(_NAMES)
+    return sorted(there, key=lambda method: next(
+        (place for place, name in reversed(list(enumerate(known))) if method == name or method.startswith(f"{name}_")),
+        len(known),
+    ))  # fmt: skip
+
+
+def _is_seed(name: str) -> bool:
+    return name.rpartition(".")[2].endswith("seed")
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2].replace("_", " ")

@@ -1,0 +1,181 @@
+"""What the start of the learned masks does: how far seeds spread under each, and whether that is more than chance."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import PercentFormatter
+
+from sparsepo_dist.evaluation.frontier.figure import look
+from sparsepo_dist.evaluation.tables import Column
+from sparsepo_dist.experiments.contracts import TrainedRun
+from sparsepo_dist.experiments.drawing.canvas import finish, label_below, new_figure, tidy
+from sparsepo_dist.experiments.drawing.numbers.grouping import Variant, variants
+from sparsepo_dist.experiments.drawing.numbers.intervals import LEGEND, PERMUTATIONS, over_seeds, spread_test
+from sparsepo_dist.experiments.drawing.numbers.reading import MASKS, Collected, Point
+from sparsepo_dist.experiments.drawing.parts import RUNS, Picture, Section, Table
+
+_INIT = "masks.init"
+_ORDER = ("torch", "released", "calibrated")
+_TITLE = "Starts of the learned masks"
+Metrics = Mapping[str, tuple[str, Callable[[TrainedRun], float | None]]]
+"""By key: heading, and a run's value."""
+
+
+def starts(collected: Collected, folder: Path) -> Section:
+    """Mean, standard deviation and range over seeds of each start; tests of the spreads; every run as a dot."""
+    by_run = {run.name: init for run in collected.runs if (init := _start_of(collected, run)) is not None}
+    if len(set(by_run.values())) < 2:
+        return Section(_TITLE, notes=("Nothing to compare: all runs with learned masks have one masks.init.",))
+    runs = [run for run in collected.runs if run.name in by_run]
+    found = variants(runs, also=by_run)
+    metrics = _metrics(collected)
+    names = sorted(set(by_run.values()), key=lambda init: _ORDER.index(init) if init in _ORDER else len(_ORDER))
+    cells = _cells(found, by_run, names)
+    caption = "Every run is a dot; a line joins the lowest and the highest seed of one start in one setting."
+    picture = Picture(_draw(cells, names, metrics, folder / "starts.png"), caption, tuple(by_run))
+    said = (
+        "Spread: standard deviation over seeds, then lowest to highest seed. Test: distances from each setting's own "
+        f"median, dealt anew between the starts within each setting {PERMUTATIONS} times; p is the share of deals "
+        "whose spreads differ as much. Not corrected for the number of tests."
+    )
+    return Section(
+        _TITLE,
+        (
+            picture,
+            Table("starts-tests", "Do the spreads differ?", _TESTS, _tests(cells, names, metrics), (said,)),
+            Table("starts", "Each start in each setting", *_rows(cells, names, metrics), (LEGEND, said)),
+        ),
+    )
+
+
+def _start_of(collected: Collected, run: TrainedRun) -> str | None:
+    """`masks.init` of a run whose masks are learned."""
+    config = collected.settings(run)
+    masks = config.get("masks") or {}
+    learned = config.get("objective", {}).get("name") == "sparsepo" and masks.get("kind") in ("auto", "learned")
+    return str(masks["init"]) if learned and "init" in masks else None
+
+
+def _metrics(collected: Collected) -> Metrics:
+    found: dict[str, tuple[str, Callable[[TrainedRun], float | None]]] = {}
+    suites = collected.suites("frontier")
+    for suite in suites:
+        named = f" ({suite})" if len(suites) > 1 else ""
+        for key, heading in (("reward", "Reward"), ("kl", "KL, nats")):
+            found[f"{suite}/{key}"] = f"{heading}{named}", partial(_of_point, collected.final_points(suite), key)
+    for mask, title in MASKS.items():
+        found[mask] = f"{title}: at 0", partial(collected.sparsity, mask=mask)
+    return found
+
+
+def _of_point(points: Mapping[str, Point], key: str, run: TrainedRun) -> float | None:
+    return float(getattr(points[run.name], key)) if run.name in points else None
+
+
+def _cells(
+    found: Sequence[Variant], by_run: Mapping[str, str], names: Sequence[str]
+) -> dict[str, dict[str, list[TrainedRun]]]:
+    """Runs by setting, which is all but the start and the seed, and by start."""
+    cells: dict[str, dict[str, list[TrainedRun]]] = {}
+    for variant in found:
+        init = by_run[variant.runs[0].name]
+        others = tuple((name, value) for name, value in variant.settings if name != _INIT)
+        method = _without(variant.method, names)
+        setting = Variant(method, others, variant.beta, variant.runs).label
+        cells.setdefault(setting, {}).setdefault(init, []).extend(variant.runs)
+    return cells
+
+
+def _without(method: str, starts: Sequence[str]) -> str:
+    """A method's name without that of a start, where an experiment's file has one method for each."""
+    return "_".join(word for word in method.split("_") if word not in starts) or method
+
+
+def _values(runs: Sequence[TrainedRun], value: Callable[[TrainedRun], float | None]) -> list[float]:
+    return [number for run in runs if (number := value(run)) is not None]
+
+
+def _rows(
+    cells: Mapping[str, Mapping[str, list[TrainedRun]]], names: Sequence[str], metrics: Metrics
+) -> tuple[tuple[Column, ...], list[dict[str, Any]]]:
+    columns = [Column("setting", "Setting"), Column("start", "Start"), Column("seeds", "Runs", "d")]
+    for key, (heading, _) in metrics.items():
+        columns += [Column(key, heading, ".3f"), Column(f"{key}/spread", "Spread")]
+    rows = []
+    for setting, by_start in cells.items():
+        for start in filter(by_start.__contains__, names):
+            runs = by_start[start]
+            row: dict[str, Any] = {"setting": setting, "start": start, "seeds": len(runs), RUNS: [r.name for r in runs]}
+            for key, (_, value) in metrics.items():
+                values = _values(runs, value)
+                if values:
+                    row[key] = over_seeds(values)
+                if len(values) > 1:
+                    deviation = np.std(values, ddof=1)
+                    row[f"{key}/spread"] = f"{deviation:.3f}; {min(values):.3f} to {max(values):.3f}"
+            rows.append(row)
+    return tuple(columns), rows
+
+
+_TESTS = (
+    Column("metric", "Metric"), Column("starts", "Starts"), Column("spreads", "Pooled standard deviations"),
+    Column("p", "p", ".4f"), Column("runs_of", "Runs"),
+)  # fmt: skip
+
+
+def _tests(
+    cells: Mapping[str, Mapping[str, list[TrainedRun]]], names: Sequence[str], metrics: Metrics
+) -> list[dict[str, Any]]:
+    rows = []
+    compared = [tuple(names), *(itertools.combinations(names, 2) if len(names) > 2 else ())]
+    for (heading, value), some in itertools.product(metrics.values(), compared):
+        groups = [[_values(by_start.get(start, []), value) for start in some] for by_start in cells.values()]
+        spreads = [_pooled([cell[place] for cell in groups]) for place in range(len(some))]
+        counts = [sum(len(cell[place]) for cell in groups) for place in range(len(some))]
+        if any(spread is not None for spread in spreads):
+            shown = ["none" if spread is None else f"{spread:.3f}" for spread in spreads]
+            rows.append(
+                {"metric": heading, "starts": " / ".join(some), "spreads": " / ".join(shown), "p": spread_test(groups),
+                 "runs_of": " / ".join(map(str, counts))}
+            )  # fmt: skip
+    return rows
+
+
+def _pooled(cells: Sequence[Sequence[float]]) -> float | None:
+    """Standard deviation over seeds, pooled over settings with their degrees of freedom."""
+    several = [cell for cell in cells if len(cell) > 1]
+    freedom = sum(len(cell) - 1 for cell in several)
+    if not freedom:
+        return None
+    return float(np.sqrt(sum(np.var(cell, ddof=1) * (len(cell) - 1) for cell in several) / freedom))
+
+
+def _draw(
+    cells: Mapping[str, Mapping[str, list[TrainedRun]]], names: Sequence[str], metrics: Metrics, path: Path
+) -> Path:
+    runs = [run for by_start in cells.values() for same in by_start.values() for run in same]
+    drawn = {key: both for key, both in metrics.items() if _values(runs, both[1])}
+    figure = new_figure(3.2 * max(1, len(drawn)) + 0.3, 4.0)
+    axes = figure.subplots(1, max(1, len(drawn)), squeeze=False)[0]
+    for place, (key, (heading, value)) in zip(axes, drawn.items(), strict=False):
+        for number, (setting, by_start) in enumerate(cells.items()):
+            colour, marker = look(number)
+            for at, start in enumerate(names):
+                values = _values(by_start.get(start, []), value)
+                x = at + 0.7 * ((number + 0.5) / len(cells) - 0.5)
+                if values:
+                    place.plot([x, x], [min(values), max(values)], color=colour, linewidth=1, alpha=0.6)
+                    place.plot([x] * len(values), values, marker, color=colour, markersize=4, label=setting)
+        tidy(place, heading, "", "")
+        place.set_xticks(range(len(names)), names)
+        if key in MASKS:
+            place.set_ylim(-0.03, 1.03)
+            place.yaxis.set_major_formatter(PercentFormatter(1.0))
+    label_below(figure, 3)
+    return finish(figure, path)
