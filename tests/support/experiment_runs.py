@@ -33,7 +33,7 @@ def heldout(sparsity: float = 0.5, accuracy: float = 0.75, token_kl: float = 0.1
 
 def write_run(
     folder: Path, rows: Sequence[Mapping[str, Any]], *, objective: str = "sparsepo", tokens: Sequence[Any] = (),
-    masks: Mapping[str, Any] = {},
+    masks: Mapping[str, Any] = {}, divergence: str = "policy",
 ) -> Path:  # fmt: skip
     """A run's folder with these lines of metrics.jsonl."""
     folder.mkdir(parents=True)
@@ -42,7 +42,8 @@ def write_run(
         (folder / "tokens.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tokens))
     training = {"pairs_per_step": 4, "learning_rate": 0.001, "schedule": "cosine", "precision": "bf16", "seed": 0}
     config = {
-        "model": {"path": "base/model"}, "data": {"train": "a.jsonl"}, "objective": {"name": objective, "beta": 0.1},
+        "model": {"path": "base/model"}, "data": {"train": "a.jsonl"}, 
+        "objective": {"name": objective, "beta": 0.1, "divergence": divergence},
         "training": training, "masks": {**MASKS, **masks},
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
@@ -80,7 +81,7 @@ def write_frontier_results(
 def trained(
     root: Path, method: str, beta: float | None, seed: int, *, reward: float, kl: float, sparsity: float = 0.5,
     masks: Mapping[str, Any] = {}, values: Mapping[str, Any] = {}, objective: str = "sparsepo",
-    suite: str = "frontier", tokens: Sequence[Any] = (),
+    suite: str = "frontier", tokens: Sequence[Any] = (), divergence: str = "policy",
 ) -> TrainedRun:  # fmt: skip
     """A run with six evaluations, the last of which has this sparsity, and a frontier result of these means."""
     name = f"{method}-beta{beta}-seed{seed}" + "".join(f"-{key}{value}" for key, value in values.items())
@@ -91,7 +92,7 @@ def trained(
         rows.append({"step": 10 * step, "split": "eval", **row})
     if objective == "dpo":
         rows = [{k: v for k, v in row.items() if not k.startswith(("sparsity", "token_kl"))} for row in rows]
-    run = write_run(root / "runs" / name, rows, objective=objective, masks=masks, tokens=tokens)
+    run = write_run(root / "runs" / name, rows, objective=objective, masks=masks, tokens=tokens, divergence=divergence)
     results = write_frontier_results(
         root / "results" / name, [reward - 0.2, reward, reward, reward + 0.2], [kl - 0.4, kl, kl, kl + 0.4]
     )

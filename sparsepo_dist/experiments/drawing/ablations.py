@@ -12,7 +12,7 @@ from sparsepo_dist.evaluation.leaderboard import reported as paper
 from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.contracts import TrainedRun
 from sparsepo_dist.experiments.drawing.benchmarks import LEADERBOARD, leaderboard_rows, reported
-from sparsepo_dist.experiments.drawing.numbers.grouping import START, Variant, variants
+from sparsepo_dist.experiments.drawing.numbers.grouping import START, Variant, beta, seed, variants
 from sparsepo_dist.experiments.drawing.numbers.intervals import LEGEND
 from sparsepo_dist.experiments.drawing.numbers.reading import Collected, Point
 from sparsepo_dist.experiments.drawing.parts import RUNS, Section, Table
@@ -33,6 +33,8 @@ class Ablation(NamedTuple):
     label: Callable[[Masks], str | None]
     """What a run is called there; None where it is none of the table's."""
     figures: Mapping[str, paper.Figures]
+    varied: tuple[str, ...]
+    """Fields of masks that tell its rows apart."""
 
 
 def _architecture(masks: Masks) -> str | None:
@@ -60,15 +62,12 @@ def _kind(masks: Masks) -> str | None:
 
 _TABLES = (
     Ablation("table3", "Table 3: layers and linears of the mask", "all layers, 1 linear", _architecture,
-             paper.ARCHITECTURE),
-    Ablation("table4", "Table 4: weight decay of the mask", "0.01", _weight_decay, paper.WEIGHT_DECAY),
-    Ablation("table5", "Table 5: learned, binary and random masks", "common", _kind, paper.MASKS),
+             paper.ARCHITECTURE, ("layers", "linears")),
+    Ablation("table4", "Table 4: weight decay of the mask", "0.01", _weight_decay, paper.WEIGHT_DECAY,
+             ("weight_decay",)),
+    Ablation("table5", "Table 5: learned, binary and random masks", "common", _kind, paper.MASKS,
+             ("kind", "binary", "random", "sharing")),
 )  # fmt: skip
-_OTHERS: dict[str, tuple[str, ...]] = {
-    "table3": ("weight_decay", "sharing"), "table4": ("layers", "linears", "sharing"),
-    "table5": ("layers", "linears", "weight_decay"),
-}  # fmt: skip
-"""What must be the same in all rows."""
 
 
 def table3(collected: Collected, folder: Path) -> Section:
@@ -87,23 +86,18 @@ def table5(collected: Collected, folder: Path) -> Section:
 
 
 def _ablation(collected: Collected, ablation: Ablation) -> Section:
-    called, held = _called(collected, ablation)
-    if not called:
+    found, elsewhere = _called(collected, ablation)
+    if not found:
         return Section(ablation.title, notes=("Nothing to show: no run of SparsePO has such a mask.",))
-    labels = {run.name: label for run, label in called}
-    found = _named({one: _label(one, labels) for one in variants([run for run, _ in called], also=labels)})
+    at = Counter(one.beta for one in found)
+    if max(at.values()) > 1:
+        found = {one: label for one, label in found.items() if at[one.beta] > 1}
     order = list(ablation.figures)
-    ranked = sorted(found, key=lambda one: _rank(labels[one.runs[0].name], order))
+    ranked = sorted(found, key=lambda one: (_rank(found[one], order), one.beta or 0.0))
     notes = [LEGEND]
-    if held:
-        notes.insert(0, f"The same in all of our rows: {held}.")
-    return _section(collected, ablation, {one: found[one] for one in ranked}, labels, notes)
-
-
-def _named(found: dict[Variant, str]) -> dict[Variant, str]:
-    """Labels that several variants share, as something else differs too, with what was set behind them."""
-    times = Counter(found.values())
-    return {one: label if times[label] == 1 else f"{label} ({one.kind})" for one, label in found.items()}
+    if elsewhere:
+        notes.insert(0, f"Left out, as something else is not the same: {', '.join(elsewhere)}.")
+    return _section(collected, ablation, {one: found[one] for one in ranked}, notes)
 
 
 def _rank(label: str, order: Sequence[str]) -> tuple[int, float, str]:
@@ -115,45 +109,39 @@ def _rank(label: str, order: Sequence[str]) -> tuple[int, float, str]:
     return (order.index(label) if label in order else len(order), size, label)
 
 
-def _label(variant: Variant, labels: Mapping[str, str]) -> str:
-    beta = "" if variant.beta is None else f", beta {variant.beta:g}"
-    return f"{labels[variant.runs[0].name]}{beta}"
-
-
-def _called(collected: Collected, ablation: Ablation) -> tuple[list[tuple[TrainedRun, str]], str]:
-    """Runs that the table is of, with their labels, and what is the same in all of them: of all that the table does not
-    vary, what most runs have."""
-    there: list[tuple[TrainedRun, str, tuple[Any, ...]]] = []
-    names = _OTHERS[ablation.name]
+def _called(collected: Collected, ablation: Ablation) -> tuple[dict[Variant, str], list[str]]:
+    """Variants with their labels: of all runs that have the rest of their configuration in common, those with the most
+    labels, then the most runs. Besides, labels that there are only elsewhere."""
+    groups: dict[str, dict[tuple[str, float | None], dict[str, TrainedRun]]] = {}
     for run in collected.runs:
-        config = collected.settings(run)
-        masks = config.get("masks") or {}
-        if run.method == START or config.get("objective", {}).get("name") != "sparsepo" or "kind" not in masks:
-            continue
-        label = ablation.label(masks)
-        if label is not None:
-            there.append((run, label, tuple(masks[name] for name in names)))
-    if not there:
-        return [], ""
-    # Of as many labels as possible, then of as many runs.
-    settings = Counter(held for _, _, held in there)
-    best = max(settings, key=lambda held: (len({label for _, label, own in there if own == held}), settings[held]))
-    said = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in zip(names, best, strict=True))
-    return [(run, label) for run, label, held in there if held == best], said
+        config, same = collected.settings(run), collected.alike(run, ablation.varied)
+        if run.method != START and same is not None and config["objective"]["name"] == "sparsepo":
+            label = ablation.label(config["masks"])
+            if label is not None:
+                # A run that two methods of the file ask for counts once.
+                groups.setdefault(same, {}).setdefault((label, beta(run)), {}).setdefault(seed(run), run)
+    if not groups:
+        return {}, []
+    best = max(groups.values(), key=lambda group: (len({label for label, _ in group}), sum(map(len, group.values()))))
+    elsewhere = {label for group in groups.values() for label, _ in group} - {label for label, _ in best}
+    found = {
+        Variant(next(iter(by_seed.values())).method, (), at, tuple(by_seed.values())): label
+        for (label, at), by_seed in best.items()
+    }
+    return found, sorted(elsewhere)
 
 
-def _section(
-    collected: Collected, ablation: Ablation, found: Mapping[Variant, str], labels: Mapping[str, str],
-    notes: Sequence[str],
-) -> Section:  # fmt: skip
+def _section(collected: Collected, ablation: Ablation, found: Mapping[Variant, str], notes: Sequence[str]) -> Section:
+    named = {one: label if one.beta is None else f"{label}, beta {one.beta:g}" for one, label in found.items()}
     tables = []
     for suite in collected.suites("leaderboard"):
-        rows = leaderboard_rows(collected, suite, found)
+        rows = leaderboard_rows(collected, suite, named)
         if rows:
             rows += reported(ablation.figures)
             said = (f"Rows marked {paper.REPORTED}: {paper.ABLATION_SETTING}.", *_unreadable(ablation), *notes)
             tables.append(Table(f"{ablation.name}-{suite}", f"Leaderboard, {suite}", LEADERBOARD, rows, said))
-    tables.append(_measured(collected, ablation, found, labels, notes))
+    base = [one for one, label in found.items() if label == ablation.first]
+    tables.append(compared(collected, ablation.name, "Measured here", named, base, ablation.first, notes))
     if len(tables) == 1:
         said = (f"{paper.ABLATION_SETTING}. Not ours, and not of our model.", *_unreadable(ablation))
         tables.append(Table(f"{ablation.name}-reported", "Reported", LEADERBOARD, reported(ablation.figures), said))
@@ -162,14 +150,6 @@ def _section(
 
 def _unreadable(ablation: Ablation) -> tuple[str, ...]:
     return (paper.UNREADABLE,) if ablation.figures is paper.MASKS else ()
-
-
-def _measured(
-    collected: Collected, ablation: Ablation, found: Mapping[Variant, str], labels: Mapping[str, str],
-    notes: Sequence[str],
-) -> Table:  # fmt: skip
-    base = [one for one in found if labels[one.runs[0].name] == ablation.first]
-    return compared(collected, ablation.name, "Measured here", found, base, ablation.first, notes)
 
 
 def compared(

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sparsepo_dist.experiments.drawing.canvas import around, finish, new_figure, tidy
-from sparsepo_dist.experiments.drawing.numbers.grouping import START, Variant, variants
+from sparsepo_dist.experiments.drawing.numbers.grouping import START, Variant, left_out, over_beta, variants
 from sparsepo_dist.experiments.drawing.numbers.intervals import Interval, over_seeds
 from sparsepo_dist.experiments.drawing.numbers.reading import MASKS, Collected
 from sparsepo_dist.experiments.drawing.parts import Picture, Section
@@ -79,10 +79,8 @@ def _over_steps(
     name: str, title: str, panels: Sequence[Panel], collected: Collected, folder: Path, said: str = ""
 ) -> Section:
     """`said`: what is to be known of the metric."""
-    having = [
-        variant for variant in _trained(collected)
-        if any(_line(collected, variant, panel.metric, split) for panel in panels for split in ("train", "eval"))
-    ]  # fmt: skip
+    gridded, alone = over_beta(variants([run for run in collected.runs if run.method != START]))
+    having = [variant for variant in gridded if _has(collected, variant, panels)]
     if not having:
         return Section(title, notes=("Nothing to draw: no run has such a metric.",))
     split = _split(collected, having, panels)
@@ -97,7 +95,7 @@ def _over_steps(
         )  # fmt: skip
         runs = tuple(run for variant in having if variant.kind in part for run in variant.names)
         pictures.append(Picture(path, f"{_caption(split)} {said}".strip(), runs))
-    return Section(title, tuple(pictures))
+    return Section(title, tuple(pictures), left_out(alone))
 
 
 def _caption(split: str) -> str:
@@ -108,8 +106,8 @@ def _caption(split: str) -> str:
     )
 
 
-def _trained(collected: Collected) -> list[Variant]:
-    return variants([run for run in collected.runs if run.method != START])
+def _has(collected: Collected, variant: Variant, panels: Sequence[Panel]) -> bool:
+    return any(_line(collected, variant, panel.metric, split) for panel in panels for split in ("train", "eval"))
 
 
 def _split(collected: Collected, having: Sequence[Variant], panels: Sequence[Panel]) -> str:
@@ -131,10 +129,10 @@ def _line(collected: Collected, variant: Variant, metric: str, split: str) -> Li
         steps, values = files.series(metric, split) if files is not None else ([], [])
         if steps:
             series.append((np.asarray(steps), np.asarray(values)))
-    return stretched(series) if series else None
+    return stretched(series, share=metric.startswith("sparsity/")) if series else None
 
 
-def stretched(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> Line:
+def stretched(series: Sequence[tuple[np.ndarray, np.ndarray]], *, share: bool = False) -> Line:
     """Steps and values of several runs to means over runs with intervals, in at most MOST_STEPS stretches of steps.
 
     Each run's values in a stretch are averaged first; stretches that not all runs have values in are left out.
@@ -150,7 +148,7 @@ def stretched(series: Sequence[tuple[np.ndarray, np.ndarray]]) -> Line:
         ]
         if len(means) == len(series):
             line.steps.append(float(part.mean()))
-            line.values.append(over_seeds(means))
+            line.values.append(over_seeds(means, share=share))
     return line
 
 
@@ -163,10 +161,20 @@ def _sheet(
     for kind, strip in zip(kinds, np.ravel(figure.subfigures(len(kinds), 1, squeeze=False)), strict=True):
         strip.suptitle(kind, x=0.01, ha="left", fontsize=10, fontweight="bold")
         own = [variant for variant in having if variant.kind == kind]
+        drawn: dict[Panel, tuple[Axes, list[tuple[Line, str]]]] = {}
         for axes, panel in zip(strip.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            lines = [(variant, line) for variant in own if (line := line_of(variant, panel.metric))]
-            _panel(axes, panel, [(line, _beta_colour(variant.beta, betas)) for variant, line in lines])
+            drawn[panel] = (
+                axes,
+                [
+                    (line, _beta_colour(variant.beta, betas))
+                    for variant in own
+                    if (line := line_of(variant, panel.metric))
+                ],
+            )
             axes.set_xlabel("optimizer step" if kind == kinds[-1] else "")
+        for panel, (axes, lines) in drawn.items():
+            alike = [line for other, (_, those) in drawn.items() if other.unit == panel.unit for line, _ in those]
+            _panel(axes, panel, lines, around([value for line in alike for value in line.values]) if alike else None)
     handles = [Line2D([], [], color=_beta_colour(at, betas), label=f"beta {at:g}") for at in betas]
     if handles:
         figure.legend(
@@ -175,10 +183,10 @@ def _sheet(
     return finish(figure, path)
 
 
-def _panel(axes: Axes, panel: Panel, lines: Sequence[tuple[Line, str]]) -> None:
+def _panel(axes: Axes, panel: Panel, lines: Sequence[tuple[Line, str]], limits: tuple[float, float] | None) -> None:
     for line, colour in lines:
         _draw_line(axes, line, colour)
-    tidy(axes, panel.title, "", panel.unit, size=9)
+    tidy(axes, panel.title, axes.get_xlabel(), panel.unit, size=9)
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
     if not lines:
         axes.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axes.transAxes, fontsize=8)
@@ -187,7 +195,7 @@ def _panel(axes: Axes, panel: Panel, lines: Sequence[tuple[Line, str]]) -> None:
         axes.set_ylim(-0.03, 1.03)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     else:
-        axes.set_ylim(*around([value for line, _ in lines for value in line.values]))
+        axes.set_ylim(limits)
 
 
 def _beta_colour(beta: float | None, betas: Sequence[float]) -> str:

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 from sparsepo_dist.evaluation.frontier.figure import look
 from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.drawing.canvas import around, bars, finish, label_below, new_figure, tidy
-from sparsepo_dist.experiments.drawing.numbers.grouping import START, Variant, shown, variants
+from sparsepo_dist.experiments.drawing.numbers.grouping import START, Variant, left_out, over_beta, shown, variants
 from sparsepo_dist.experiments.drawing.numbers.intervals import LEGEND, Interval, over_seeds
 from sparsepo_dist.experiments.drawing.numbers.reading import MASKS, Collected, mean_of
 from sparsepo_dist.experiments.drawing.parts import RUNS, Picture, Section, Table
@@ -42,12 +42,9 @@ _PANELS = (
 def figure8(collected: Collected, folder: Path) -> Section:
     """Where token KL, margin and sparsity end, over beta."""
     title = "Figure 8: where runs end, over beta"
-    having = [
-        variant
-        for variant in variants([run for run in collected.runs if run.method != START])
-        if variant.beta is not None
-    ]
-    found = {panel.key: _ends(collected, having, panel.metrics) for panel in _PANELS}
+    gridded, alone = over_beta(variants([run for run in collected.runs if run.method != START]))
+    having = [variant for variant in gridded if variant.beta is not None]
+    found = {panel.key: _ends(collected, having, panel) for panel in _PANELS}
     panels = [panel for panel in _PANELS if found[panel.key]]
     if not panels:
         return Section(title, notes=("Nothing to draw: no run of a grid over objective.beta has held-out metrics.",))
@@ -66,18 +63,17 @@ def figure8(collected: Collected, folder: Path) -> Section:
         "Held-out pairs at the end, means of chosen and rejected responses; bars: 95 % by Student's t over seeds, cut "
         "at the edges. A reward margin has beta in it, and SimPO's is per token: compare it within a method."
     )
-    return Section(
-        title, (Picture(path, caption, runs), Table("figure8", "Where runs end", tuple(columns), rows, (LEGEND,)))
-    )
+    table = Table("figure8", "Where runs end", tuple(columns), rows, (LEGEND,))
+    return Section(title, (Picture(path, caption, runs), table), left_out(alone))
 
 
-def _ends(collected: Collected, having: Sequence[Variant], metrics: Sequence[str]) -> dict[Variant, Interval]:
+def _ends(collected: Collected, having: Sequence[Variant], panel: Panel) -> dict[Variant, Interval]:
     ends = {}
     for variant in having:
-        values = [mean_of(collected.heldout(run), metrics) for run in variant.runs]
+        values = [mean_of(collected.heldout(run), panel.metrics) for run in variant.runs]
         numbers = [value for value in values if value is not None]
         if numbers:
-            ends[variant] = over_seeds(numbers)
+            ends[variant] = over_seeds(numbers, share=panel.percent)
     return ends
 
 

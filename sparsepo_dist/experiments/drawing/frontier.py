@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from sparsepo_dist.evaluation.frontier.figure import look
 from sparsepo_dist.evaluation.frontier.pareto import MARGIN, hypervolume
 from sparsepo_dist.evaluation.frontier.pareto import Point as Place
 from sparsepo_dist.evaluation.tables import Column
-from sparsepo_dist.experiments.drawing.canvas import finish, new_figure, tidy
-from sparsepo_dist.experiments.drawing.numbers.grouping import START, Variant, methods, seed, shown, variants
+from sparsepo_dist.experiments.drawing.frontier_sheet import Spot, draw_sheet, kinds_of
+from sparsepo_dist.experiments.drawing.numbers.grouping import (
+    START,
+    Variant,
+    left_out,
+    over_beta,
+    seed,
+    shown,
+    variants,
+)
 from sparsepo_dist.experiments.drawing.numbers.intervals import (
     LEGEND,
     Interval,
@@ -34,28 +40,18 @@ _VOLUMES = (
     Column("method", "Method"), Column("volume", "Hypervolume (nats x reward)", ".3f"),
     Column("places", "Points", "d"), Column("seeds", "Seeds", "d"), Column("note", "Left out"),
 )  # fmt: skip
-_GREY = "#bbbbbb"
-
-
-class Spot(NamedTuple):
-    """A variant's place, at one step of its training, over its seeds."""
-
-    variant: Variant
-    step: int | None
-    points: tuple[Point, ...]
-    """One a seed."""
-    kl: Interval
-    reward: Interval
 
 
 def figure2(collected: Collected, folder: Path) -> Section:
     """A sheet, a table of points and one of hypervolumes for each suite of the driver frontier."""
     parts: list[Table | Picture] = []
+    # The start's place is the reference's star.
+    having, alone = over_beta(variants([run for run in collected.runs if run.method != START]))
     for suite in collected.suites("frontier"):
-        spots = _spots(collected, suite)
+        spots = _spots(collected, suite, having)
         if spots:
             parts += _suite(suite, spots, folder)
-    notes = () if parts else ("Nothing to draw: no run has results of evaluation/frontier.py.",)
+    notes = left_out(alone) if parts else ("Nothing to draw: no run has results of evaluation/frontier.py.",)
     return Section("Figure 2: reward against response-level KL", tuple(parts), notes)
 
 
@@ -63,8 +59,8 @@ def _suite(suite: str, spots: Sequence[Spot], folder: Path) -> list[Table | Pict
     points = [point for spot in spots for point in spot.points]
     origin = float(np.mean([point.origin for point in points]))
     worst = (MARGIN * max(spot.kl.mean for spot in spots), origin)
-    volumes = [_volume([spot for spot in spots if spot.variant.method == method], worst) for method in _methods(spots)]
-    sheet = _draw(spots, origin, volumes, folder / f"figure2-{suite}.png")
+    volumes = [_volume([spot for spot in spots if spot.variant.kind == kind], worst) for kind in kinds_of(spots)]
+    sheet = draw_sheet(spots, origin, volumes, folder / f"figure2-{suite}.png")
     runs = tuple(dict.fromkeys(point.run.name for point in points))
     prompts = max(len(point.rewards) for point in points)
     caption = (
@@ -95,15 +91,10 @@ def _suite(suite: str, spots: Sequence[Spot], folder: Path) -> list[Table | Pict
     ]
 
 
-def _methods(spots: Sequence[Spot]) -> list[str]:
-    return methods([spot.points[0].run for spot in spots])
-
-
-def _spots(collected: Collected, suite: str) -> list[Spot]:
-    """Of all methods but the start, whose place is the reference's star."""
-    points = [point for point in collected.points(suite) if point.run.method != START]
+def _spots(collected: Collected, suite: str, having: Sequence[Variant]) -> list[Spot]:
+    points = collected.points(suite)
     spots = []
-    for variant in variants([run for run in collected.runs if run.method != START]):
+    for variant in having:
         own = [point for point in points if point.run.name in variant.names]
         for step in sorted({point.step for point in own}, key=lambda step: math.inf if step is None else step):
             at = tuple(point for point in own if point.step == step)
@@ -134,7 +125,7 @@ def _volume(spots: Sequence[Spot], worst: Place) -> dict[str, Any]:
         volume = _volume_over_prompts(points, worst)
     short = [f"seed {name} ({len(points)} of {most} points)" for name, points in by_seed.items() if len(points) < most]
     return {
-        "method": shown(spots[0].variant.method), "key": spots[0].variant.method, "volume": volume, "places": most,
+        "method": spots[0].variant.kind, "volume": volume, "places": most,
         "seeds": len(whole), "note": ", ".join(short) or None,
         RUNS: [point.run.name for points in whole.values() for point in points],
     }  # fmt: skip
@@ -151,95 +142,3 @@ def _volume_over_prompts(points: Sequence[Point], worst: Place) -> Interval:
         return hypervolume(list(places), worst)
 
     return over_prompts(drawn_volume, kls.shape[1])
-
-
-def _draw(spots: Sequence[Spot], origin: float, volumes: Sequence[dict[str, Any]], path: Path) -> Path:
-    names = _methods(spots)
-    columns = min(4, len(names) + 1)
-    rows = 1 + math.ceil(len(names) / columns)
-    figure = new_figure(3.3 * columns, 3.1 * rows + 0.6)
-    grid = figure.add_gridspec(rows, 2 * columns)
-    points = [point for spot in spots for point in spot.points]
-    overview = figure.add_subplot(grid[0, : columns + (columns > 2)])
-    _overview(overview, spots, names, origin)
-    overview.set_xlim(_range([0.0, *(point.kl for point in points)]))
-    overview.set_ylim(_range([origin, *(point.reward for point in points)]))
-    _forest(figure.add_subplot(grid[0, columns + (columns > 2) :]), volumes)
-    for number, method in enumerate(names):
-        row, column = 1 + number // columns, number % columns
-        axes = figure.add_subplot(grid[row, 2 * column : 2 * column + 2], sharex=overview, sharey=overview)
-        _alone(axes, spots, method, look(number)[0], origin)
-        axes.tick_params(labelleft=column == 0)
-        if column == 0:
-            axes.set_ylabel("mean reward")
-        if number + columns >= len(names):
-            axes.set_xlabel("KL to the reference, nats")
-    return finish(figure, path)
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    """What shows all runs: bands of few seeds may be far wider, and would make the points one."""
-    room = 0.08 * (max(values) - min(values)) or 0.1
-    return min(values) - room, max(values) + room
-
-
-def _lines(spots: Sequence[Spot], method: str) -> list[list[Spot]]:
-    """What is joined: over beta where every run has one point, else each variant over its steps."""
-    own = [spot for spot in spots if spot.variant.method == method]
-    keys = [spot.variant.settings if spot.step is None else (spot.variant.settings, spot.variant.beta) for spot in own]
-    return [[spot for spot, other in zip(own, keys, strict=True) if other == key] for key in dict.fromkeys(keys)]
-
-
-def _overview(axes: Axes, spots: Sequence[Spot], names: Sequence[str], origin: float) -> None:
-    for number, method in enumerate(names):
-        colour, marker = look(number)
-        for place, line in enumerate(_lines(spots, method)):
-            kls, rewards = [spot.kl.mean for spot in line], [spot.reward.mean for spot in line]
-            label = shown(method) if place == 0 else None
-            axes.plot(kls, rewards, marker=marker, color=colour, markersize=4.5, linewidth=1.2, label=label)
-    axes.plot([0], [origin], "*", color="#444444", markersize=10, label="reference")
-    tidy(axes, "All methods", "KL to the reference, nats", "mean reward")
-    axes.legend(fontsize=6.5, frameon=False, loc="upper left", bbox_to_anchor=(0, -0.2), ncols=3)
-
-
-def _alone(axes: Axes, spots: Sequence[Spot], method: str, colour: str, origin: float) -> None:
-    for other in _methods(spots):
-        for line in _lines(spots, other):
-            if other != method:
-                axes.plot(
-                    [s.kl.mean for s in line], [s.reward.mean for s in line], color=_GREY, linewidth=0.8, zorder=1
-                )
-    for line in _lines(spots, method):
-        kls, rewards = [s.kl.mean for s in line], [s.reward.mean for s in line]
-        low = [s.reward.mean if s.reward.low is None else s.reward.low for s in line]
-        high = [s.reward.mean if s.reward.high is None else s.reward.high for s in line]
-        order = np.argsort(kls)
-        axes.fill_between(
-            np.take(kls, order), np.take(low, order), np.take(high, order), color=colour, alpha=0.18, linewidth=0
-        )
-        axes.plot(kls, rewards, marker="o", color=colour, markersize=5, linewidth=1.4, zorder=3)
-        for spot in line:
-            axes.plot(
-                [p.kl for p in spot.points], [p.reward for p in spot.points], ".", color=colour, alpha=0.6, markersize=4
-            )
-            if spot.variant.beta is not None and len(line) < 9:
-                axes.annotate(
-                    f"{spot.variant.beta:g}", (spot.kl.mean, spot.reward.mean), xytext=(4, 4),
-                    textcoords="offset points", fontsize=6.5, color="#333333",
-                )  # fmt: skip
-    axes.plot([0], [origin], "*", color="#444444", markersize=8)
-    tidy(axes, shown(method), "", "", size=8.5)
-
-
-def _forest(axes: Axes, volumes: Sequence[dict[str, Any]]) -> None:
-    for place, row in enumerate(volumes):
-        volume, (colour, _) = row["volume"], look(place)
-        if volume.low is not None:
-            axes.plot([volume.low, volume.high], [place, place], color=colour, linewidth=2)
-        axes.plot([volume.mean], [place], "o", color=colour, markersize=5)
-    axes.set_yticks(range(len(volumes)), [f"{row['method']} ({row['places']})" for row in volumes], fontsize=7)
-    axes.invert_yaxis()
-    axes.yaxis.tick_right()
-    tidy(axes, "Hypervolume (of so many points)", "nats x reward", "")
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)

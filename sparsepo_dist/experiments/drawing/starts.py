@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from sparsepo_dist.evaluation.frontier.figure import look
 from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.contracts import TrainedRun
 from sparsepo_dist.experiments.drawing.canvas import finish, label_below, new_figure, tidy
-from sparsepo_dist.experiments.drawing.numbers.grouping import Variant, variants
+from sparsepo_dist.experiments.drawing.numbers.grouping import beta, seed, variants
 from sparsepo_dist.experiments.drawing.numbers.intervals import LEGEND, PERMUTATIONS, over_seeds, spread_test
 from sparsepo_dist.experiments.drawing.numbers.reading import MASKS, Collected, Point
 from sparsepo_dist.experiments.drawing.parts import RUNS, Picture, Section, Table
 
-_INIT = "masks.init"
+_OF_START = ("init", "layer_norm", "dropout", "initial_sparsity", "initial_mean")
+"""Fields of masks that a start consists of."""
 _ORDER = ("torch", "released", "calibrated")
 _TITLE = "Starts of the learned masks"
 Metrics = Mapping[str, tuple[str, Callable[[TrainedRun], float | None]]]
@@ -29,20 +31,20 @@ Metrics = Mapping[str, tuple[str, Callable[[TrainedRun], float | None]]]
 
 def starts(collected: Collected, folder: Path) -> Section:
     """Mean, standard deviation and range over seeds of each start; tests of the spreads; every run as a dot."""
-    by_run = {run.name: init for run in collected.runs if (init := _start_of(collected, run)) is not None}
-    if len(set(by_run.values())) < 2:
-        return Section(_TITLE, notes=("Nothing to compare: all runs with learned masks have one masks.init.",))
-    runs = [run for run in collected.runs if run.name in by_run]
-    found = variants(runs, also=by_run)
+    cells = _cells(collected)
+    if not cells:
+        return Section(_TITLE, notes=("Nothing to compare: no setting was run with two kinds of masks.init.",))
+    used = {start for by_start in cells.values() for start in by_start}
     metrics = _metrics(collected)
-    names = sorted(set(by_run.values()), key=lambda init: _ORDER.index(init) if init in _ORDER else len(_ORDER))
-    cells = _cells(found, by_run, names)
+    names = sorted(used, key=lambda init: _ORDER.index(init) if init in _ORDER else len(_ORDER))
+    runs = tuple(run.name for by_start in cells.values() for same in by_start.values() for run in same)
     caption = "Every run is a dot; a line joins the lowest and the highest seed of one start in one setting."
-    picture = Picture(_draw(cells, names, metrics, folder / "starts.png"), caption, tuple(by_run))
+    picture = Picture(_draw(cells, names, metrics, folder / "starts.png"), caption, runs)
     said = (
         "Spread: standard deviation over seeds, then lowest to highest seed. Test: distances from each setting's own "
         f"median, dealt anew between the starts within each setting {PERMUTATIONS} times; p is the share of deals "
-        "whose spreads differ as much. Not corrected for the number of tests."
+        "whose spreads differ as much. Not corrected for the number of tests; two starts in one setting of 3 seeds "
+        "cannot come below 0.33."
     )
     return Section(
         _TITLE,
@@ -78,23 +80,29 @@ def _of_point(points: Mapping[str, Point], key: str, run: TrainedRun) -> float |
     return float(getattr(points[run.name], key)) if run.name in points else None
 
 
-def _cells(
-    found: Sequence[Variant], by_run: Mapping[str, str], names: Sequence[str]
-) -> dict[str, dict[str, list[TrainedRun]]]:
-    """Runs by setting, which is all but the start and the seed, and by start."""
+def _cells(collected: Collected) -> dict[str, dict[str, list[TrainedRun]]]:
+    """Runs by setting, which is all but start and seed, and by start; settings that have two starts or more."""
+    found: dict[tuple[str, float | None], dict[str, dict[str, TrainedRun]]] = {}
+    for run in collected.runs:
+        start, same = _start_of(collected, run), collected.alike(run, _OF_START)
+        if start is not None and same is not None:
+            # A run that two methods of the file ask for counts once.
+            found.setdefault((same, beta(run)), {}).setdefault(start, {}).setdefault(seed(run), run)
     cells: dict[str, dict[str, list[TrainedRun]]] = {}
-    for variant in found:
-        init = by_run[variant.runs[0].name]
-        others = tuple((name, value) for name, value in variant.settings if name != _INIT)
-        method = _without(variant.method, names)
-        setting = Variant(method, others, variant.beta, variant.runs).label
-        cells.setdefault(setting, {}).setdefault(init, []).extend(variant.runs)
+    for by_start in found.values():
+        if len(by_start) > 1:
+            first = next(iter(next(iter(by_start.values())).values()))
+            name = _name(first)
+            name = name if name not in cells else f"{name} ({len(cells) + 1})"
+            cells[name] = {start: list(by_seed.values()) for start, by_seed in by_start.items()}
     return cells
 
 
-def _without(method: str, starts: Sequence[str]) -> str:
-    """A method's name without that of a start, where an experiment's file has one method for each."""
-    return "_".join(word for word in method.split("_") if word not in starts) or method
+def _name(run: TrainedRun) -> str:
+    """A setting's, after one of its runs, without what is said of the start."""
+    method = "_".join(word for word in run.method.split("_") if word not in _ORDER) or run.method
+    values = {name: value for name, value in run.values.items() if name.rpartition(".")[2] not in _OF_START}
+    return variants([replace(run, method=method, values=values)])[0].label
 
 
 def _values(runs: Sequence[TrainedRun], value: Callable[[TrainedRun], float | None]) -> list[float]:
@@ -115,7 +123,7 @@ def _rows(
             for key, (_, value) in metrics.items():
                 values = _values(runs, value)
                 if values:
-                    row[key] = over_seeds(values)
+                    row[key] = over_seeds(values, share=key in MASKS)
                 if len(values) > 1:
                     deviation = np.std(values, ddof=1)
                     row[f"{key}/spread"] = f"{deviation:.3f}; {min(values):.3f} to {max(values):.3f}"
@@ -174,6 +182,7 @@ def _draw(
                     place.plot([x] * len(values), values, marker, color=colour, markersize=4, label=setting)
         tidy(place, heading, "", "")
         place.set_xticks(range(len(names)), names)
+        place.set_xlim(-0.6, len(names) - 0.4)
         if key in MASKS:
             place.set_ylim(-0.03, 1.03)
             place.yaxis.set_major_formatter(PercentFormatter(1.0))

@@ -22,6 +22,9 @@ from sparsepo_dist.experiments.drawing.parts import RUNS, Section, Table
 _ACCURACY, _TIES, _PAIRS = "rewards/accuracies", "rewards/ties", "pairs"
 
 
+_SHARES = ("accuracy", "ties", *MASKS)
+
+
 def summary(collected: Collected, folder: Path) -> Section:
     """Variants with intervals over seeds, then every run."""
     suites = collected.suites("frontier")
@@ -67,7 +70,7 @@ def measured(collected: Collected, variant: Variant) -> dict[str, Any]:
         if key == "pairs":
             found[key] = " and ".join(dict.fromkeys(f"{value}" for value in values))
         elif values:
-            found[key] = over_seeds([value.mean if isinstance(value, Interval) else value for value in values])
+            found[key] = over_seeds([value.mean for value in values], share=key in _SHARES)
     return found
 
 

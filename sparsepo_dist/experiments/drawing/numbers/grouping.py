@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsepo_dist.experiments.contracts import TrainedRun
@@ -74,23 +74,34 @@ def beta(run: TrainedRun) -> float | None:
     return None if value is None else float(value)
 
 
-def variants(runs: Sequence[TrainedRun], *, also: Mapping[str, str] | None = None) -> list[Variant]:
-    """In the order of methods, then of beta.
-
-    Args:
-        also: by name of a run, what tells its variant from others besides what the grid set.
-    """
-    found: dict[tuple[str, tuple[tuple[str, str], ...], float | None, str], list[TrainedRun]] = {}
+def variants(runs: Sequence[TrainedRun]) -> list[Variant]:
+    """In the order of methods, then of beta."""
+    found: dict[tuple[str, tuple[tuple[str, str], ...], float | None], list[TrainedRun]] = {}
     for run in runs:
         settings = tuple(
             (name, json.dumps(value))
             for name, value in sorted(run.values.items())
             if not _is_seed(name) and name != BETA
         )
-        found.setdefault((run.method, settings, beta(run), (also or {}).get(run.name, "")), []).append(run)
+        found.setdefault((run.method, settings, beta(run)), []).append(run)
     order = methods(runs)
-    made = [Variant(method, settings, at, tuple(same)) for (method, settings, at, _), same in found.items()]
+    made = [Variant(method, settings, at, tuple(same)) for (method, settings, at), same in found.items()]
     return sorted(made, key=lambda one: (order.index(one.method), one.settings, -1.0 if one.beta is None else one.beta))
+
+
+def over_beta(found: Sequence[Variant]) -> tuple[list[Variant], list[str]]:
+    """Variants that belong in figures over beta, and what is left out of them: kinds that stand at one beta, as those
+    of ablations do, beside kinds with a grid."""
+    at = {kind: {one.beta for one in found if one.kind == kind} for kind in dict.fromkeys(one.kind for one in found)}
+    alone = [kind for kind, betas in at.items() if len(betas) < 2]
+    if len(alone) == len(at):
+        return list(found), []
+    return [one for one in found if one.kind not in alone], alone
+
+
+def left_out(kinds: Sequence[str]) -> tuple[str, ...]:
+    """The sentence on `over_beta`'s."""
+    return (f"Not drawn, as they stand at one beta: {'; '.join(kinds)}.",) if kinds else ()
 
 
 def methods(runs: Sequence[TrainedRun]) -> list[str]:

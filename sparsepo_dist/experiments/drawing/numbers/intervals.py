@@ -17,8 +17,9 @@ PERMUTATIONS = 10_000
 SEEDS, PROMPTS, PAIRS = "seeds", "prompts", "pairs"
 _MARKS = {SEEDS: "", PROMPTS: "\u2020", PAIRS: "\u2021"}
 LEGEND = (
-    "Brackets: 95 % intervals; plain: Student's t over seeds; \u2020: one run, bootstrap over its prompts; \u2021: one "
-    "run, Wilson's over its held-out pairs; none: one number and nothing to say how sure it is."
+    "Brackets: 95 % intervals; plain: Student's t over seeds, whose prompts and pairs are the same; \u2020: one run, "
+    "bootstrap over its prompts; \u2021: one run, Wilson's over its held-out pairs; none: one number, and nothing to "
+    "say how sure it is."
 )
 
 
@@ -43,8 +44,11 @@ class Interval(NamedTuple):
         return f" [{self.low:{form}}, {self.high:{form}}]{_MARKS[self.over]}"
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
+def over_seeds(values: Sequence[float], *, share: bool = False) -> Interval:
     """Student's t-interval of the mean of one value a seed: mean +- t(0.975, n - 1) s / sqrt(n); none where n is 1.
+
+    Args:
+        share: values are shares, so that the interval ends at 0 and 1.
 
     Raises:
         UserError: scipy, which has the quantiles, is not installed.
@@ -53,7 +57,8 @@ def over_seeds(values: Sequence[float]) -> Interval:
     if n < 2:
         return Interval(mean, None, None, n, SEEDS)
     half = float(student_quantile(n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Interval(mean, mean - half, mean + half, n, SEEDS)
+    low, high = mean - half, mean + half
+    return Interval(mean, max(low, 0.0), min(high, 1.0), n, SEEDS) if share else Interval(mean, low, high, n, SEEDS)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,21 @@ class Collected:
         except UserError as error:
             self.leave_out(run.name, str(error))
             return {}
+
+    def alike(self, run: TrainedRun, without: Sequence[str]) -> str | None:
+        """What must be the same in two runs for a fair comparison of something else: model, data, objective, masks and
+        training as configured, but for beta, the seed and the fields `without` of masks. None where nothing is known.
+        """
+        config = self.settings(run)
+        if not config.get("masks"):
+            return None
+        kept = {
+            **{name: config.get(name) for name in ("model", "lora", "data")},
+            "objective": {name: value for name, value in config["objective"].items() if name != "beta"},
+            "training": {name: value for name, value in config["training"].items() if name != "seed"},
+            "masks": {name: value for name, value in config["masks"].items() if name not in without},
+        }
+        return json.dumps(kept, sort_keys=True)
 
     def heldout(self, run: TrainedRun) -> dict[str, Any]:
         """Metrics on the held-out pairs of the model that the run ended with; empty where it has none."""
