@@ -38,7 +38,8 @@ _COLUMNS = (
 )  # fmt: skip
 _VOLUMES = (
     Column("method", "Method"), Column("volume", "Hypervolume (nats x reward)", ".3f"),
-    Column("places", "Points", "d"), Column("seeds", "Seeds", "d"), Column("note", "Left out"),
+    Column("difference", "Minus the base's", "+.3f"), Column("places", "Points", "d"), Column("seeds", "Seeds", "d"),
+    Column("note", "Left out"),
 )  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def _suite(suite: str, spots: Sequence[Spot], folder: Path) -> list[Table | Pict
     points = [point for spot in spots for point in spot.points]
     origin = float(np.mean([point.origin for point in points]))
     worst = (MARGIN * max(spot.kl.mean for spot in spots), origin)
-    volumes = [_volume([spot for spot in spots if spot.variant.kind == kind], worst) for kind in kinds_of(spots)]
+    volumes = _volumes(spots, worst)
     sheet = draw_sheet(spots, origin, volumes, folder / f"figure2-{suite}.png")
     runs = tuple(dict.fromkeys(point.run.name for point in points))
     prompts = max(len(point.rewards) for point in points)
@@ -67,8 +68,8 @@ def _suite(suite: str, spots: Sequence[Spot], folder: Path) -> list[Table | Pict
         f"{points[0].scorer}; {f'{prompts} prompts; ' if prompts else ''}KL(pi || pi_ref) summed over each response "
         "that the model sampled. Above: each method's points, means over seeds, in the order of beta. Below: each "
         "method alone (the others grey): its runs as small dots, its means, and bands of 95 % of the mean reward by "
-        "Student's t over seeds, cut at the edges of the sheet. Star: the reference. Above, right: "
-        "hypervolumes with 95 % intervals."
+        "Student's t over seeds (of one run: bootstrap over prompts), cut at the edges of the sheet. Star: the "
+        "reference. Above, right: hypervolumes with 95 % intervals."
     )
     rows = [
         {
@@ -82,7 +83,8 @@ def _suite(suite: str, spots: Sequence[Spot], folder: Path) -> list[Table | Pict
         f"Measured from a KL of {worst[0]:.3f} nats, {MARGIN:g} times the largest mean, and the reference's reward of "
         f"{origin:.4f}. Of each seed the hypervolume of its points of all betas and steps, then the mean over seeds; "
         "of methods with one seed a bootstrap over prompts that draws the same prompts for all its points. Fewer "
-        "points cover less: compare methods with as many."
+        f"points cover less: compare methods with as many. The base is {volumes[0]['base']}; differences are taken "
+        "seed by seed."
     )
     return [
         Picture(sheet, caption, runs),
@@ -110,28 +112,43 @@ def _mean(points: Sequence[Point], quantity: str) -> Interval:
     return over_seeds([getattr(point, quantity) for point in points])
 
 
-def _volume(spots: Sequence[Spot], worst: Place) -> dict[str, Any]:
-    """A method's row: the hypervolume of each seed that has all points, then over seeds; of one seed, over prompts."""
+def _volumes(spots: Sequence[Spot], worst: Place) -> list[dict[str, Any]]:
+    """Rows of the table; differences are from the first method with as many points as any, seed by seed."""
+    kinds = kinds_of(spots)
+    by_kind = {kind: _whole_seeds([spot for spot in spots if spot.variant.kind == kind]) for kind in kinds}
+    places = {kind: len(next(iter(seeds.values()))) for kind, (seeds, _) in by_kind.items()}
+    base = max(kinds, key=lambda kind: places[kind])
+    volumes = {
+        kind: {name: hypervolume([(p.kl, p.reward) for p in points], worst) for name, points in seeds.items()}
+        for kind, (seeds, _) in by_kind.items()
+    }
+    rows = []
+    for kind, (seeds, short) in by_kind.items():
+        own, first, points = volumes[kind], volumes[base], next(iter(seeds.values()))
+        both = [name for name in own if name in first and kind != base and places[kind] == places[base]]
+        rows.append(
+            {
+                "method": kind, "places": places[kind], "seeds": len(seeds), "note": short or None,
+                "volume": over_seeds(list(own.values())) if len(own) > 1 else _over_prompts(points, worst),
+                "difference": over_seeds([own[name] - first[name] for name in both]) if len(both) > 1 else None,
+                "base": base, RUNS: [point.run.name for same in seeds.values() for point in same],
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _whole_seeds(spots: Sequence[Spot]) -> tuple[dict[str, list[Point]], str]:
+    """A method's points by seed, of seeds that have as many as any; the others in words."""
     by_seed: dict[str, list[Point]] = {}
     for spot in spots:
         for point in spot.points:
             by_seed.setdefault(seed(point.run), []).append(point)
     most = max(map(len, by_seed.values()))
-    whole = {name: points for name, points in by_seed.items() if len(points) == most}
-    if len(whole) > 1:
-        volume = over_seeds([hypervolume([(p.kl, p.reward) for p in points], worst) for points in whole.values()])
-    else:
-        [points] = whole.values()
-        volume = _volume_over_prompts(points, worst)
     short = [f"seed {name} ({len(points)} of {most} points)" for name, points in by_seed.items() if len(points) < most]
-    return {
-        "method": spots[0].variant.kind, "volume": volume, "places": most,
-        "seeds": len(whole), "note": ", ".join(short) or None,
-        RUNS: [point.run.name for points in whole.values() for point in points],
-    }  # fmt: skip
+    return {name: points for name, points in by_seed.items() if len(points) == most}, ", ".join(short)
 
 
-def _volume_over_prompts(points: Sequence[Point], worst: Place) -> Interval:
+def _over_prompts(points: Sequence[Point], worst: Place) -> Interval:
     lengths = {len(values) for point in points for values in (point.kls, point.rewards)}
     if len(lengths) > 1 or lengths == {0}:
         return over_seeds([hypervolume([(point.kl, point.reward) for point in points], worst)])

@@ -29,7 +29,7 @@ class Variant:
 
     method: str
     settings: tuple[tuple[str, str], ...]
-    """What the grid set besides seeds and beta, values as JSON."""
+    """What the grid set besides seeds and beta; values as text, as JSON where they are none."""
     beta: float | None
     runs: tuple[TrainedRun, ...]
 
@@ -79,7 +79,7 @@ def variants(runs: Sequence[TrainedRun]) -> list[Variant]:
     found: dict[tuple[str, tuple[tuple[str, str], ...], float | None], list[TrainedRun]] = {}
     for run in runs:
         settings = tuple(
-            (name, json.dumps(value))
+            (name, value if isinstance(value, str) else json.dumps(value))
             for name, value in sorted(run.values.items())
             if not _is_seed(name) and name != BETA
         )
