@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
 def table_html(table: Table) -> str:
     """The table with its notes; behind each row, the runs that it was made of."""
     with_runs = any(row.get(RUNS) for row in table.rows)
-    heads = [f"<th>{escape(column.title)}</th>" for column in table.columns] + ["<th>Runs</th>"] * with_runs
+    heads = [f"<th>{escape(column.title)}</th>" for column in table.columns] + ["<th>From</th>"] * with_runs
     lines = [f"<tr>{''.join(heads)}</tr>"]
     for row in table.rows:
         cells = [_cell(row.get(column.key), column.form) for column in table.columns]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.experiments.contracts import TrainedRun
-from sparsepo_dist.experiments.drawing.numbers.grouping import START, methods, variants
+from sparsepo_dist.experiments.drawing.numbers.grouping import START, over_beta, variants
 from sparsepo_dist.experiments.drawing.numbers.reading import Collected
 from sparsepo_dist.experiments.drawing.parts import Section, anchor
 from sparsepo_dist.report.heatmap import readable, token_span
@@ -47,11 +47,10 @@ def samples(collected: Collected, folder: Path) -> Section:
 
 def _runs(collected: Collected) -> list[TrainedRun]:
     """One of each method: the one that its grid was won by, else the first seed of its middle beta."""
+    gridded, _ = over_beta(variants([run for run in collected.runs if run.method != START]))
     found = []
-    for method in methods(collected.runs):
-        if method == START:
-            continue
-        own = variants([run for run in collected.runs if run.method == method])
+    for method in dict.fromkeys(variant.method for variant in gridded):
+        own = [variant for variant in gridded if variant.method == method]
         won = collected.experiment.selected.get(method)
         middle = own[(len(own) - 1) // 2].runs[0]
         found.append(next((run for run in collected.runs if run.name == won), middle))

@@ -77,17 +77,26 @@ def over_prompts(statistic: Callable[[np.ndarray], float], prompts: int, seed: i
     Args:
         statistic: of numbers of prompts, each of which may come several times, int [prompts].
     """
-    value = statistic(np.arange(prompts))
+    draws = _draws(prompts, seed)
+    return _percentiles(statistic(np.arange(prompts)), np.array([statistic(draw) for draw in draws]), prompts)
+
+
+def mean_over_prompts(values: np.ndarray, seed: int = 0) -> Interval:
+    """As `over_prompts`, of the mean of one value a prompt, [prompts]."""
+    return _percentiles(float(values.mean()), values[_draws(len(values), seed)].mean(1), len(values))
+
+
+def _draws(prompts: int, seed: int) -> np.ndarray:
+    """[RESAMPLES, prompts]: numbers of prompts."""
+    return np.random.default_rng(seed).integers(prompts, size=(RESAMPLES, prompts))
+
+
+def _percentiles(value: float, drawn: np.ndarray, prompts: int) -> Interval:
+    """None where there is one prompt, which always is drawn."""
     if prompts < 2:
         return Interval(value, None, None, prompts, PROMPTS)
-    draws = np.random.default_rng(seed).integers(prompts, size=(RESAMPLES, prompts))
-    low, high = np.quantile([statistic(draw) for draw in draws], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, float(low), float(high), prompts, PROMPTS)
-
-
-def mean_over_prompts(values: np.ndarray) -> Interval:
-    """As `over_prompts`, of the mean of one value a prompt, [prompts]."""
-    return over_prompts(lambda drawn: float(values[drawn].mean()), len(values))
 
 
 def over_pairs(share: float, pairs: int) -> Interval:
