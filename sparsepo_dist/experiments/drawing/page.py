@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
 from sparsepo_dist.experiments.drawing.ablations import ablation, table3, table4, table5
 from sparsepo_dist.experiments.drawing.benchmarks import figure5, table1, table2

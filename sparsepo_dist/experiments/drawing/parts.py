@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from sparsepo_dist.evaluation.results import write_whole
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.evaluation.tables import MISSING, Column, markdown_table
 from sparsepo_dist.experiments.drawing.numbers.intervals import Interval
 
