@@ -13,7 +13,8 @@ PACKAGE = ROOT / "sparsepo_dist"
 # A room imports only from those above it in this list (docs/architecture.md).
 ROOMS = [
     "errors", "files", "fields", "disk", "contracts", "ops", "data", "masks", "objectives", "engines", "training",
-    "sampling", "builtin", "runs", "plan", "report", "inspection", "queueing", "evaluation", "experiments", "commands",
+    "sampling", "builtin", "runs", "plan", "report", "inspection", "queueing", "evaluation", "preparation",
+    "experiments", "commands",
 ]  # fmt: skip
 # Within a room that has floors, likewise; "" stands for the files that lie in the room itself.
 FLOORS = {
@@ -23,6 +24,7 @@ FLOORS = {
     "runs": ["config", "recipes", ""],
     "plan": ["asked", "model", "needs", "speed", ""],
     "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "jobs"],
+    "preparation": ["", "sentiment", "dialogue", "summaries", "code", "mix"],
     "experiments": ["contracts", "drawing", "sentiment", "stages", "files", ""],
     "commands": ["saying", ""],
 }

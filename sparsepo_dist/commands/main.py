@@ -7,6 +7,7 @@ import importlib
 import sys
 
 COMMANDS = {
+    "prepare": "make the data of an experiment ready: sentiment, dialogue, summaries, code, mix",
     "demo": "run the whole sentiment experiment and report on it",
     "report": "draw the figures and pages of a run again",
     "merge": "write an adapter and its model as one full model",

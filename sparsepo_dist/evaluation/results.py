@@ -70,7 +70,8 @@ class Results:
 
     def write(self, task: str, result: Any) -> Path:
         """Keep a task's result beside where it comes from; the file."""
-        record = {"task": task, "model": self._identity, "settings": self._settings, "result": result, **self._origin()}
+        found = origin(self._packages)
+        record = {"task": task, "model": self._identity, "settings": self._settings, "result": result, **found}
         path = self.path(task)
         write_whole(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         return path
@@ -79,13 +80,15 @@ class Results:
         """Where a task's result is, or will be."""
         return self.folder / f"{task}.json"
 
-    def _origin(self) -> dict[str, Any]:
-        return {
-            "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "device": device_name(),
-            "versions": {"python": platform.python_version(), **_versions((*_ALWAYS, *self._packages))},
-        }
+
+def origin(packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Where what this process writes comes from: command, date, device, versions of the usual packages and of these."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "device": device_name(),
+        "versions": {"python": platform.python_version(), **_versions((*_ALWAYS, *packages))},
+    }
 
 
 def device_name() -> str:

@@ -26,12 +26,18 @@ def source_identity(source: str) -> list[Any]:
         UserError: the source is not there, or cannot be looked at.
     """
     try:
-        return [source, *map(_stamp, _files(source))]
+        return [source, *map(_stamp, source_files(source))]
     except OSError as error:
         raise UserError(f"{source}: cannot be read: {error.strerror or error}") from None
 
 
-def _files(source: str) -> Iterable[Path]:
+def source_files(source: str) -> Iterable[Path]:
+    """The files that a source is read from.
+
+    Raises:
+        UserError: the source is not there, or cannot be looked at.
+        OSError: a folder or file cannot be read.
+    """
     possible = readings(source)
     for named in possible:
         path = Path(at_home(named.path))

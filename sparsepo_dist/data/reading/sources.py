@@ -10,6 +10,7 @@ from sparsepo_dist.data.reading.files import KINDS, kind_of, read_file
 from sparsepo_dist.data.reading.folders import is_pattern, matching, read_matching
 from sparsepo_dist.data.reading.hub import is_id, read_dataset
 from sparsepo_dist.data.reading.named import Named, cut_rows, readings
+from sparsepo_dist.data.reading.prepared import is_prepared, prepared_file
 from sparsepo_dist.data.reading.row import Row, RowError, Rows
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import at_home
@@ -43,6 +44,8 @@ def _read(source: str) -> Rows:
         if not named.path:
             continue
         path = Path(at_home(named.path))
+        if path.is_dir() and is_prepared(path):
+            return cut_rows(partial(read_file, prepared_file(source, path, named.parts)), named.cut, source)
         if path.is_dir():
             return read_folder(source, named)
         if path.is_file():
