@@ -75,7 +75,8 @@ class DataConfig:
     """BOS at the beginning of a prompt: `auto`, where the tokenizer or the chat template puts one; `true`, one in any
     case; `false`, none."""
     chat_template: str | None = None
-    """Jinja file for rows of messages, where the tokenizer has no chat template of its own."""
+    """Jinja file for rows of messages, where the tokenizer has no chat template of its own; `builtin:plain` is one that
+    ships with the project. The trained model has it."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     """What else the chat template is told, as {enable_thinking: false}."""
     date: str | None = None

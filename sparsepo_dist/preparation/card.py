@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sparsepo_dist.data.reading.prepared import CARD, NAME
+from sparsepo_dist.data.reading.folders import CARD, PREPARED
 
 MARKDOWN = "card.md"
 __all__ = ["CARD", "MARKDOWN", "Card", "Step", "WrittenFile"]
@@ -55,7 +55,7 @@ class Card:
 
     def identity(self) -> dict[str, Any]:
         """All that decides the files, as JSON gives it back."""
-        decided = {NAME: self.name, "settings": self.settings, "sources": self.sources}
+        decided = {PREPARED: self.name, "settings": self.settings, "sources": self.sources}
         return dict(json.loads(json.dumps(decided)))
 
     def as_json(self) -> str:

@@ -1,4 +1,5 @@
-"""Folders and globs: files of one kind are one source, in the order of their names; what is no data is passed over."""
+"""Folders and globs: files of one kind are one source, in the order of their names; what is no data is passed over. In
+folders that `sparsepo prepare` wrote each split is a file."""
 
 from __future__ import annotations
 
@@ -10,11 +11,14 @@ from pathlib import Path
 
 from sparsepo_dist.data.reading.files import KINDS, kind_of, read_file
 from sparsepo_dist.data.reading.row import Rows
-from sparsepo_dist.errors import UserError, shortened
-from sparsepo_dist.files import at_home
+from sparsepo_dist.errors import UserError, did_you_mean, shortened
+from sparsepo_dist.files import at_home, read_json
 
 log = logging.getLogger(__name__)
 
+CARD, PREPARED = "card.json", "prepared"
+"""What `sparsepo prepare` leaves beside its files, and the key in it that says so."""
+_SPLIT_SUFFIX = ".jsonl"
 _ABOUT_DATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _TO_READ = ("readme", "license", "licence", "changelog", "citation", "notice")
 _CHECKSUMS = (".md5", ".sha1", ".sha256", ".sha512", ".crc", "sums", "sums.txt")
@@ -92,6 +96,39 @@ def files_within(folder: Path) -> list[Path]:
         if len(found) > _MOST_FILES:
             raise UserError(f"{folder}: holds more than {_MOST_FILES} files; name the folder that holds the rows")
     return found
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder's card says that it was prepared.
+
+    Raises:
+        UserError: the card cannot be read.
+    """
+    card = folder / CARD
+    try:
+        return card.is_file() and PREPARED in read_json(card)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{card} cannot be read: {shortened(str(error), 200)}") from None
+
+
+def prepared_file(source: str, folder: Path, parts: tuple[str, ...]) -> Path:
+    """The file of a split, `train` where none is named, of a prepared folder.
+
+    Args:
+        source: as it was written, for messages.
+        parts: what stands behind the folder's colon.
+
+    Raises:
+        UserError: there is no such split; names those that are.
+    """
+    name = ":".join(parts) or "train"
+    file = folder / f"{name}{_SPLIT_SUFFIX}"
+    if len(parts) > 1 or not file.is_file():
+        there = sorted(path.name.removesuffix(_SPLIT_SUFFIX) for path in folder.glob(f"*{_SPLIT_SUFFIX}"))
+        raise UserError(
+            f"{source}: prepared data without {shortened(name)}; it has {', '.join(there)}{did_you_mean(name, there)}"
+        )
+    return file
 
 
 def _passed_over(name: str) -> bool:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 from sparsepo_dist.data.reading.clones import read_folder
 from sparsepo_dist.data.reading.files import KINDS, kind_of, read_file
-from sparsepo_dist.data.reading.folders import is_pattern, matching, read_matching
+from sparsepo_dist.data.reading.folders import is_pattern, is_prepared, matching, prepared_file, read_matching
 from sparsepo_dist.data.reading.hub import is_id, read_dataset
 from sparsepo_dist.data.reading.named import Named, cut_rows, readings
-from sparsepo_dist.data.reading.prepared import is_prepared, prepared_file
 from sparsepo_dist.data.reading.row import Row, RowError, Rows
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import at_home

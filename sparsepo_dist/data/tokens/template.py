@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,9 +17,11 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 
 from sparsepo_dist.contracts import Message
-from sparsepo_dist.errors import did_you_mean
+from sparsepo_dist.errors import UserError, did_you_mean, shortened
+from sparsepo_dist.files import read_text
 
 Tools = Sequence[Mapping[str, Any]]
+_SHIPPED, _BUILTIN, _SUFFIX = Path(__file__).with_name("templates"), "builtin:", ".jinja"
 _BLOCK = re.compile(r"\{%[-+]?\s*generation\s*[-+]?%\}")
 
 
@@ -106,6 +109,28 @@ class Template:
         texts = [templates] if isinstance(templates, str) else list(templates.values())
         read = {name for text in texts for name in _variables(text)}
         return {name: did_you_mean(name, sorted(read)) for name in sorted(self.arguments) if name not in read}
+
+
+def template_text(named: str) -> str:
+    """The text of a template, named as `data.chat_template` has it.
+
+    Raises:
+        UserError: there is no such file, none of that name ships with the project, or it cannot be read.
+    """
+    if named.startswith(_BUILTIN):
+        name = named.removeprefix(_BUILTIN)
+        there = sorted(path.stem for path in _SHIPPED.glob(f"*{_SUFFIX}"))
+        if name not in there:
+            raise UserError(
+                f"data.chat_template: {shortened(named)} is not built in; there is "
+                f"{', '.join(_BUILTIN + one for one in there)}{did_you_mean(name, there)}"
+            )
+        path = _SHIPPED / f"{name}{_SUFFIX}"
+    else:
+        path = Path(named)
+        if not path.is_file():
+            raise UserError(f"data.chat_template: no such file {path}")
+    return read_text(path, f"data.chat_template: {path}")
 
 
 def _variables(template: str) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
@@ -14,26 +13,23 @@ from sparsepo_dist.data.tokens.border import NOTHING
 from sparsepo_dist.data.tokens.chat import Chat, Rendered
 from sparsepo_dist.data.tokens.cuts import Cuts
 from sparsepo_dist.data.tokens.encode import Encoded, Encoder
+from sparsepo_dist.data.tokens.template import template_text
 from sparsepo_dist.data.tokens.turns import from_first_answer, shorter_prompts
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import read_text
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> None:
     """Install the recipe's chat template and check what every pair needs.
 
     Raises:
-        UserError: the tokenizer has no EOS, or the template's file cannot be read.
+        UserError: the tokenizer has no EOS, or the template is not there or cannot be read.
     """
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer {tokenizer.name_or_path} has no EOS token, which must end every response")
     if config.add_bos is True and tokenizer.bos_token_id is None:
         raise UserError(f"data.add_bos: the tokenizer {tokenizer.name_or_path} has no BOS token; leave it out")
     if config.chat_template is not None:
-        path = Path(config.chat_template)
-        if not path.is_file():
-            raise UserError(f"data.chat_template: no such file {path}")
-        tokenizer.chat_template = read_text(path, f"data.chat_template: {path}")
+        tokenizer.chat_template = template_text(config.chat_template)
 
 
 def encoder_for(chat: Chat, config: DataConfig) -> Encoder:

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel
 
+from sparsepo_dist.data.tokens.template import template_text
 from sparsepo_dist.disk import put_in_place, remove, unwritable
 from sparsepo_dist.engines.adapters.lora import add_adapters, has_adapters
 from sparsepo_dist.engines.config import LoraSettings
@@ -42,8 +43,8 @@ def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_r
         trust_remote_code: let the model run its own Python code.
 
     Raises:
-        UserError: it is no checkpoint, or damaged; its model cannot be found; the output holds something, or cannot be
-            written.
+        UserError: it is no checkpoint, or damaged; its model or chat template cannot be found; the output holds
+            something, or cannot be written.
     """
     checkpoint = open_checkpoint(folder, field="export")
     _check_output(output)
@@ -55,6 +56,8 @@ def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_r
     dtype = torch.float32 if fp32 else run_dtype
     model_config = load_config(path, field="export: the run's model", trust_remote_code=trust_remote_code)
     tokenizer = load_tokenizer(path, field="export: the run's model", trust_remote_code=trust_remote_code)
+    if config["data"]["chat_template"] is not None:
+        tokenizer.chat_template = template_text(config["data"]["chat_template"])
     with quiet():
         model = _skeleton(config, model_config, dtype, trust_remote_code=trust_remote_code)
     frozen = set() if has_adapters(model) else {name for name, p in model.named_parameters() if not p.requires_grad}

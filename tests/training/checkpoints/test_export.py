@@ -36,7 +36,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "zero0": {"ds_config": ZERO[0]},
     "zero2": {"ds_config": ZERO[2]},
     "zero3": {"ds_config": ZERO[3]},
-    "bf16": {"ds_config": ZERO[3], "training.precision": "bf16"},
+    "bf16": {"ds_config": ZERO[3], "training.precision": "bf16", "data.chat_template": "builtin:plain"},
     "lora": {"ds_config": ZERO[3], "model.adapter": "lora"},
 }
 
@@ -71,6 +71,7 @@ def test_the_last_checkpoint_is_the_final_model_bit_for_bit(runs: dict[str, Path
         assert got[key].dtype == value.dtype and torch.equal(got[key], value), key
     beside_final = {p.name for p in (run / "final").iterdir()} - {"masks.safetensors"}
     assert {p.name for p in found.iterdir()} == beside_final | {"trained.json"}
+    assert (found / "chat_template.jinja").is_file() == (name == "bf16")
     origin = json.loads((found / "trained.json").read_text())
     assert (origin["run"], origin["step"]) == (run.name, 2)
     assert origin["config"] == yaml.safe_load((run / "config.yaml").read_text())
