@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 CARD, PREPARED = "card.json", "prepared"
 """What `sparsepo prepare` leaves beside its files, and the key in it that says so."""
+PREPARATIONS = ("sentiment", "dialogue", "summaries", "code", "mix")
+"""What it makes; recipes look for each in `data/NAME`."""
 _SPLIT_SUFFIX = ".jsonl"
 _ABOUT_DATA = ("config.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _TO_READ = ("readme", "license", "licence", "changelog", "citation", "notice")
@@ -109,6 +111,16 @@ def is_prepared(folder: Path) -> bool:
         return card.is_file() and PREPARED in read_json(card)
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{card} cannot be read: {shortened(str(error), 200)}") from None
+
+
+def refuse_unprepared(source: str, path: str) -> None:
+    """Raise UserError where a path that is not there is one that recipes have for prepared data: says what makes it."""
+    place = Path(path).parts
+    if len(place) > 1 and place[0] == "data" and place[1] in PREPARATIONS:
+        raise UserError(
+            f"{source}: this data has to be made first: `sparsepo prepare {place[1]} --output data/{place[1]}` (its "
+            f"--help says what it takes); or name your own (looked in {Path.cwd()})"
+        )
 
 
 def prepared_file(source: str, folder: Path, parts: tuple[str, ...]) -> Path:

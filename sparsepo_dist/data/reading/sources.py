@@ -7,7 +7,14 @@ from pathlib import Path
 
 from sparsepo_dist.data.reading.clones import read_folder
 from sparsepo_dist.data.reading.files import KINDS, kind_of, read_file
-from sparsepo_dist.data.reading.folders import is_pattern, is_prepared, matching, prepared_file, read_matching
+from sparsepo_dist.data.reading.folders import (
+    is_pattern,
+    is_prepared,
+    matching,
+    prepared_file,
+    read_matching,
+    refuse_unprepared,
+)
 from sparsepo_dist.data.reading.hub import is_id, read_dataset
 from sparsepo_dist.data.reading.named import Named, cut_rows, readings
 from sparsepo_dist.data.reading.row import Row, RowError, Rows
@@ -52,6 +59,7 @@ def _read(source: str) -> Rows:
         if not named.parts and is_pattern(named.path) and (found := matching(named.path)):
             return cut_rows(partial(read_matching, named.path, found), named.cut, source)
     named = possible[-1]
+    refuse_unprepared(source, named.path)
     if kind_of(named.path) is None and is_id(named.path) and "://" not in source:
         return read_dataset(source, named)
     here = f"(looked in {Path.cwd()})"

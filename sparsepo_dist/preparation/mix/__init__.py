@@ -1,0 +1,1 @@
+"""argilla/dpo-mix-7k, for the ablations."""
