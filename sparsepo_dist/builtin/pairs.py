@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from sparsepo_dist.builtin.cache import made_once
 from sparsepo_dist.builtin.prompts import heldout_prompts, training_prompts
+from sparsepo_dist.builtin.ranking import Scored, best_against_worst
 from sparsepo_dist.builtin.rewards import SCORER, rewards
 from sparsepo_dist.builtin.smollm2 import smollm2_folder
 from sparsepo_dist.disk import cache_folder
@@ -70,22 +71,13 @@ def _fingerprint(model: Path) -> str:
 
 def rank_pairs(samples: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
     """Rows of (prompt, response) samples that lie together by prompt: best against worst, then second-best against
-    second-worst, where the rewards differ by more than LEAST_DIFFERENCE and neither response is blank.
+    second-worst, where the rewards differ by more than LEAST_DIFFERENCE.
 
     Raises:
         UserError: vaderSentiment is not installed.
     """
     scores = rewards(response for _, response in samples)
-    by_prompt: dict[str, list[tuple[float, str]]] = {}
-    for (prompt, response), score in zip(samples, scores, strict=True):
-        if response.strip():
-            by_prompt.setdefault(prompt, []).append((score, response))
-    for prompt, scored in by_prompt.items():
-        scored.sort(key=lambda item: item[0])
-        for place in range(min(PAIRS_PER_PROMPT, len(scored) // 2)):
-            (low, rejected), (high, chosen) = scored[place], scored[-1 - place]
-            if high - low > LEAST_DIFFERENCE:
-                yield {
-                    "prompt": prompt, "chosen": chosen, "rejected": rejected,
-                    "chosen_score": high, "rejected_score": low,
-                }  # fmt: skip
+    scored = [Scored(*sample, score) for sample, score in zip(samples, scores, strict=True)]
+    for row in best_against_worst(scored, PAIRS_PER_PROMPT):
+        if row["chosen_score"] - row["rejected_score"] > LEAST_DIFFERENCE:
+            yield row

@@ -43,13 +43,13 @@ UNSEEN = Drawn(prompts=32, samples=4, seed=1)
 """What both models are compared on."""
 
 
-def training_prompts(count: int) -> list[str]:
-    """`count` prompts, spread evenly over openings and subjects."""
+def training_prompts(count: int | None) -> list[str]:
+    """`count` prompts (None: all), spread evenly over openings and subjects."""
     return _spread(SUBJECTS)[:count]
 
 
-def heldout_prompts(count: int) -> list[str]:
-    """Prompts of the held-out pairs, about subjects that neither training nor evaluation has."""
+def heldout_prompts(count: int | None) -> list[str]:
+    """Prompts of the held-out pairs (None: all), about subjects that neither training nor evaluation has."""
     return _spread(HELDOUT_SUBJECTS)[:count]
 
 

@@ -83,7 +83,7 @@ class Card:
         if self.counts:
             yield from ("\n## Counts\n", "| | |", "| --- | --- |")
         for said, number in self.counts.items():
-            yield f"| {said} | {number:,} |"
+            yield f"| {said} | {number:,} |" if isinstance(number, int) else f"| {said} | {number:.4f} |"
         yield from ("\n## Settings and sources\n", "| | |", "| --- | --- |")
         for name, value in {**self.settings, **self.sources, **self.origin["versions"]}.items():
             yield f"| {name} | {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)} |"

@@ -6,9 +6,10 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from sparsepo_dist.disk import remove
 from sparsepo_dist.evaluation.results import write_whole
@@ -16,6 +17,26 @@ from sparsepo_dist.preparation.card import Card, WrittenFile
 
 Item = TypeVar("Item")
 _PART = re.compile(r"[a-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Portion(Generic[Item]):
+    """Some of many things, which are done together."""
+
+    items: Sequence[Item]
+    number: int
+    """From 0."""
+    count: int
+    """Of portions."""
+
+    @property
+    def said(self) -> str:
+        """For progress: `portion 3 of 20`."""
+        return f"portion {self.number + 1} of {self.count}"
+
+    def seed(self, *told: object) -> int:
+        """A seed of this portion's own, made of what is told: the run's seed, and what is drawn."""
+        return int.from_bytes(hashlib.sha256(repr((*told, self.number)).encode()).digest()[:4], "little")
 
 
 class Work:
@@ -45,23 +66,18 @@ class Work:
             return [json.loads(line) for line in file]
 
     def in_portions(
-        self,
-        name: str,
-        items: Sequence[Item],
-        size: int,
-        make: Callable[[Sequence[Item], str], Iterable[dict[str, Any]]],
+        self, name: str, items: Sequence[Item], size: int, make: Callable[[Portion[Item]], Iterable[Mapping[str, Any]]]
     ) -> Iterator[dict[str, Any]]:
         """Rows of many things, made and kept so many things at a time.
 
         Args:
             size: things of a portion.
-            make: rows of a portion's things; the text says which portion of how many it is, for progress.
+            make: rows of a portion's things.
         """
         count = -(-len(items) // size)
         for number in range(count):
-            portion = items[number * size : (number + 1) * size]
-            said = f"{number + 1} of {count}"
-            yield from self.part(f"{name}-{number:05d}", partial(make, portion, said))
+            portion = Portion(items[number * size : (number + 1) * size], number, count)
+            yield from self.part(f"{name}-{number:05d}", partial(make, portion))
 
     def write(self, name: str, rows: Iterable[Mapping[str, Any]], said: str) -> int:
         """Write a file of the folder (`train.jsonl`), a row a line; how many rows.

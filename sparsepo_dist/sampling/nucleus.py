@@ -29,6 +29,20 @@ def nucleus(scores: Tensor, top_p: float, *, candidates: int) -> tuple[Tensor, T
     return share.masked_fill(likelier >= top_p, 0.0), tokens, whole
 
 
+def draw_any(scores: Tensor) -> Tensor:
+    """A token of each row by its probability among all: one random number a row.
+
+    Args:
+        scores: [rows, V] logits.
+
+    Returns:
+        [rows, 1] tokens.
+    """
+    reached = scores.softmax(-1).double().cumsum(-1)  # in float32 the sum over a vocabulary would lose rare tokens
+    drawn = torch.rand(len(scores), 1, dtype=torch.float64, device=scores.device) * reached[:, -1:]
+    return torch.searchsorted(reached, drawn, right=True).clamp(max=scores.shape[-1] - 1)
+
+
 class NucleusDraw(LogitsProcessor):
     """Draws each row's next token itself and leaves no other: for `generate` without sampling of its own.
 
@@ -43,6 +57,10 @@ class NucleusDraw(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """[rows, V] logits; -inf everywhere but at the drawn token."""
         scores = scores.float() / self._temperature
+        drawn = draw_any(scores) if self._top_p >= 1 else self._from_nucleus(scores)
+        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+
+    def _from_nucleus(self, scores: Tensor) -> Tensor:
         share, tokens, whole = nucleus(scores, self._top_p, candidates=CANDIDATES)
         drawn = torch.where(whole[:, None], share, 1.0).multinomial(1)
         drawn = tokens.gather(-1, drawn)
@@ -50,4 +68,4 @@ class NucleusDraw(LogitsProcessor):
         if bool(flat.any()):  # so flat that the nucleus is wider
             share, tokens, _ = nucleus(scores[flat], self._top_p, candidates=scores.shape[-1])
             drawn[flat] = tokens.gather(-1, share.multinomial(1))
-        return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
+        return drawn

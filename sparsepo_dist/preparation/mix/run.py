@@ -48,7 +48,7 @@ def _plan(given: argparse.Namespace) -> Plan:
 
 
 def _usable(option: str, source: str, card: Card) -> list[Row]:
-    rows = [row.values for row in _SCHEMA.rows(source, option=option)]
+    rows: list[Row] = [row.values for row in _SCHEMA.rows(source, option=option)]
     for said, holds in (("answers differ", _differ), ("both end with an answer of the assistant", _are_answered)):
         kept = [row for row in rows if holds(row)]
         card.step(f"{option}: {said}", len(rows), len(kept))

@@ -1,0 +1,1 @@
+"""Completions of prefixes, ranked by a sentiment score: the paper's controlled generation."""

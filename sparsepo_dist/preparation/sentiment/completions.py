@@ -1,0 +1,71 @@
+"""Completions of prefixes, drawn and scored in portions that outlive a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from sparsepo_dist.builtin.ranking import Scored
+from sparsepo_dist.evaluation.frontier.scorers import Scorer
+from sparsepo_dist.evaluation.target import Target
+from sparsepo_dist.preparation.work import Portion, Work
+from sparsepo_dist.sampling.backends import load_sampler
+from sparsepo_dist.sampling.responses import Nucleus, Sample
+from sparsepo_dist.sampling.sampler import Sampler
+
+_PROMPTS, _SAMPLES = 128, 4096
+"""Of a portion that is drawn, and of one that is scored."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How completions are drawn."""
+
+    model: Target
+    backend: str
+    completions: int
+    """Of each prefix."""
+    nucleus: Nucleus
+    batch_size: int
+    seed: int
+
+
+def drawn(work: Work, drawing: Drawing, prompts: Mapping[str, Sequence[str]]) -> dict[str, list[Sample]]:
+    """All completions of the prompts of each name, in their order. The model is loaded where any are missing.
+
+    Raises:
+        UserError: the model cannot be loaded, or prompt and completion exceed its positions.
+        RunError: vLLM fails.
+    """
+
+    @cache
+    def sampler() -> Sampler:
+        return load_sampler(drawing.backend, drawing.model.model, drawing.model.adapter)
+
+    def make(name: str, portion: Portion[str]) -> Iterable[dict[str, Any]]:
+        found = sampler().sample(
+            portion.items, drawing.completions, seed=portion.seed(drawing.seed, name), settings=drawing.nucleus,
+            batch_size=drawing.batch_size, description=f"{name} completions, {portion.said}",
+        )  # fmt: skip
+        return (sample._asdict() for sample in found)
+
+    return {
+        name: list(map(_sample, work.in_portions(f"samples-{name}", texts, _PROMPTS, partial(make, name))))
+        for name, texts in prompts.items()
+    }
+
+
+def _sample(row: Mapping[str, Any]) -> Sample:
+    return Sample(row["prompt"], row["response"], tuple(row["prompt_ids"]), tuple(row["response_ids"]))
+
+
+def scored(work: Work, name: str, samples: Sequence[Sample], scorer: Scorer) -> list[Scored]:
+    """Completions with their scores, in their order."""
+
+    def make(portion: Portion[Sample]) -> Iterable[dict[str, Any]]:
+        return ({"score": score} for score in scorer.score(portion.items))
+
+    scores = work.in_portions(f"scores-{name}", samples, _SAMPLES, make)
+    return [Scored(sample.prompt, sample.response, row["score"]) for sample, row in zip(samples, scores, strict=True)]
