@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TemperatureLogitsW
 from sparsepo_dist.engines.merging import merge_adapter
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.divergence import ReferenceKL
-from sparsepo_dist.sampling.nucleus import CANDIDATES, NucleusDraw, nucleus
+from sparsepo_dist.sampling.nucleus import CANDIDATES, NucleusDraw, draw_any, nucleus
 from sparsepo_dist.sampling.responses import Nucleus, Sample
 from sparsepo_dist.sampling.transformers import TransformersSampler
 from tests.support.tiny import save_tiny_model
@@ -56,6 +56,15 @@ def test_samples_are_the_seeds_and_lie_by_prompt(model: Path) -> None:
         assert 0 < len(s.response_ids) <= 8
         ends = [place for place, token in enumerate(s.response_ids) if token == tokenizer.eos_token_id]
         assert ends in ([], [len(s.response_ids) - 1])
+
+
+def test_at_top_p_1_every_token_comes_as_often_as_its_probability_says() -> None:
+    torch.manual_seed(0)
+    scores = torch.tensor([[0.0, -1.0, -torch.inf, 2.0, -3.0], [5.0, -torch.inf, 5.0, -torch.inf, -torch.inf]])
+    found = draw_any(scores.repeat_interleave(20_000, 0)).view(2, -1)
+    shares = torch.stack([torch.bincount(row, minlength=5) / found.shape[1] for row in found])
+    want = scores.softmax(-1)
+    assert torch.all((shares - want).abs() <= 4 * (want * (1 - want) / found.shape[1]).sqrt())
 
 
 @pytest.mark.parametrize("sharpness", [4.0, 0.01])

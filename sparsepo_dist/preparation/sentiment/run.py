@@ -117,7 +117,7 @@ def _supervised(prefixes: Sequence[Prefix]) -> Iterator[dict[str, str]]:
 
 PREPARATION = Preparation(
     "Prefixes of 5 to 8 tokens of texts, completed by multinomial sampling from a model; the completion with the "
-    "better sentiment score is preferred. A classifier's score is the probability p of its likeliest label where that is the "
-    "positive one, else 1 - p; ties are left out and counted.",
+    "better sentiment score is preferred. A classifier's score is the probability p of its likeliest label where that "
+    "is the positive one, else 1 - p; ties are left out and counted.",
     add_options, _plan,
 )  # fmt: skip
