@@ -32,9 +32,9 @@ def comparison(row: Row) -> dict[str, Any]:
         raise RowError(place, "summaries must be a list of two")
     if isinstance(choice, bool) or choice not in (0, 1):
         raise RowError(place, f"choice must be 0 or 1, found {choice!r}")
-    texts = [_summary(place, f"summaries[{index}]", summary) for index, summary in enumerate(summaries)]
+    texts = [summary_text(place, f"summaries[{index}]", summary) for index, summary in enumerate(summaries)]
     best = int(choice)  # 1.0 in tables where a column of whole numbers has nulls
-    return {"prompt": _prompt(place, fields["info"]), "chosen": texts[best], "rejected": texts[1 - best]}
+    return {"prompt": post_prompt(place, fields["info"]), "chosen": texts[best], "rejected": texts[1 - best]}
 
 
 @dataclass
@@ -86,8 +86,8 @@ def _add(row: Row, posts: dict[str, _Post]) -> None:
     for name in ("info", "summary"):
         if not isinstance(row.fields, Mapping) or not isinstance(row.fields.get(name), Mapping):
             raise RowError(row.place, f"{name} must be an object, as in rows of rated summaries")
-    prompt, summary = _prompt(row.place, row.fields["info"]), row.fields["summary"]
-    text, axes = _summary(row.place, "summary", summary), summary.get("axes")
+    prompt, summary = post_prompt(row.place, row.fields["info"]), row.fields["summary"]
+    text, axes = summary_text(row.place, "summary", summary), summary.get("axes")
     rating = parse_scores(
         row.place, "summary.axes.overall", axes.get("overall") if isinstance(axes, Mapping) else None, 1
     )
@@ -96,7 +96,8 @@ def _add(row: Row, posts: dict[str, _Post]) -> None:
     posts.setdefault(prompt, _Post(row.place, prompt)).ratings.setdefault(text, []).extend(rating)
 
 
-def _prompt(place: str, info: Any) -> str:
+def post_prompt(place: str, info: Any) -> str:
+    """What is summarised, as a prompt. Raises RowError where `info` holds neither a post nor an article."""
     if not isinstance(info, Mapping):
         raise RowError(place, f"info must be an object, found {type(info).__name__}")
     wanted = ("article",) if info.get("post") is None and info.get("article") is not None else (
@@ -108,8 +109,9 @@ def _prompt(place: str, info: Any) -> str:
     return (ARTICLE if len(wanted) == 1 else POST).format(**{name: info[name] for name in wanted})
 
 
-def _summary(place: str, name: str, summary: Any) -> str:
-    """A summary as it follows the prompt: behind a space, which most rows have and some have not."""
+def summary_text(place: str, name: str, summary: Any) -> str:
+    """A summary as it follows the prompt: behind a space, which most rows have and some have not. Raises RowError where
+    it has no text."""
     text = summary.get("text") if isinstance(summary, Mapping) else None
     if not isinstance(text, str):
         raise RowError(place, f"{name}.text must be text, found {type(text).__name__}")

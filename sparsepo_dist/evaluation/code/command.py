@@ -168,9 +168,8 @@ def _not_allowed(options: argparse.Namespace, evaluated: Target, generation: Gen
     if len(there) < len(options.tasks):
         what = f"{generation.n_samples} programs for each problem of {' and '.join(options.tasks)}"
     return (
-        f"this would run {what}, written by {evaluated.name}, on this machine: in a sandbox without network, child "
-        f"processes or writes outside an empty folder, with {LIMITS.cpu_seconds} s of CPU and "
-        f"{LIMITS.memory_bytes >> 20} MB each. Add --allow_code_execution to allow it; `generate` alone runs nothing"
+        f"this would run {what}, written by {evaluated.name}, on this machine: {LIMITS.said()}. Add "
+        "--allow_code_execution to allow it; `generate` alone runs nothing"
     )
 
 

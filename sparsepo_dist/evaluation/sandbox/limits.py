@@ -22,3 +22,10 @@ class Limits(NamedTuple):
     """How often it may make a file, or open one as if to make it, whatever becomes of them: with `file_bytes` the bound
     of all that it ever writes."""
     open_files: int = 64
+
+    def said(self) -> str:
+        """For whoever has to allow it."""
+        return (
+            "in a sandbox without network, child processes or writes outside an empty folder, with "
+            f"{self.cpu_seconds} s of CPU and {self.memory_bytes // MEGABYTE} MB each"
+        )

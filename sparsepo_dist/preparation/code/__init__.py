@@ -1,0 +1,1 @@
+"""Programs for the problems of MBPP, told apart by their unit tests."""

@@ -1,0 +1,1 @@
+"""Anthropic HH, as text or as messages."""

@@ -1,0 +1,1 @@
+"""Human feedback on summaries of Reddit posts."""
