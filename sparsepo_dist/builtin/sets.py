@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparsepo_dist.errors import UserError, did_you_mean
 
-_FOLDER = Path(__file__).with_name("sets")
+_FOLDER = Path(__file__).with_name("shipped")
 _BUILTIN, _SUFFIX = "builtin:", ".jsonl"
 
 

@@ -1,4 +1,4 @@
-"""What a preparation samples from a model: how it is told, and how it is done."""
+"""What a preparation samples from a model."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from sparsepo_dist.builtin.smollm2 import smollm2_folder
 from sparsepo_dist.evaluation.target import Target, target
+from sparsepo_dist.preparation.work import Portion
 from sparsepo_dist.runs.inputs import BUILTIN_MODEL
 from sparsepo_dist.sampling.backends import load_sampler
 from sparsepo_dist.sampling.responses import Nucleus, Sample
@@ -17,7 +18,7 @@ from sparsepo_dist.sampling.sampler import Sampler
 
 @dataclass(frozen=True)
 class Drawing:
-    """Samples of a model, which is loaded with the first of them."""
+    """How texts are continued by a model, which is loaded with the first of them."""
 
     model: Target
     backend: str
@@ -26,17 +27,23 @@ class Drawing:
     nucleus: Nucleus
     batch_size: int
     """Samples drawn at once."""
+    seed: int
 
-    def samples(self, prompts: Sequence[str], seed: int, description: str) -> list[Sample]:
-        """All samples of the prompts, in their order.
+    def samples(self, portion: Portion[Any], prompts: Sequence[str], name: str, things: str) -> list[Sample]:
+        """All samples of a portion's prompts, in their order.
+
+        Args:
+            name: of what the portion is a part of.
+            things: what is drawn, for progress.
 
         Raises:
             UserError: the model cannot be loaded, or prompt and response exceed its positions.
             RunError: vLLM fails.
         """
         return self._sampler.sample(
-            prompts, self.count, seed=seed, settings=self.nucleus, batch_size=self.batch_size, description=description
-        )
+            prompts, self.count, seed=portion.seed(self.seed, name), settings=self.nucleus, batch_size=self.batch_size,
+            description=f"{name} {things}, {portion.said}",
+        )  # fmt: skip
 
     @cached_property
     def _sampler(self) -> Sampler:

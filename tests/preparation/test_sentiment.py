@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from sparsepo_dist.builtin.rewards import rewards
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.preparation import drawing
 from sparsepo_dist.preparation.command import prepare
 from sparsepo_dist.preparation.sentiment import completions
 from sparsepo_dist.preparation.sentiment.prefixes import Wanted, own_prompts
@@ -104,7 +105,7 @@ def test_the_projects_own_prompts_more_completions_and_a_kill(
     """Offline, VADER for a judge: the best of four against the worst, then the second-best against the second-worst."""
     monkeypatch.setattr(completions, "_PROMPTS", 4)
     loads: list[str] = []
-    load = completions.load_sampler
+    load = drawing.load_sampler
 
     class Dying:
         def __init__(self, *told: Any) -> None:
@@ -119,7 +120,7 @@ def test_the_projects_own_prompts_more_completions_and_a_kill(
             words = (" good", " great!", " bad", " on Tuesday")
             return [one._replace(response=words[i % 4] * (1 + i // 8)) for i, one in enumerate(found)]
 
-    monkeypatch.setattr(completions, "load_sampler", Dying)
+    monkeypatch.setattr(drawing, "load_sampler", Dying)
     told = given(
         folder, tmp_path / "own", "--texts", "builtin:prompts", "--scorer", "vader", "--completions", "4",
         "--pairs_per_prompt", "2", "--prompts", "8", "--heldout_prompts", "2", "--test_prompts", "3",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
-from sparsepo_dist.evaluation.arguments import positive, share, temperature
+from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.evaluation.code.exercises import DOCSTRING, FORMS
 from sparsepo_dist.files import argument
 from sparsepo_dist.preparation.code.problems import SET
-from sparsepo_dist.sampling.backends import TRANSFORMERS, VLLM
+from sparsepo_dist.preparation.options import add_sampling
+from sparsepo_dist.sampling.responses import Nucleus
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,27 +40,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    sampling = parser.add_argument_group("programs")
-    sampling.add_argument(
-        "--model", type=argument, default="loubnabnl/starcoder-1b", metavar="PATH",
-        help="what writes them: a folder, a run's, an adapter's, a hub id, or builtin:smollm2-135m-instruct "
-        "(%(default)s)",
-    )  # fmt: skip
+    sampling = parser.add_argument_group(
+        "programs", "by default as the paper samples in its evaluation; how it sampled these it does not say"
+    )
     sampling.add_argument("--samples", type=positive, default=100, metavar="N", help="of each problem (%(default)s)")
-    sampling.add_argument(
-        "--temperature", type=temperature, default=0.6, metavar="T",
-        help="%(default)s, as in the paper's evaluation; of these samples it does not say",
-    )  # fmt: skip
-    sampling.add_argument(
-        "--top_p", type=share, default=0.95, metavar="P", help="nucleus sampling's P (%(default)s, likewise)"
-    )
-    sampling.add_argument(
-        "--max_new_tokens", type=positive, default=256, metavar="N", help="tokens of a program, at most (%(default)s)"
-    )
-    sampling.add_argument(
-        "--batch_size", type=positive, default=96, metavar="N",
-        help="programs drawn at once, and then run and kept (%(default)s); vLLM decides by itself",
-    )  # fmt: skip
-    sampling.add_argument(
-        "--backend", choices=(TRANSFORMERS, VLLM), default=TRANSFORMERS, help="what samples (%(default)s)"
-    )
+    add_sampling(sampling, "loubnabnl/starcoder-1b", Nucleus(temperature=0.6, top_p=0.95, max_new_tokens=256))

@@ -22,7 +22,6 @@ class Trial:
     """How programs are drawn and run."""
 
     drawing: Drawing
-    seed: int
     workers: int
     """Programs run at once."""
 
@@ -41,9 +40,8 @@ class Trial:
         return work.in_portions(name, problems, at_once, lambda portion: self._portion(name, portion))
 
     def _portion(self, name: str, portion: Portion[Numbered]) -> list[dict[str, Any]]:
-        said = f"{name} problems, {portion.said}"
         prompts = [one.exercise.prompt for one in portion.items]
-        found = iter(self.drawing.samples(prompts, portion.seed(self.seed, name), said))
+        found = iter(self.drawing.samples(portion, prompts, name, "programs"))
         drawn = [
             Counter(one.exercise.response(next(found).response) for _ in range(self.drawing.count))
             for one in portion.items
@@ -52,7 +50,7 @@ class Trial:
             Problem([one.exercise.program(response) for response in responses], one.exercise.tests)
             for one, responses in zip(portion.items, drawn, strict=True)
         ]
-        verdicts = execute(programs, LIMITS, workers=self.workers, title=f"tests of {said}")
+        verdicts = execute(programs, LIMITS, workers=self.workers, title=f"{name} tests, {portion.said}")
         return [
             {"task_id": one.task_id, "response": response, "drawn": count, **verdict._asdict()}
             for one, responses, of_one in zip(portion.items, drawn, verdicts, strict=True)

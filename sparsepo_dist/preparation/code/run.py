@@ -12,6 +12,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.preparation.card import Card
 from sparsepo_dist.preparation.code.options import add_options
 from sparsepo_dist.preparation.code.problems import Numbered, read_problems
+from sparsepo_dist.preparation.options import SAMPLING
 from sparsepo_dist.preparation.registry import Plan, Preparation
 from sparsepo_dist.preparation.sources import source_record
 from sparsepo_dist.preparation.work import Work
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # they bring torch, which --help can do without
 
 log = logging.getLogger(__name__)
 _SPLITS = {"train": "training", "heldout": "held-out"}
-_SETTINGS = ("form", "samples", "temperature", "top_p", "max_new_tokens", "batch_size", "backend")
+_SETTINGS = ("form", "samples", *SAMPLING)
 _MOST_PRINTED = 100
 
 
@@ -40,8 +41,8 @@ def _plan(given: argparse.Namespace) -> Plan:
     check_backend(given.backend)
     model = named_model(given.model)
     nucleus = Nucleus(given.temperature, given.top_p, given.max_new_tokens)
-    drawing = Drawing(model, given.backend, given.samples, nucleus, given.batch_size)
-    trial = Trial(drawing, given.seed, given.workers)
+    drawing = Drawing(model, given.backend, given.samples, nucleus, given.batch_size, given.seed)
+    trial = Trial(drawing, given.workers)
     named = {"train": given.train, "heldout": given.heldout or f"{given.train}:validation"}
     read = {name: set_file(source) for name, source in named.items()}
 

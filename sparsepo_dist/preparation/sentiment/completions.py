@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from sparsepo_dist.builtin.ranking import Scored
 from sparsepo_dist.evaluation.frontier.scorers import Scorer
-from sparsepo_dist.evaluation.target import Target
+from sparsepo_dist.preparation.drawing import Drawing
 from sparsepo_dist.preparation.work import Portion, Work
-from sparsepo_dist.sampling.backends import load_sampler
-from sparsepo_dist.sampling.responses import Nucleus, Sample
-from sparsepo_dist.sampling.sampler import Sampler
+from sparsepo_dist.sampling.responses import Sample
 
 _PROMPTS, _SAMPLES = 128, 4096
 """Of a portion that is drawn, and of one that is scored."""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How completions are drawn."""
-
-    model: Target
-    backend: str
-    completions: int
-    """Of each prefix."""
-    nucleus: Nucleus
-    batch_size: int
-    seed: int
 
 
 def drawn(work: Work, drawing: Drawing, prompts: Mapping[str, Sequence[str]]) -> dict[str, list[Sample]]:
@@ -40,16 +24,8 @@ def drawn(work: Work, drawing: Drawing, prompts: Mapping[str, Sequence[str]]) ->
         RunError: vLLM fails.
     """
 
-    @cache
-    def sampler() -> Sampler:
-        return load_sampler(drawing.backend, drawing.model.model, drawing.model.adapter)
-
     def make(name: str, portion: Portion[str]) -> Iterable[dict[str, Any]]:
-        found = sampler().sample(
-            portion.items, drawing.completions, seed=portion.seed(drawing.seed, name), settings=drawing.nucleus,
-            batch_size=drawing.batch_size, description=f"{name} completions, {portion.said}",
-        )  # fmt: skip
-        return (sample._asdict() for sample in found)
+        return (sample._asdict() for sample in drawing.samples(portion, portion.items, name, "completions"))
 
     return {
         name: list(map(_sample, work.in_portions(f"samples-{name}", texts, _PROMPTS, partial(make, name))))

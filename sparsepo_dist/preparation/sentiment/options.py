@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from sparsepo_dist.evaluation.arguments import positive, share, temperature
+from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.files import argument
-from sparsepo_dist.sampling.backends import TRANSFORMERS, VLLM
+from sparsepo_dist.preparation.options import add_sampling
 from sparsepo_dist.sampling.responses import Nucleus
 
 OWN_PROMPTS = "builtin:prompts"
@@ -51,31 +51,9 @@ def _add_texts(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
-    sampling = parser.add_argument_group("completions")
-    sampling.add_argument(
-        "--model", type=argument, default="insub/gpt2-large-imdb-fine-tuned", metavar="PATH",
-        help="what completes: a folder, a run's, an adapter's, a hub id, builtin:smollm2-135m-instruct (%(default)s)",
-    )  # fmt: skip
+    sampling = parser.add_argument_group("completions", "by default from the model's own distribution")
     sampling.add_argument("--completions", type=_several, default=2, metavar="N", help="of each prefix (%(default)s)")
-    sampling.add_argument(
-        "--temperature",
-        type=temperature,
-        default=1.0,
-        metavar="T",
-        help="%(default)s: from the model's own distribution",
-    )
-    sampling.add_argument("--top_p", type=share, default=1.0, metavar="P", help="nucleus sampling's P (%(default)s)")
-    sampling.add_argument(
-        "--max_new_tokens", type=positive, default=Nucleus.max_new_tokens, metavar="N",
-        help="tokens of a completion, at most (%(default)s)",
-    )  # fmt: skip
-    sampling.add_argument(
-        "--batch_size", type=positive, default=96, metavar="N",
-        help="completions drawn at once (%(default)s); vLLM decides by itself",
-    )  # fmt: skip
-    sampling.add_argument(
-        "--backend", choices=(TRANSFORMERS, VLLM), default=TRANSFORMERS, help="what samples (%(default)s)"
-    )
+    add_sampling(sampling, "insub/gpt2-large-imdb-fine-tuned", Nucleus(temperature=1.0, top_p=1.0))
 
 
 def _several(text: str) -> int:

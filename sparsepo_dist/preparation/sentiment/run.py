@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.preparation.card import Card
+from sparsepo_dist.preparation.options import SAMPLING
 from sparsepo_dist.preparation.registry import Plan, Preparation
 from sparsepo_dist.preparation.schema import TEXT, Schema
 from sparsepo_dist.preparation.sentiment.options import OWN_PROMPTS, add_options
@@ -21,20 +22,21 @@ if TYPE_CHECKING:  # all of these bring torch, which --help can do without
 
 _SPLITS = {"train": "training", "heldout": "held-out"}
 _OPTIONS = (
-    "field", "prompts", "heldout_prompts", "test_prompts", "completions", "temperature", "top_p", "max_new_tokens",
-    "batch_size", "backend", "pairs_per_prompt", "least_difference",
+    "field", "prompts", "heldout_prompts", "test_prompts", "completions", *SAMPLING, "pairs_per_prompt",
+    "least_difference",
 )  # fmt: skip
 
 
 def _plan(given: argparse.Namespace) -> Plan:
     """Raises UserError for a model, scorer or source that cannot be used, before anything is sampled."""
     from sparsepo_dist.evaluation.frontier.scorers import scorer
-    from sparsepo_dist.preparation.sentiment.completions import Drawing, drawn, scored
+    from sparsepo_dist.preparation.drawing import Drawing, model_record, named_model
+    from sparsepo_dist.preparation.sentiment.completions import drawn, scored
     from sparsepo_dist.sampling.backends import check_backend
     from sparsepo_dist.sampling.responses import Nucleus
 
     check_backend(given.backend)
-    model, judge = _model(given.model), scorer(given.scorer, given.positive_label)
+    model, judge = named_model(given.model), scorer(given.scorer, given.positive_label)
     nucleus = Nucleus(given.temperature, given.top_p, given.max_new_tokens)
     drawing = Drawing(model, given.backend, given.completions, nucleus, given.batch_size, given.seed)
 
@@ -50,18 +52,10 @@ def _plan(given: argparse.Namespace) -> Plan:
     settings = {name: getattr(given, name) for name in _OPTIONS}
     sources = {
         "--texts": OWN_PROMPTS if given.texts == OWN_PROMPTS else source_record(given.texts),
-        "--model": {"model": given.model, "sha256": model.sha256},
+        "--model": model_record(given.model, model),
         "--scorer": {"score": judge.description, "measurement": judge.measurement},
     }
     return Plan(settings, sources, make)
-
-
-def _model(path: str) -> Target:
-    from sparsepo_dist.builtin.smollm2 import smollm2_folder
-    from sparsepo_dist.evaluation.target import Target, target
-    from sparsepo_dist.runs.inputs import BUILTIN_MODEL
-
-    return Target(path, str(smollm2_folder())) if path == BUILTIN_MODEL else target(path)
 
 
 def _split(given: argparse.Namespace, model: Target, card: Card) -> Split:
