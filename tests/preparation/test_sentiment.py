@@ -92,11 +92,13 @@ def test_the_card_counts_all_that_was_left_out(output: Path) -> None:
     assert card["settings"]["seed"] == 0 and len(card["sources"]["--model"]["sha256"]) == 64
 
 
-def test_the_seed_decides_everything(folder: Path, output: Path, tmp_path: Path) -> None:
-    again, _ = prepare(given(folder, tmp_path / "again"))
-    other, _ = prepare(given(folder, tmp_path / "other", "--seed", "1"))
+def test_the_seed_decides_everything(folder: Path, tmp_path: Path) -> None:
+    few = "--prompts", "4", "--heldout_prompts", "2"
+    one, _ = prepare(given(folder, tmp_path / "one", *few))
+    again, _ = prepare(given(folder, tmp_path / "again", *few))
+    other, _ = prepare(given(folder, tmp_path / "other", *few, "--seed", "1"))
     for name in ("train.jsonl", "heldout.jsonl", "prompts.jsonl", "sft.jsonl"):
-        assert (again / name).read_bytes() == (output / name).read_bytes() != (other / name).read_bytes()
+        assert (again / name).read_bytes() == (one / name).read_bytes() != (other / name).read_bytes()
 
 
 def test_the_projects_own_prompts_more_completions_and_a_kill(

@@ -25,6 +25,8 @@ from sparsepo_dist.evaluation.jobs import command as jobs
 from sparsepo_dist.evaluation.leaderboard import command as leaderboard
 from sparsepo_dist.evaluation.summary import command as summary
 from sparsepo_dist.evaluation.summary import significance
+from sparsepo_dist.preparation.command import name_parser
+from sparsepo_dist.preparation.registry import NAMES, preparation
 from sparsepo_dist.runs.parsing import parse_arguments, parse_train, train_parser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +128,7 @@ def _known_options() -> dict[str, list[argparse.Action]]:
     parsers = [make() for make in DRIVERS.values()]
     parsers += [launch_command_parser(), get_args_parser(), _parser_of(lambda: runner.parse_args(["x"]), [])[0]]
     parsers += [_parser_of(_command(name), [])[0] for name in COMMANDS]
+    parsers += [name_parser(name, preparation(name)) for name in NAMES]
     parsers += [
         _parser_of(_benchmark(path.stem), [])[0] for path in (ROOT / "benchmarks").glob("*.py") if _is_run(path)
     ]
@@ -190,6 +193,9 @@ def _command(name: str, arguments: Sequence[str] = ()) -> Callable[[], object]:
 
 def _check_sparsepo(words: list[str]) -> None:
     assert words[0] in COMMANDS
+    if words[0] == "prepare":
+        name_parser(words[1], preparation(words[1])).parse_args(words[2:])
+        return
     parser, arguments = _parser_of(_command(words[0], _with_a_recipe(words[1:])), [])
     if not isinstance(parser, jsonargparse.ArgumentParser):
         parser.parse_args(arguments)
