@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from sparsepo_dist.disk import put_in_place, remove, unwritable, unwritten
+from sparsepo_dist.disk import put_in_place, remove, unwritable, unwritten, write_whole
 from sparsepo_dist.errors import RunError, UserError, shortened
-from sparsepo_dist.evaluation.results import origin, write_whole
+from sparsepo_dist.evaluation.results import origin
 from sparsepo_dist.files import path_argument, read_json
 from sparsepo_dist.preparation.card import CARD, MARKDOWN, Card
 from sparsepo_dist.preparation.registry import NAMES, Preparation, preparation

@@ -11,8 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sparsepo_dist.disk import remove
-from sparsepo_dist.evaluation.results import write_whole
+from sparsepo_dist.disk import remove, write_whole
 from sparsepo_dist.preparation.card import Card, WrittenFile
 
 Item = TypeVar("Item")

@@ -12,11 +12,11 @@ import pytest
 
 from sparsepo_dist.data.reading.folders import PREPARATIONS
 from sparsepo_dist.errors import RunError, UserError
-from sparsepo_dist.evaluation.processes.locks import lock
 from sparsepo_dist.preparation import command
 from sparsepo_dist.preparation.card import Card
 from sparsepo_dist.preparation.registry import NAMES, Plan, Preparation
 from sparsepo_dist.preparation.work import Portion, Work
+from sparsepo_dist.queueing.locks import lock
 
 
 class Killed(BaseException):
