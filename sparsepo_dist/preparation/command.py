@@ -45,7 +45,7 @@ def prepare(arguments: Sequence[str]) -> tuple[Path, bool]:
     with _claimed(aside, card):
         plan.make(work := Work(aside, card), card)
         _finish(work, card, output)
-    remove(aside)
+        remove(aside)
     return output, False
 
 

@@ -78,10 +78,6 @@ class Schema:
             except RowError as bad:
                 raise UserError(f"{option} {bad}") from None
 
-    def refuse(self, place: str, name: str, reason: str, *, option: str) -> UserError:
-        """The error for what a kind does not say of a field: to be raised."""
-        return UserError(f"{option} {place}: field {name!r} {reason}; {self._expected()}")
-
     def _checked(self, row: Row) -> SchemaRow:
         if not isinstance(row.fields, Mapping):
             raise RowError(row.place, f"an object was expected, found {type(row.fields).__name__}; {self._expected()}")
