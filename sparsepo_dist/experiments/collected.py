@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from sparsepo_dist.disk import write_whole
 from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
-from sparsepo_dist.experiments.files.graph import Run, runs_of
+from sparsepo_dist.experiments.files.runs import Run
 from sparsepo_dist.experiments.files.spec import ExperimentFile
 from sparsepo_dist.experiments.stages.work import Work
 from sparsepo_dist.queueing.job import DONE, FAILED
@@ -21,7 +21,7 @@ def collect(file: ExperimentFile, work: Work) -> Experiment:
     states = {name: job.now() for name, job in work.jobs.items()}
     blocked = work.blocked({name: state.state for name, state in states.items()})
     runs, missing = [], {}
-    for run in runs_of(file):
+    for run in file.runs:
         suites = [f"{run.name}/{suite.name}" for suite in file.suites]
         for name in (run.name, *suites):
             state = states[name]

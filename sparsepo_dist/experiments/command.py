@@ -7,7 +7,8 @@ import importlib
 from collections.abc import Callable
 
 from sparsepo_dist.experiments.collected import collect
-from sparsepo_dist.experiments.files.graph import CHECKOUT, stages_of
+from sparsepo_dist.experiments.files.graph import stages_of
+from sparsepo_dist.experiments.files.runs import CHECKOUT
 from sparsepo_dist.experiments.files.spec import ExperimentFile, read_experiment
 from sparsepo_dist.experiments.stages.run import run_stages
 from sparsepo_dist.experiments.stages.standing import raise_failures, standing
@@ -44,7 +45,7 @@ def experiment(arguments: argparse.Namespace, say: Callable[[str], None]) -> Non
         StoppedError: a signal asked to stop.
     """
     file = read_experiment(arguments.file, CHECKOUT / "evaluation")
-    work = Work(stages_of(file), file.stages)
+    work = Work(stages_of(file), file.stages, file.code)
     {"run": _run, "status": _status, "collect": _collect, "report": _report}[arguments.command](file, work, say)
 
 

@@ -36,7 +36,7 @@ from sparsepo_dist.ops import Head
 from sparsepo_dist.runs.agreement import joined
 from sparsepo_dist.runs.assembly import build_reference, filled_config
 from sparsepo_dist.runs.config import RunConfig
-from sparsepo_dist.runs.inputs import Inputs, load_inputs, reference_key
+from sparsepo_dist.runs.inputs import Inputs, load_inputs, open_cache, reference_key
 from sparsepo_dist.runs.resumption import identity
 from sparsepo_dist.training.batches import MicroBatches, in_steps
 from sparsepo_dist.training.supervision.progress import Progress
@@ -58,6 +58,10 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
     needs = inputs.objective.requirements
     if not needs.reference:
         raise UserError(f"objective.name: {inputs.config.objective.name} has no reference; there is nothing to cache")
+    if folder.exists():
+        _check_existing(inputs, folder)
+        say(f"{folder} is there already, whole, and fits")
+        return folder
     pairs = inputs.train.joined(inputs.heldout)
     places = _different(pairs)
     key = reference_key(inputs.config, needs, inputs.mask_kind, inputs.dtype)
@@ -84,10 +88,20 @@ def _different(pairs: TokenizedPairs) -> Ints:
 def _target(config: RunConfig) -> Path:
     if config.reference.cache is None:
         raise UserError("reference.cache: name the folder that the cache is to be written to")
-    folder = Path(config.reference.cache)
-    if folder.exists():
-        raise UserError(f"reference.cache: {folder} exists; remove it, or name another folder")
-    return folder
+    return Path(config.reference.cache)
+
+
+def _check_existing(inputs: Inputs, folder: Path) -> None:
+    """Raise UserError unless a cache that is there is what would be written."""
+    config = inputs.config
+    cached = dataclasses.replace(config.reference, placement="cached", cache=str(folder))
+    try:
+        open_cache(
+            dataclasses.replace(config, reference=cached), inputs.objective.requirements, inputs.mask_kind,
+            inputs.dtype, inputs.train.joined(inputs.heldout),
+        )  # fmt: skip
+    except UserError as error:
+        raise UserError(f"reference.cache: {folder} exists; remove it, or name another folder ({error})") from None
 
 
 def _with_an_engine(config: RunConfig) -> RunConfig:

@@ -127,7 +127,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     check_token_ids(config, {"model": model_config, **frozen}, train.joined(heldout).highest_id())
     cache = None
     if needs.reference and config.reference.placement == "cached":
-        cache = _open_cache(config, needs, mask_kind, dtype, train.joined(heldout))
+        cache = open_cache(config, needs, mask_kind, dtype, train.joined(heldout))
     return Inputs(
         config, objective, mask_kind, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype, device,
         origins, cache,
@@ -143,7 +143,7 @@ def reference_key(
     return cache_key(path, config.reference.adapter_path, dtype, needs, mask_kind, config.masks, known)
 
 
-def _open_cache(
+def open_cache(
     config: RunConfig, needs: Requirements, mask_kind: MaskKind | None, dtype: torch.dtype,
     pairs: TokenizedPairs,
 ) -> ReferenceCache:  # fmt: skip

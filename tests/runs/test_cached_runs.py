@@ -164,3 +164,15 @@ def test_what_is_large_is_only_written_when_asked_for(base: Path, common: dict[s
     again = cache_command({**common, **SPECIAL["dpo"], "reference.cache": folder})
     assert again.returncode == 2 and "exists; remove it" in again.stderr
     assert not list(folder.iterdir())
+
+
+def test_one_that_is_there_and_fits_is_done(
+    common: dict[str, Any], caches: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sparsepo_dist.commands.cache import main
+
+    before = {path: path.stat().st_mtime_ns for path in caches["dpo"].iterdir()}
+    fields = {**common, **SPECIAL["dpo"], "objective.beta": 7.0, "reference.cache": caches["dpo"]}
+    assert main(flags(fields)) == 0
+    assert "is there already, whole, and fits" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in caches["dpo"].iterdir()} == before

@@ -36,6 +36,12 @@ def stored_fields(needs: Requirements, kind: MaskKind | None, masks: MaskConfig)
     return fields
 
 
+def stored_parts(needs: Requirements, kind: MaskKind | None, masks: MaskConfig) -> dict[str, Any]:
+    """What an objective with such masks has stored, and the options that decide it."""
+    reading = {name: getattr(masks, name) for name in _ACTIVATION_OPTIONS} if kind == "activation" else {}
+    return {"fields": stored_fields(needs, kind, masks), "masks": reading}
+
+
 def cache_key(
     path: str, adapter: str | None, dtype: torch.dtype, needs: Requirements, kind: MaskKind | None, masks: MaskConfig,
     known: Mapping[str, Any] | None = None,
@@ -51,15 +57,13 @@ def cache_key(
         UserError: a hub's files cannot be found.
     """
     files = {"model": _files(path), "adapter": _files(adapter) if adapter is not None else {}}
-    reading = {name: getattr(masks, name) for name in _ACTIVATION_OPTIONS} if kind == "activation" else {}
     return {
         "files": {
             part: {name: _entry(file, _at(known, part, name)) for name, file in found.items()}
             for part, found in files.items()
         },
         "dtype": str(dtype).removeprefix("torch."),
-        "fields": stored_fields(needs, kind, masks),
-        "masks": reading,
+        **stored_parts(needs, kind, masks),
     }
 
 

@@ -13,7 +13,7 @@ from sparsepo_dist.evaluation.arguments import add_sampling, given_sampling, tem
 from sparsepo_dist.evaluation.frontier.pareto import MARGIN, Point
 from sparsepo_dist.evaluation.prompts import read_texts
 from sparsepo_dist.evaluation.sampling import Sampling
-from sparsepo_dist.files import argument
+from sparsepo_dist.files import argument, path_argument
 from sparsepo_dist.sampling.responses import Nucleus
 
 _DESCRIPTION = """Reward against response-level KL of many models: a table (JSON, CSV, Markdown) with the Pareto
@@ -44,8 +44,9 @@ def frontier(arguments: Sequence[str] | None = None) -> Path:
     models = trained_models(given.model, base=given.base)
     reference = shared_reference(given.model, given.reference, base=given.base)
     return write_frontier(
-        models, reference, scorer(given.scorer, given.positive_label), drawing, given.output, given.reference_point
-    )
+        models, reference, scorer(given.scorer, given.positive_label), drawing, given.output, given.reference_point,
+        given.reference_results,
+    )  # fmt: skip
 
 
 def _prompts(given: argparse.Namespace) -> tuple[str, ...]:
@@ -74,6 +75,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reference", type=argument, metavar="PATH",
         help="the model that KL is measured from (default: the one that all the runs were trained from)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reference_results", type=path_argument, metavar="DIR",
+        help="the --output of a call that measured the reference with the same settings: it is not sampled again",
     )  # fmt: skip
     parser.add_argument(
         "--scorer", type=argument, default=VADER, metavar="vader|PATH",

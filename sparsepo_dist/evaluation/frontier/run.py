@@ -13,7 +13,7 @@ from sparsepo_dist.evaluation.divergence import ReferenceKL
 from sparsepo_dist.evaluation.frontier.pareto import Point
 from sparsepo_dist.evaluation.frontier.runs import REFERENCE, Trained
 from sparsepo_dist.evaluation.frontier.scorers import Scorer
-from sparsepo_dist.evaluation.frontier.tables import write_frontier_tables
+from sparsepo_dist.evaluation.frontier.tables import measured_origin, write_frontier_tables
 from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.sampling import Sampling
@@ -105,19 +105,25 @@ def write_frontier(
     drawing: Drawing,
     output: Path,
     worst: Point | None = None,
+    reference_results: Path | None = None,
 ) -> Path:
     """frontier.json, .csv, .md and .png in `output`; the Markdown file.
 
     Args:
         worst: (KL, reward) that hypervolumes are measured from, or as `write_frontier_tables` says.
+        reference_results: `output` of another call that measured the reference, which is then not sampled here.
 
     Raises:
-        UserError: a model cannot be loaded, or `output` holds results of other settings.
+        UserError: a model cannot be loaded, the reference was measured otherwise, or `output` holds results of other
+            settings.
         RunError: vLLM fails.
     """
     measurement = Measurement(reference, scorer, drawing, output)
-    for target in (reference, *(one.target for one in models)):
+    settings, origin = drawing.settings(), None
+    if reference_results is not None:
+        origin = measured_origin(reference_results, reference, scorer.description, settings)
+    for target in (*([] if origin else [reference]), *(one.target for one in models)):
         measurement.samples(target)  # before anything stays on the GPU, of which vLLM takes nearly all for a model
-    origin = measurement.row(Trained(REFERENCE, reference))
+    origin = origin or {**measurement.row(Trained(REFERENCE, reference)), "sha256": reference.sha256}
     rows = [measurement.row(one) for one in models]
-    return write_frontier_tables(rows, origin, scorer.description, drawing.settings(), output, worst)
+    return write_frontier_tables(rows, origin, scorer.description, settings, output, worst)

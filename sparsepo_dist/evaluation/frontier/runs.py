@@ -60,7 +60,7 @@ def trained_models(values: Sequence[str], *, base: str | None) -> list[Trained]:
     found: list[Trained] = []
     for value in values:
         method, path = split_name(value)
-        one = target(path, base=base)
+        one = target(_built(path), base=base)
         training = _training(path)
         if method is None and training is None:
             raise UserError(
@@ -83,7 +83,7 @@ def shared_reference(values: Sequence[str], given: str | None, *, base: str | No
         UserError: none is given and the runs do not name one, or not the same one.
     """
     if given is not None:
-        return target(given, base=base, name=REFERENCE)
+        return target(_built(given), base=base, name=REFERENCE)
     named = {}
     for value in values:
         path = split_name(value)[1]
@@ -96,11 +96,13 @@ def shared_reference(values: Sequence[str], given: str | None, *, base: str | No
         raise UserError(f"the runs were trained from different references ({told}); give the one to use, --reference")
     [(model, adapter)] = named
     try:
-        if model == BUILTIN_MODEL:
-            return target(str(smollm2_folder()), name=REFERENCE)
-        return target(adapter or model, base=model if adapter else None, name=REFERENCE)
+        return target(adapter or _built(model), base=_built(model) if adapter else None, name=REFERENCE)
     except UserError as error:
         raise UserError(f"the reference that the runs name cannot be used ({error}); give --reference") from None
+
+
+def _built(path: str) -> str:
+    return str(smollm2_folder()) if path == BUILTIN_MODEL else path
 
 
 def _training(path: str) -> _Training | None:

@@ -12,6 +12,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.frontier.figure import draw_frontier
 from sparsepo_dist.evaluation.frontier.pareto import MARGIN, Point, hypervolume, pareto
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
+from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.files import read_json
 
 _COLUMNS = (
@@ -64,6 +65,30 @@ def write_frontier_tables(
     write_whole(output / "frontier.md", _markdown(record))
     draw_frontier(rows, origin, scorer, output / "frontier.png")
     return output / "frontier.md"
+
+
+def measured_origin(folder: Path, reference: Target, scorer: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The reference's own row out of the frontier.json in a folder.
+
+    Raises:
+        UserError: it cannot be read, is of another reference, or was measured otherwise.
+    """
+    file = folder / "frontier.json"
+    try:
+        record = read_json(file)
+        origin: dict[str, Any] = record["reference"]
+        there = (origin["path"], origin["sha256"], record["scorer"], record["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--reference_results: {file}: no frontier.json ({error!r})") from None
+    here = (reference.adapter or reference.model, reference.sha256, scorer, json.loads(json.dumps(dict(settings))))
+    names = ("reference", "weights of the reference", "scorer", "settings")
+    differing = [name for name, ours, theirs in zip(names, here, there, strict=True) if ours != theirs]
+    if differing:
+        raise UserError(
+            f"--reference_results: {file} was measured with another {', '.join(differing)}; leave it out to measure "
+            "the reference here"
+        )
+    return origin
 
 
 def put_together(files: Sequence[Path], output: Path) -> Path:

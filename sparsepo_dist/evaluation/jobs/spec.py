@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,8 +110,17 @@ def _models(section: Entry) -> Iterator[Entry]:
         yield Entry(name, node, line)
 
 
-def read_suite(entry: Entry, scripts: Path) -> Suite:
-    """A suite: its driver and options, which the driver has looked at. Raises ValueError."""
+def read_suite(entry: Entry, scripts: Path, stand_in: Callable[[str], str] = str) -> Suite:
+    """A suite: its driver and options, which the driver has looked at.
+
+    Args:
+        entry: its section.
+        scripts: folder of the drivers that suites call by name.
+        stand_in: what the driver looks at in place of a text in which names stand for values.
+
+    Raises:
+        ValueError: it says what cannot be.
+    """
     name, node, line = entry
     options: list[str] = []
     driver, where = name, line
@@ -128,7 +137,7 @@ def read_suite(entry: Entry, scripts: Path) -> Suite:
         raise ValueError(f"line {line}: suites.{name} must hold options of its driver, as OPTION: VALUE")
     script = _script(driver, where, name, scripts)
     if not driver.endswith(".py"):
-        _check_options(driver, options, name, node, line)
+        _check_options(driver, [stand_in(option) for option in options], name, node, line)
     return Suite(name, script, tuple(options))
 
 

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, did_you_mean
 from sparsepo_dist.evaluation.jobs.spec import Suite, read_suite
-from sparsepo_dist.fields import is_tagged, known_entries, named, scalar
-from sparsepo_dist.files import Entry, entries, parse_yaml, read_text
+from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, as_text, runs_of
+from sparsepo_dist.experiments.files.training import (
+    Options,
+    Training,
+    cache_of,
+    grid_of,
+    list_of,
+    mapping,
+    options_of,
+    read_training,
+    seeds_of,
+)
+from sparsepo_dist.experiments.stages.stage import filled, placeholders
+from sparsepo_dist.experiments.stages.work import CODES
+from sparsepo_dist.fields import known_entries, named, scalar
+from sparsepo_dist.files import Entry, parse_yaml, read_text
 from sparsepo_dist.queueing.resources import Resources, Slurm, read_resources, read_slurm
-from sparsepo_dist.runs.recipes.files import read_recipe
 
 _FIELDS = (
-    "name", "output", "stages", "keep_weights", "prepare", "sft", "base", "cache", "methods", "grid", "suites", "draws",
-    "ranks", "resources", "slurm",
+    "name", "output", "stages", "keep_weights", "code", "prepare", "sft", "base", "cache", "methods", "grid", "seeds",
+    "suites", "draws", "ranks", "resources", "slurm",
 )  # fmt: skip
-Options = Mapping[str, Any]
-"""Dotted field of a run, or option of a command -> value."""
 
 
 @dataclass(frozen=True)
@@ -31,23 +42,6 @@ class Preparation:
 
     name: str
     options: Options
-
-
-@dataclass(frozen=True)
-class Training:
-    """A recipe and what is changed in it."""
-
-    recipe: Path | None = None
-    options: Options = field(default_factory=dict)
-    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Field -> its values; a run for each combination."""
-    cache: bool = False
-    """Whether what the reference says of every pair is written once, for all runs that share it."""
-
-    def points(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the grid's values."""
-        for values in itertools.product(*self.grid.values()):
-            yield dict(zip(self.grid, values, strict=True))
 
 
 @dataclass(frozen=True)
@@ -63,11 +57,15 @@ class ExperimentFile:
     prepare: Preparation | None
     sft: Training | None
     methods: Mapping[str, Training]
+    runs: tuple[Run, ...]
+    """The start first."""
     suites: tuple[Suite, ...]
     draws: tuple[str, ...]
     ranks: int
     """Of every training."""
     keep_weights: bool
+    code: str
+    """Whether stages depend on the source that they import or on the package's version: one of CODES."""
     resources: Resources
     slurm: Slurm
 
@@ -96,28 +94,66 @@ def _experiment(file: Path, given: Mapping[str, Entry], scripts: Path) -> Experi
         if name not in given:
             raise ValueError(f"{name} is missing")
     name = _of(given, "name", "str", "")
-    base = _training(given["base"], "base", Training()) if "base" in given else Training()
-    base = Training(base.recipe, base.options, _grid(given["grid"], "grid") if "grid" in given else {},
-                    _of(given, "cache", "bool", False))  # fmt: skip
+    sft = read_training(given["sft"], "sft", Training()) if "sft" in given else None
+    methods = _methods(given)
+    runs = runs_of(file, sft, methods)
     return ExperimentFile(
         file=file,
         name=name,
         output=Path(_of(given, "output", "str", f"runs/experiments/{name}")).absolute(),
         stages=Path(_of(given, "stages", "str", "runs/stages")).absolute(),
         prepare=_preparation(given["prepare"]) if "prepare" in given else None,
-        sft=_training(given["sft"], "sft", Training()) if "sft" in given else None,
-        methods={
-            entry.name: _training(entry, f"methods.{entry.name}", base) for entry in named(given["methods"], "methods")
-        },
-        suites=tuple(read_suite(entry, scripts) for entry in named(given["suites"], "suites"))
+        sft=sft,
+        methods=methods,
+        runs=tuple(runs),
+        suites=tuple(_suite(entry, scripts, runs) for entry in named(given["suites"], "suites"))
         if "suites" in given
         else (),
-        draws=tuple(str(value) for value in _list(given["draws"], "draws")) if "draws" in given else (),
+        draws=tuple(str(value) for value in list_of(given["draws"], "draws")) if "draws" in given else (),
         ranks=_of(given, "ranks", "int", 1),
         keep_weights=_of(given, "keep_weights", "bool", False),
+        code=_one_of(given, "code", CODES),
         resources=read_resources(given.get("resources")),
         slurm=read_slurm(given.get("slurm")),
     )
+
+
+def _methods(given: Mapping[str, Entry]) -> dict[str, Training]:
+    base = read_training(given["base"], "base", Training()) if "base" in given else Training()
+    base = dataclasses.replace(
+        base,
+        grid=grid_of(given["grid"], "grid") if "grid" in given else base.grid,
+        seeds=seeds_of(given["seeds"], "seeds") if "seeds" in given else base.seeds,
+        cache=cache_of(given["cache"], "cache") if "cache" in given else base.cache,
+    )
+    return {
+        entry.name: read_training(entry, f"methods.{entry.name}", base) for entry in named(given["methods"], "methods")
+    }
+
+
+def _suite(entry: Entry, scripts: Path, runs: Sequence[Run]) -> Suite:
+    """A suite, looked at by its driver as the first run has it. Raises ValueError."""
+
+    def stand_in(text: str) -> str:
+        for name in placeholders(text) - {PREPARE, SFT}:
+            try:
+                text = filled(text, {name: as_text(runs[0].field(name))})
+            except KeyError:
+                near = did_you_mean(name, runs[0].configuration)
+                raise ValueError(
+                    f"line {entry.line}: suites.{entry.name}: {{{name}}} is neither {PREPARE}, {SFT} nor a field of "
+                    f"runs{near}"
+                ) from None
+        return text
+
+    return read_suite(entry, scripts, stand_in)
+
+
+def _one_of(given: Mapping[str, Entry], name: str, known: Sequence[str]) -> str:
+    value = _of(given, name, "str", known[0])
+    if value not in known:
+        raise ValueError(f"line {given[name].line}: {name}: {value!r} is not one of {', '.join(known)}")
+    return str(value)
 
 
 def _of(given: Mapping[str, Entry], name: str, kind: str, default: Any) -> Any:
@@ -126,59 +162,9 @@ def _of(given: Mapping[str, Entry], name: str, kind: str, default: Any) -> Any:
 
 def _preparation(section: Entry) -> Preparation:
     fields = {
-        entry.name: entry for entry in known_entries(_mapping(section, "prepare"), ("name", "options"), "prepare.")
+        entry.name: entry for entry in known_entries(mapping(section, "prepare"), ("name", "options"), "prepare.")
     }
     if "name" not in fields:
         raise ValueError(f"line {section.line}: prepare.name is missing: what `sparsepo prepare` is to make")
-    options = _options(fields["options"], "prepare.options") if "options" in fields else {}
+    options = options_of(fields["options"], "prepare.options") if "options" in fields else {}
     return Preparation(scalar(fields["name"], "prepare.name", "str"), options)
-
-
-def _training(section: Entry, field: str, base: Training) -> Training:
-    """A section on a base: its recipe and grid stand for the base's, its options are laid over them."""
-    known = ("recipe", "options", "grid", "cache")
-    empty = is_tagged(section.node, "null")
-    fields = {} if empty else {e.name: e for e in known_entries(_mapping(section, field), known, f"{field}.")}
-    recipe = base.recipe
-    if "recipe" in fields:
-        recipe = Path(scalar(fields["recipe"], f"{field}.recipe", "str")).absolute()
-        try:
-            read_recipe(str(recipe))
-        except UserError as error:
-            raise ValueError(f"line {fields['recipe'].line}: {field}.{error}") from None
-    elif recipe is None and field != "base":
-        raise ValueError(f"line {section.line}: {field}.recipe is missing: a file such as those in launch/recipes/")
-    options = _options(fields["options"], f"{field}.options") if "options" in fields else {}
-    grid = _grid(fields["grid"], f"{field}.grid") if "grid" in fields else base.grid
-    cache = scalar(fields["cache"], f"{field}.cache", "bool") if "cache" in fields else base.cache
-    return Training(recipe, {**base.options, **options}, grid, cache)
-
-
-def _options(section: Entry, field: str) -> dict[str, Any]:
-    return {entry.name: _value(entry.node) for entry in entries(_mapping(section, field))}
-
-
-def _grid(section: Entry, field: str) -> dict[str, tuple[Any, ...]]:
-    return {entry.name: tuple(_list(entry, f"{field}.{entry.name}")) for entry in entries(_mapping(section, field))}
-
-
-def _list(section: Entry, field: str) -> list[Any]:
-    value = _value(section.node)
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"line {section.line}: {field}: a list of values is wanted, as [A, B]")
-    return value
-
-
-def _mapping(section: Entry, field: str) -> yaml.MappingNode:
-    if not isinstance(section.node, yaml.MappingNode):
-        raise ValueError(f"line {section.line}: {field} is a section and must hold fields")
-    return section.node
-
-
-def _value(node: yaml.Node) -> Any:
-    """As it would be read from a command line, but for numbers such as 1e-4, which YAML 1.1 takes for texts."""
-    value = yaml.constructor.SafeConstructor().construct_document(node)
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value

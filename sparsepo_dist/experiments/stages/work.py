@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from sparsepo_dist.experiments.stages.contents import Contents
 from sparsepo_dist.experiments.stages.stage import OUTPUT, Stage, filled
 from sparsepo_dist.queueing.job import DONE, FAILED, JOB, Job, record
 
+CODES = ("source", "version")
 _SHOWN = 16  # of a hash's 64 digits, in names of folders
 
 
@@ -23,9 +25,11 @@ class Work:
     Args:
         stages: likewise.
         root: folder of all results, which experiments share.
+        code: one of CODES: stages depend on the source that they import, or on the package's version alone.
     """
 
-    def __init__(self, stages: Sequence[Stage], root: Path) -> None:
+    def __init__(self, stages: Sequence[Stage], root: Path, code: str = CODES[0]) -> None:
+        self._code = code
         self.root = root.absolute()
         self.stages = {stage.name: stage for stage in stages}
         contents = Contents(self.root / "contents.json")
@@ -43,7 +47,7 @@ class Work:
         described = {
             "kind": stage.kind,
             "configuration": contents.instead_of_paths(filled(stage.configuration, known)),
-            "code": code_hash(stage.code),
+            "code": code_hash(stage.code) if self._code == CODES[0] else importlib.metadata.version("sparsepo_dist"),
             "needs": sorted(known.values()),
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

@@ -259,6 +259,31 @@ def test_runs_name_their_reference_and_must_share_it(tmp_path: Path) -> None:
         frontier(["--model", str(runs[1]), "--output", str(tmp_path / "out"), *SMALL])
 
 
+def test_a_reference_that_another_call_measured_is_not_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, model = (save_tiny_model(tmp_path / f"model{seed}", seed=seed) for seed in (0, 1))
+    first, second, both = (tmp_path / name for name in ("first", "second", "both"))
+    frontier(["--model", f"start={start}", "--reference", str(start), "--output", str(first), *SMALL])
+    command = ["--model", f"dpo={model}", "--reference", str(start), *SMALL]
+    frontier([*command, "--output", str(both)])
+    command += ["--output", str(second), "--reference_results", str(first)]
+    with pytest.raises(UserError, match="was measured with another settings; leave it out to measure the reference"):
+        frontier([*command, "--seed", "5"])
+    drawn = []
+    load = run.load_sampler
+    monkeypatch.setattr(run, "load_sampler", lambda *given: drawn.append(given[1]) or load(*given))
+    frontier(command)
+    assert drawn == [str(model)]
+    shared, alone = (json.loads((folder / "frontier.json").read_text()) for folder in (second, both))
+    assert shared == alone
+    save_tiny_model(start, seed=2)
+    with pytest.raises(UserError, match="first/frontier.json was measured with another weights of the reference"):
+        frontier(command)
+    with pytest.raises(UserError, match="nowhere/frontier.json: no frontier.json"):
+        frontier([*command[:-1], str(tmp_path / "nowhere")])
+
+
 def test_what_the_driver_refuses(tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "model")
     command = ["--output", str(tmp_path / "out"), "--reference", str(model)]

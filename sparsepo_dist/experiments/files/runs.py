@@ -1,0 +1,110 @@
+"""The trainings of an experiment: a run for each point of a method's grid, its name and its whole configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.experiments.files.training import Options, Training, plain_value
+from sparsepo_dist.files import leaves
+from sparsepo_dist.runs.recipes.files import read_recipe
+
+PREPARE, SFT = "prepare", "sft"
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training of an experiment."""
+
+    name: str
+    method: str
+    values: Mapping[str, Any]
+    """What grid and seeds set."""
+    training: Training
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the file says over the recipe."""
+        return {**self.training.options, **self.values}
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """Fields that recipe, options and point set."""
+        return {**recipe_values(str(self.training.recipe)), **self.options}
+
+    def field(self, name: str) -> Any:
+        """The value of a field, by default the one that it has where nothing is said."""
+        found = self.configuration
+        return found[name] if name in found else _defaults()[name]
+
+
+def runs_of(file: Path, sft: Training | None, methods: Mapping[str, Training]) -> list[Run]:
+    """All of them, the start first.
+
+    Raises:
+        UserError: two have one name.
+    """
+    found = [] if sft is None else [Run(SFT, SFT, {}, sft)]
+    for method, training in methods.items():
+        for point in training.points():
+            parts = [f"{_short(field, list(point))}{as_text(value)}" for field, value in point.items()]
+            found.append(Run("-".join([method, *parts]), method, point, training))
+    names = [run.name for run in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{file}: two runs are called {twice}; rename a method, or remove a value that stands twice")
+    return found
+
+
+def _short(field: str, fields: Sequence[str]) -> str:
+    last = field.rpartition(".")[2]
+    return last if [name.rpartition(".")[2] for name in fields].count(last) == 1 else field
+
+
+def as_text(value: Any) -> str:
+    """As a command line has it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return json.dumps(value)
+
+
+def arguments_of(options: Options) -> list[str]:
+    """A command line's words."""
+    return [f"--{name}={as_text(value)}" for name, value in options.items()]
+
+
+def recipe_values(recipe: str) -> dict[str, Any]:
+    """Fields of a recipe and of those below it. Raises UserError where they cannot be read."""
+    return dict(_recipe_values(recipe))
+
+
+@cache
+def _recipe_values(recipe: str) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for file in read_recipe(recipe):
+        constructed = yaml.constructor.SafeConstructor().construct_document(file.fields)
+        values |= {name: plain_value(value) for name, value in leaves(constructed)}
+    return values
+
+
+def digest(value: Any) -> str:
+    """A short name for what is alike."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    from sparsepo_dist.runs.config import RunConfig  # torch, which most files of experiments are read without
+
+    return dict(leaves(asdict(RunConfig())))

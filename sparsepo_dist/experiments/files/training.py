@@ -1,0 +1,134 @@
+"""The sections of an experiment's file that say what is trained: a recipe, what is changed in it, a grid, seeds."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsepo_dist.errors import UserError
+from sparsepo_dist.fields import is_tagged, known_entries, scalar
+from sparsepo_dist.files import Entry, entries
+from sparsepo_dist.runs.recipes.files import read_recipe
+
+SEED = "training.seed"
+ALL_LAYERS = "all_layers"
+_EXPONENT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
+Options = Mapping[str, Any]
+"""Dotted field of a run, or option of a command -> value."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A recipe and what is changed in it."""
+
+    recipe: Path | None = None
+    options: Options = field(default_factory=dict)
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Field -> its values; a run for each combination."""
+    seeds: tuple[int, ...] = ()
+    """Values of `training.seed`, for each of these."""
+    cache: bool | str = False
+    """Whether what the reference says of every pair is written once, for all runs that share it. ALL_LAYERS: also the
+    hidden states of all layers, which are large."""
+    line: int = 0
+    """Where it stands."""
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Every combination of the grid's values and seeds."""
+        axes = {**self.grid, **({SEED: self.seeds} if self.seeds else {})}
+        for values in itertools.product(*axes.values()):
+            yield dict(zip(axes, values, strict=True))
+
+
+def read_training(section: Entry, field: str, base: Training) -> Training:
+    """A section on a base: its recipe, grid, seeds and cache stand for the base's, its options are laid over them.
+
+    Raises:
+        ValueError: what cannot be, with its line.
+    """
+    known = ("recipe", "options", "grid", "seeds", "cache")
+    empty = is_tagged(section.node, "null")
+    given = {} if empty else {e.name: e for e in known_entries(mapping(section, field), known, f"{field}.")}
+    recipe = _recipe(given["recipe"], field) if "recipe" in given else base.recipe
+    if recipe is None and field != "base":
+        raise ValueError(f"line {section.line}: {field}.recipe is missing: a file such as those in launch/recipes/")
+    options = options_of(given["options"], f"{field}.options") if "options" in given else {}
+    training = Training(
+        recipe,
+        {**base.options, **options},
+        grid_of(given["grid"], f"{field}.grid") if "grid" in given else base.grid,
+        seeds_of(given["seeds"], f"{field}.seeds") if "seeds" in given else base.seeds,
+        cache_of(given["cache"], f"{field}.cache") if "cache" in given else base.cache,
+        section.line,
+    )
+    if training.seeds and SEED in training.grid:
+        raise ValueError(f"line {section.line}: {field} has seeds, and {SEED} in its grid too; leave out one of them")
+    return training
+
+
+def _recipe(entry: Entry, field: str) -> Path:
+    recipe = Path(scalar(entry, f"{field}.recipe", "str")).absolute()
+    try:
+        read_recipe(str(recipe))
+    except UserError as error:
+        raise ValueError(f"line {entry.line}: {field}.{error}") from None
+    return recipe
+
+
+def options_of(section: Entry, field: str) -> dict[str, Any]:
+    """Names and values. Raises ValueError."""
+    return {entry.name: _value(entry.node) for entry in entries(mapping(section, field))}
+
+
+def grid_of(section: Entry, field: str) -> dict[str, tuple[Any, ...]]:
+    """Fields and lists of their values. Raises ValueError."""
+    return {entry.name: tuple(list_of(entry, f"{field}.{entry.name}")) for entry in entries(mapping(section, field))}
+
+
+def seeds_of(entry: Entry, field: str) -> tuple[int, ...]:
+    """A list of whole numbers. Raises ValueError."""
+    seeds = list_of(entry, field)
+    odd = next((seed for seed in seeds if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0), None)
+    if odd is not None:
+        raise ValueError(f"line {entry.line}: {field}: whole numbers, 0 or more, are wanted, found {odd!r}")
+    return tuple(seeds)
+
+
+def cache_of(entry: Entry, field: str) -> bool | str:
+    """true, false or ALL_LAYERS. Raises ValueError."""
+    value = _value(entry.node)
+    if not isinstance(value, bool) and value != ALL_LAYERS:
+        raise ValueError(f"line {entry.line}: {field}: true, false or {ALL_LAYERS} is wanted, found {value!r}")
+    return value
+
+
+def list_of(section: Entry, field: str) -> list[Any]:
+    """A list with something in it. Raises ValueError."""
+    value = _value(section.node)
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"line {section.line}: {field}: a list of values is wanted, as [A, B]")
+    return value
+
+
+def mapping(section: Entry, field: str) -> yaml.MappingNode:
+    """The fields of a section. Raises ValueError where it has none."""
+    if not isinstance(section.node, yaml.MappingNode):
+        raise ValueError(f"line {section.line}: {field} is a section and must hold fields")
+    return section.node
+
+
+def _value(node: yaml.Node) -> Any:
+    return plain_value(yaml.constructor.SafeConstructor().construct_document(node))
+
+
+def plain_value(value: Any) -> Any:
+    """As a command line would have it: numbers such as 1e-4 are texts to YAML 1.1."""
+    if isinstance(value, list):
+        return [plain_value(inner) for inner in value]
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
