@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sparsepo_dist.experiments.drawing.canvas import around, finish, new_figure, tidy
 from sparsepo_dist.experiments.drawing.numbers.grouping import START, Variant, left_out, over_beta, variants
-from sparsepo_dist.experiments.drawing.numbers.intervals import Interval, over_seeds
+from sparsepo_dist.experiments.drawing.numbers.intervals import ANYWHERE, POSITIVE, SHARE, Interval, over_seeds
 from sparsepo_dist.experiments.drawing.numbers.reading import MASKS, Collected
 from sparsepo_dist.experiments.drawing.parts import Picture, Section
 
@@ -129,10 +129,14 @@ def _line(collected: Collected, variant: Variant, metric: str, split: str) -> Li
         steps, values = files.series(metric, split) if files is not None else ([], [])
         if steps:
             series.append((np.asarray(steps), np.asarray(values)))
-    return stretched(series, share=metric.startswith("sparsity/")) if series else None
+    return stretched(series, _within(metric)) if series else None
 
 
-def stretched(series: Sequence[tuple[np.ndarray, np.ndarray]], *, share: bool = False) -> Line:
+def _within(metric: str) -> tuple[float, float]:
+    return SHARE if metric.startswith("sparsity/") else POSITIVE if metric.startswith("token_kl/") else ANYWHERE
+
+
+def stretched(series: Sequence[tuple[np.ndarray, np.ndarray]], within: tuple[float, float] = ANYWHERE) -> Line:
     """Steps and values of several runs to means over runs with intervals, in at most MOST_STEPS stretches of steps.
 
     Each run's values in a stretch are averaged first; stretches that not all runs have values in are left out.
@@ -148,7 +152,7 @@ def stretched(series: Sequence[tuple[np.ndarray, np.ndarray]], *, share: bool = 
         ]
         if len(means) == len(series):
             line.steps.append(float(part.mean()))
-            line.values.append(over_seeds(means, share=share))
+            line.values.append(over_seeds(means, within))
     return line
 
 

@@ -12,7 +12,7 @@ from sparsepo_dist.evaluation.frontier.figure import look
 from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.drawing.canvas import around, bars, finish, label_below, new_figure, tidy
 from sparsepo_dist.experiments.drawing.numbers.grouping import START, Variant, left_out, over_beta, shown, variants
-from sparsepo_dist.experiments.drawing.numbers.intervals import LEGEND, Interval, over_seeds
+from sparsepo_dist.experiments.drawing.numbers.intervals import ANYWHERE, LEGEND, POSITIVE, SHARE, Interval, over_seeds
 from sparsepo_dist.experiments.drawing.numbers.reading import MASKS, Collected, mean_of
 from sparsepo_dist.experiments.drawing.parts import RUNS, Picture, Section, Table
 
@@ -25,15 +25,15 @@ class Panel(NamedTuple):
     key: str
     title: str
     unit: str
-    percent: bool
+    within: tuple[float, float]
     metrics: tuple[str, ...]
 
 
 _PANELS = (
-    Panel("kl", "KL per token", "nats", False, tuple(f"token_kl/{side}" for side in _SIDES)),
-    Panel("margin", "Reward margin", "beta x nats", False, ("rewards/margins",)),
+    Panel("kl", "KL per token", "nats", POSITIVE, tuple(f"token_kl/{side}" for side in _SIDES)),
+    Panel("margin", "Reward margin", "beta x nats", ANYWHERE, ("rewards/margins",)),
     *(
-        Panel(mask, f"{title}: tokens at 0", "share", True, tuple(f"sparsity/{mask}/{side}" for side in _SIDES))
+        Panel(mask, f"{title}: tokens at 0", "share", SHARE, tuple(f"sparsity/{mask}/{side}" for side in _SIDES))
         for mask, title in MASKS.items()
     ),
 )
@@ -73,7 +73,7 @@ def _ends(collected: Collected, having: Sequence[Variant], panel: Panel) -> dict
         values = [mean_of(collected.heldout(run), panel.metrics) for run in variant.runs]
         numbers = [value for value in values if value is not None]
         if numbers:
-            ends[variant] = over_seeds(numbers, share=panel.percent)
+            ends[variant] = over_seeds(numbers, panel.within)
     return ends
 
 
@@ -97,7 +97,7 @@ def _draw(
             axes.plot(places, means, marker=marker, color=colour, linewidth=1.1, markersize=4, label=kind)
         tidy(axes, panel.title, "beta", panel.unit)
         axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
-        if panel.percent:
+        if panel.within == SHARE:
             axes.set_ylim(-0.03, 1.03)
             axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         else:

@@ -23,7 +23,9 @@ from sparsepo_dist.experiments.drawing.numbers.grouping import (
     variants,
 )
 from sparsepo_dist.experiments.drawing.numbers.intervals import (
+    ANYWHERE,
     LEGEND,
+    POSITIVE,
     Interval,
     mean_over_prompts,
     over_prompts,
@@ -109,7 +111,7 @@ def _mean(points: Sequence[Point], quantity: str) -> Interval:
     by_prompt = points[0].kls if quantity == "kl" else points[0].rewards
     if len(points) == 1 and len(by_prompt) > 1:
         return mean_over_prompts(by_prompt)
-    return over_seeds([getattr(point, quantity) for point in points])
+    return over_seeds([getattr(point, quantity) for point in points], POSITIVE if quantity == "kl" else ANYWHERE)
 
 
 def _volumes(spots: Sequence[Spot], worst: Place) -> list[dict[str, Any]]:
@@ -129,7 +131,7 @@ def _volumes(spots: Sequence[Spot], worst: Place) -> list[dict[str, Any]]:
         rows.append(
             {
                 "method": kind, "places": places[kind], "seeds": len(seeds), "note": short or None,
-                "volume": over_seeds(list(own.values())) if len(own) > 1 else _over_prompts(points, worst),
+                "volume": over_seeds(list(own.values()), POSITIVE) if len(own) > 1 else _over_prompts(points, worst),
                 "difference": over_seeds([own[name] - first[name] for name in both]) if len(both) > 1 else None,
                 "base": base, RUNS: [point.run.name for same in seeds.values() for point in same],
             }

@@ -17,12 +17,23 @@ from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.contracts import TrainedRun
 from sparsepo_dist.experiments.drawing.canvas import finish, label_below, new_figure, tidy
 from sparsepo_dist.experiments.drawing.numbers.grouping import beta, seed, variants
-from sparsepo_dist.experiments.drawing.numbers.intervals import LEGEND, PERMUTATIONS, over_seeds, spread_test
+from sparsepo_dist.experiments.drawing.numbers.intervals import (
+    ANYWHERE,
+    LEGEND,
+    PERMUTATIONS,
+    SHARE,
+    over_seeds,
+    spread_test,
+)
 from sparsepo_dist.experiments.drawing.numbers.reading import MASKS, Collected, Point
 from sparsepo_dist.experiments.drawing.parts import RUNS, Picture, Section, Table
 
 _OF_START = ("init", "layer_norm", "dropout", "initial_sparsity", "initial_mean")
 """Fields of masks that a start consists of."""
+_REFUSED = (
+    "Runs that are missing count in no spread. A training whose mask begins with every token at 0 is refused: see "
+    "above which starts lost runs so."
+)
 _ORDER = ("torch", "released", "calibrated")
 _TITLE = "Starts of the learned masks"
 Metrics = Mapping[str, tuple[str, Callable[[TrainedRun], float | None]]]
@@ -53,6 +64,7 @@ def starts(collected: Collected, folder: Path) -> Section:
             Table("starts-tests", "Do the spreads differ?", _TESTS, _tests(cells, names, metrics), (said,)),
             Table("starts", "Each start in each setting", *_rows(cells, names, metrics), (LEGEND, said)),
         ),
+        (_REFUSED,) if collected.experiment.missing else (),
     )
 
 
@@ -123,7 +135,7 @@ def _rows(
             for key, (_, value) in metrics.items():
                 values = _values(runs, value)
                 if values:
-                    row[key] = over_seeds(values, share=key in MASKS)
+                    row[key] = over_seeds(values, SHARE if key in MASKS else ANYWHERE)
                 if len(values) > 1:
                     deviation = np.std(values, ddof=1)
                     row[f"{key}/spread"] = f"{deviation:.3f}; {min(values):.3f} to {max(values):.3f}"

@@ -10,7 +10,10 @@ from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.contracts import TrainedRun
 from sparsepo_dist.experiments.drawing.numbers.grouping import Variant, seed, shown, variants
 from sparsepo_dist.experiments.drawing.numbers.intervals import (
+    ANYWHERE,
     LEGEND,
+    POSITIVE,
+    SHARE,
     Interval,
     mean_over_prompts,
     over_pairs,
@@ -39,7 +42,7 @@ def summary(collected: Collected, folder: Path) -> Section:
     ]
     tables = (
         Table("summary", "All variants", (*shared, *columns(suites)), of_variants, (LEGEND,)),
-        Table("summary-runs", "All runs", (Column("run", "Run"), Column("seed", "Seed"), *columns(suites)), of_runs,
+        Table("summary-runs", "All runs", (Column("run", "Run"), Column("seed", "Seed"), *columns(suites)[1:]), of_runs,
               (LEGEND,)),
     )  # fmt: skip
     return Section("Summary", tables)
@@ -70,7 +73,8 @@ def measured(collected: Collected, variant: Variant) -> dict[str, Any]:
         if key == "pairs":
             found[key] = " and ".join(dict.fromkeys(f"{value}" for value in values))
         elif values:
-            found[key] = over_seeds([value.mean for value in values], share=key in _SHARES)
+            within = SHARE if key in _SHARES else POSITIVE if key.endswith("kl") else ANYWHERE
+            found[key] = over_seeds([value.mean for value in values], within)
     return found
 
 

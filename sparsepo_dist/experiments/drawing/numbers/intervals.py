@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from sparsepo_dist.report.interval import wilson
 LEVEL = 0.95
 RESAMPLES = 2000
 PERMUTATIONS = 10_000
+ANYWHERE, POSITIVE, SHARE = (-math.inf, math.inf), (0.0, math.inf), (0.0, 1.0)
 SEEDS, PROMPTS, PAIRS = "seeds", "prompts", "pairs"
 _MARKS = {SEEDS: "", PROMPTS: "\u2020", PAIRS: "\u2021"}
 LEGEND = (
@@ -44,11 +46,11 @@ class Interval(NamedTuple):
         return f" [{self.low:{form}}, {self.high:{form}}]{_MARKS[self.over]}"
 
 
-def over_seeds(values: Sequence[float], *, share: bool = False) -> Interval:
+def over_seeds(values: Sequence[float], within: tuple[float, float] = ANYWHERE) -> Interval:
     """Student's t-interval of the mean of one value a seed: mean +- t(0.975, n - 1) s / sqrt(n); none where n is 1.
 
     Args:
-        share: values are shares, so that the interval ends at 0 and 1.
+        within: what values can be at all; the interval ends there.
 
     Raises:
         UserError: scipy, which has the quantiles, is not installed.
@@ -57,8 +59,7 @@ def over_seeds(values: Sequence[float], *, share: bool = False) -> Interval:
     if n < 2:
         return Interval(mean, None, None, n, SEEDS)
     half = float(student_quantile(n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    low, high = mean - half, mean + half
-    return Interval(mean, max(low, 0.0), min(high, 1.0), n, SEEDS) if share else Interval(mean, low, high, n, SEEDS)
+    return Interval(mean, max(mean - half, within[0]), min(mean + half, within[1]), n, SEEDS)
 
 
 @cache
