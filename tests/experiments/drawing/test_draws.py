@@ -191,6 +191,8 @@ def test_starts_are_compared_within_what_is_otherwise_the_same(tmp_path: Path) -
     tests = {row["metric"]: row for row in rows_of(folder, "starts-tests")}
     # Four distances each, 70 ways to deal them; wide before tight and tight before wide are as extreme.
     assert tests["Reward mask: at 0"]["p"] == pytest.approx(2 / 70, abs=0.006)
+    page = (folder / "index.html").read_text()
+    assert "count in no spread" not in page, "nothing is missing"
     assert tests["Reward"]["p"] is None and tests["Reward"]["starts"] == "torch / calibrated"
 
 

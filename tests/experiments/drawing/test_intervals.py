@@ -10,6 +10,8 @@ import pytest
 
 from sparsepo_dist.experiments.drawing.numbers.intervals import (
     LEGEND,
+    POSITIVE,
+    SHARE,
     mean_over_prompts,
     over_pairs,
     over_prompts,
@@ -31,8 +33,10 @@ def test_students_interval_has_the_quantiles_of_printed_tables(n: int, quantile:
 def test_one_seed_has_no_interval_and_shares_stay_shares() -> None:
     alone = over_seeds([0.5])
     assert (alone.mean, alone.low, alone.high) == (0.5, None, None) and f"{alone:.2f}" == "0.50"
-    assert over_seeds([0.9, 1.0, 0.8], share=True).high == 1.0
-    assert over_seeds([0.0, 0.2], share=True).low == 0.0
+    assert over_seeds([0.9, 1.0, 0.8], SHARE).high == 1.0
+    assert over_seeds([0.0, 0.2], SHARE).low == 0.0
+    spread = over_seeds([0.1, 3.0], POSITIVE)
+    assert spread.low == 0.0 and spread.high is not None and spread.high > 10
 
 
 def test_the_bootstrap_of_two_prompts_is_known() -> None:
