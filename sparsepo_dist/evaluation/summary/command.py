@@ -16,9 +16,10 @@ from sparsepo_dist.files import argument
 if TYPE_CHECKING:  # they bring torch, which options can do without
     from sparsepo_dist.evaluation.summary.metrics import Metric
 
-_DESCRIPTION = """Sample summaries of Reddit TL;DR posts and measure them: ROUGE-L F1 (stemmed), BERTScore F1 (IDF),
-self-BLEU, and EDNA by an entailment model. One table for all models, as JSON, CSV and Markdown. Samples
-and scores are kept below --output: what is finished is not done again, and metrics can be added later."""
+_DESCRIPTION = """Sample summaries of Reddit TL;DR posts and measure them: ROUGE-1, ROUGE-2 and ROUGE-L F1 (stemmed),
+BERTScore F1 (IDF), self-BLEU, EDNA by an entailment model, and lengths in words and tokens. One table for all models,
+as JSON, CSV and Markdown. Samples and scores are kept below --output: what is finished is not done again, and metrics
+can be added later."""
 # The paper's where it has them.
 _DEFAULTS = Sampling(samples=5, top_p=0.95, max_new_tokens=128, max_prompt_length=1024, seed=0, batch_size=16)
 _ONE_SAMPLE = "it needs two samples of a prompt or more (--samples)"
@@ -44,13 +45,14 @@ def summary(arguments: Sequence[str] | None = None) -> Path:
 def _metrics(given: argparse.Namespace) -> tuple[list[Metric], dict[str, str]]:
     from sparsepo_dist.evaluation.summary.bertscore import bertscore
     from sparsepo_dist.evaluation.summary.edna import edna
-    from sparsepo_dist.evaluation.summary.metrics import rouge_l, self_bleu
+    from sparsepo_dist.evaluation.summary.lengths import words
+    from sparsepo_dist.evaluation.summary.metrics import rouge, self_bleu
 
     corpus = None
     if given.bertscore_idf is not None:
         corpus = [text for (text,) in read_texts(given.bertscore_idf, ("summary",), None, option="--bertscore_idf")]
     wanted: dict[str, Metric | str] = {
-        "rouge_l": rouge_l(),
+        **{name: rouge(name) for name in ("rouge_1", "rouge_2", "rouge_l")},
         "bertscore": bertscore(given.bertscore_model, given.bertscore_layers, corpus)
         if given.bertscore_model
         else "no model was given (--bertscore_model)",
@@ -60,6 +62,7 @@ def _metrics(given: argparse.Namespace) -> tuple[list[Metric], dict[str, str]]:
         else edna(given.edna_model, given.edna_label)
         if given.edna_model
         else "no entailment model was given (--edna_model)",
+        "words": words(),
     }
     return (
         [metric for metric in wanted.values() if not isinstance(metric, str)],

@@ -1,4 +1,4 @@
-"""What a model's summaries are measured by: one score per prompt, 0 to 100."""
+"""What a model's summaries are measured by: one number per prompt, of scores 0 to 100."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from tqdm import tqdm
 
 from sparsepo_dist.errors import UserError
 
-COLUMNS = {"rouge_l": "ROUGE-L F1", "bertscore": "BERTScore F1", "self_bleu": "self-BLEU", "edna": "EDNA"}
+COLUMNS = {
+    "rouge_1": "ROUGE-1 F1", "rouge_2": "ROUGE-2 F1", "rouge_l": "ROUGE-L F1", "bertscore": "BERTScore F1",
+    "self_bleu": "self-BLEU", "edna": "EDNA", "words": "Words", "tokens": "Tokens",
+}  # fmt: skip
 """Metrics of the table and their headings."""
+_ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 
 
 class Task(NamedTuple):
@@ -38,8 +42,12 @@ class Metric(NamedTuple):
     """Distributions that compute it."""
 
 
-def rouge_l() -> Metric:
-    """ROUGE-L F1 on Porter stems against the reference, mean over a prompt's samples.
+def rouge(name: str) -> Metric:
+    """ROUGE's F1 on Porter stems against the reference, mean over a prompt's samples.
+
+    Args:
+        name: `rouge_1` and `rouge_2` of words and of pairs of words, `rouge_l` of the longest common subsequence of
+            the whole texts.
 
     Raises:
         UserError: rouge_score is not installed.
@@ -47,16 +55,17 @@ def rouge_l() -> Metric:
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError:
-        raise _not_installed("ROUGE-L", "rouge-score") from None
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+        raise _not_installed("ROUGE", "rouge-score") from None
+    kind = _ROUGE[name]
+    scorer = RougeScorer([kind], use_stemmer=True)
 
     def compute(tasks: Sequence[Task], samples: Samples) -> list[float]:
         return [
-            100 * float(np.mean([scorer.score(task.summary, text)["rougeL"].fmeasure for text in texts]))
-            for task, texts in zip(tqdm(tasks, desc="ROUGE-L", unit="prompt"), samples, strict=True)
+            100 * float(np.mean([scorer.score(task.summary, text)[kind].fmeasure for text in texts]))
+            for task, texts in zip(tqdm(tasks, desc=COLUMNS[name], unit="prompt"), samples, strict=True)
         ]
 
-    return Metric("rouge_l", "rouge_l", compute, ("rouge-score", "nltk"))
+    return Metric(name, name, compute, ("rouge-score", "nltk"))
 
 
 def self_bleu() -> Metric:

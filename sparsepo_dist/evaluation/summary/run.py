@@ -14,6 +14,7 @@ from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.prompts import digest
 from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.sampling import Sampling
+from sparsepo_dist.evaluation.summary.lengths import tokens
 from sparsepo_dist.evaluation.summary.metrics import COLUMNS, Metric, Task
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 from sparsepo_dist.evaluation.target import Target
@@ -72,7 +73,7 @@ def _row(
     assert samples is not None
     references = digest([task.summary for task in tasks])
     scores = {}
-    for metric in metrics:
+    for metric in (*metrics, tokens(one)):
         name = f"{metric.measurement}-{references}-{temperature:g}"
         found = kept.finished(name)
         if found is None:
@@ -96,7 +97,8 @@ def _write(
     write_whole(output / "summary.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     write_whole(output / "summary.csv", csv_table(columns, rows))
     notes = [f"{settings['prompt_count']} prompts x {settings['samples']} samples, top-p {settings['top_p']:g}. All "]
-    notes[0] += "scores from 0 to 100, means over prompts; a low self-BLEU is diverse."
+    notes[0] += "scores from 0 to 100, means over prompts, as are words and tokens (of the model's own tokenizer) of a "
+    notes[0] += "sample; a low self-BLEU is diverse."
     notes += [f"{COLUMNS[name]} is missing: {reason}." for name, reason in missing.items()]
     notes += more
     write_whole(output / "summary.md", markdown_table(columns, rows) + "".join(f"\n{note}\n" for note in notes))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,14 +15,15 @@ import numpy as np
 from sparsepo_dist.disk import write_whole
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.arguments import positive, share
+from sparsepo_dist.evaluation.summary.holm import holm
 from sparsepo_dist.evaluation.summary.metrics import COLUMNS
 from sparsepo_dist.files import argument, path_argument, read_json
 
 RESAMPLES = 9999
 _DESCRIPTION = """Which differences between models are more than chance? For every two models of the tables that
 evaluation/summary.py wrote, at each temperature and for each metric: the mean difference and its interval by a paired
-bootstrap over prompts (percentiles); significant where the interval leaves out 0. Intervals are not corrected for the
-number of comparisons."""
+bootstrap over prompts (percentiles), its p-value, and that after Holm's correction for the pairs of one matrix, which
+are a metric's at one temperature. Intervals are not corrected."""
 
 
 class Difference(NamedTuple):
@@ -30,6 +32,8 @@ class Difference(NamedTuple):
     mean: float
     low: float
     high: float
+    p: float
+    """Two-sided: how often the bootstrap lands at or beyond 0, twice; never below 2 / (resamples + 1)."""
 
     @property
     def significant(self) -> bool:
@@ -41,12 +45,14 @@ Group = tuple[str, float]
 """A metric and a temperature: what is compared with each other."""
 Scores = dict[str, list[float]]
 """A score per prompt, by model."""
+Pairs = dict[tuple[str, str], tuple[Difference, float]]
+"""By model and the one that it is held against: how they differ, and the p-value after Holm's correction."""
 
 
 def difference(
     one: Sequence[float], other: Sequence[float], *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
-    """Mean of one - other over the same prompts and its interval; whole prompts are drawn.
+    """Mean of one - other over the same prompts, its interval and its p-value; whole prompts are drawn.
 
     Raises:
         UserError: scipy is not installed, or there are fewer than two prompts.
@@ -62,7 +68,15 @@ def difference(
         n_resamples=resamples, method="percentile", rng=np.random.default_rng(seed),
     )  # fmt: skip
     mean = float(np.mean(one) - np.mean(other))
-    return Difference(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
+    interval = found.confidence_interval
+    return Difference(mean, float(interval.low), float(interval.high), _p_value(found.bootstrap_distribution))
+
+
+def _p_value(drawn: np.ndarray) -> float:
+    """With one draw more, at 0, so that no finite number of draws says that something cannot be (Davison and Hinkley
+    1997, section 4.2)."""
+    beyond = min(np.count_nonzero(drawn <= 0), np.count_nonzero(drawn >= 0))
+    return min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))
 
 
 def _mean_difference(one: np.ndarray, other: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -82,19 +96,22 @@ def significance(arguments: Sequence[str] | None = None) -> str:
     if not any(len(scores) > 1 for scores in groups.values()):
         raise UserError("there are no two models with the same metric at the same temperature to compare")
     found = {
-        group: {
-            (one, other): difference(
-                scores[one], scores[other], level=given.level, resamples=given.resamples, seed=given.seed
-            )
-            for one, other in itertools.combinations(scores, 2)
-        }
+        group: _compared(scores, level=given.level, resamples=given.resamples, seed=given.seed)
         for group, scores in groups.items()
+        if len(scores) > 1
     }
-    text = "\n".join(_matrix(group, list(groups[group]), pairs, given.level) for group, pairs in found.items() if pairs)
+    text = "\n".join(_matrix(group, list(groups[group]), pairs, given) for group, pairs in found.items())
     if given.output:
         write_whole(given.output / "significance.md", text)
         write_whole(given.output / "significance.json", json.dumps(_record(found, given), indent=1) + "\n")
     return text
+
+
+def _compared(scores: Scores, **how: Any) -> Pairs:
+    """Every two models of a group."""
+    pairs = list(itertools.combinations(scores, 2))
+    raw = [difference(scores[one], scores[other], **how) for one, other in pairs]
+    return dict(zip(pairs, zip(raw, holm([each.p for each in raw]), strict=True), strict=True))
 
 
 def _read(files: Sequence[Path]) -> dict[Group, Scores]:
@@ -123,41 +140,60 @@ def _file(path: Path) -> Path:
     return path / "summary.json" if path.is_dir() else path
 
 
-def _matrix(group: Group, models: Sequence[str], pairs: Mapping[tuple[str, str], Difference], level: float) -> str:
+def _matrix(group: Group, models: Sequence[str], pairs: Pairs, given: argparse.Namespace) -> str:
     metric, temperature = group
+    alpha = 1 - given.level
     lines = [["row minus column", *models], ["---"] * (len(models) + 1)]
-    lines += [[row, *(_cell(row, column, pairs) for column in models)] for row in models]
+    lines += [[row, *(_cell(row, column, pairs, alpha) for column in models)] for row in models]
     table = "".join("| " + " | ".join(line) + " |\n" for line in lines)
     return (
         f"## {COLUMNS.get(metric, metric)}, temperature {temperature:g}\n\n{table}\n"
-        f"{level:.0%} intervals; * significant\n"
+        f"{given.level:.0%} intervals, p-values, and these after Holm's correction for {_counted(len(pairs))}; * the "
+        f"interval leaves out 0; ** so much so that the corrected p is {alpha:.2g} or less\n{_too_few(pairs, given)}"
     )
 
 
-def _cell(row: str, column: str, pairs: Mapping[tuple[str, str], Difference]) -> str:
+def _counted(pairs: int) -> str:
+    return "one pair" if pairs == 1 else f"{pairs} pairs"
+
+
+def _too_few(pairs: Pairs, given: argparse.Namespace) -> str:
+    """What to say where no difference could be called significant by so few draws."""
+    needed = math.ceil(2 * len(pairs) / (1 - given.level)) - 1
+    if given.resamples >= needed:
+        return ""
+    return (
+        f"{given.resamples} resamples cannot show that for {_counted(len(pairs))}: give --resamples {needed} or more\n"
+    )
+
+
+def _cell(row: str, column: str, pairs: Pairs, alpha: float) -> str:
     if row == column:
         return ""
     if (row, column) in pairs:
-        found = pairs[row, column]
+        found, corrected = pairs[row, column]
     else:
-        turned = pairs[column, row]
-        found = Difference(-turned.mean, -turned.high, -turned.low)
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]{' *' if found.significant else ''}"
+        turned, corrected = pairs[column, row]
+        found = Difference(-turned.mean, -turned.high, -turned.low, turned.p)
+    mark = "" if not found.significant else " **" if corrected <= alpha else " *"
+    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}] p {found.p:.2g}, Holm {corrected:.2g}{mark}"
 
 
-def _record(found: Mapping[Group, Mapping[tuple[str, str], Difference]], given: argparse.Namespace) -> dict[str, Any]:
+def _record(found: Mapping[Group, Pairs], given: argparse.Namespace) -> dict[str, Any]:
     return {
         "level": given.level,
         "resamples": given.resamples,
         "seed": given.seed,
-        "method": "paired bootstrap over prompts, percentile interval of the mean difference (scipy.stats.bootstrap)",
+        "method": "paired bootstrap over prompts, percentile interval of the mean difference (scipy.stats.bootstrap); "
+        "p_holm: Holm's correction over the pairs of models of a metric and temperature",
         "differences": [
             {
                 "metric": metric, "temperature": temperature, "model": one, "minus": other, "difference": value.mean,
-                "low": value.low, "high": value.high, "significant": value.significant,
+                "low": value.low, "high": value.high, "significant": value.significant, "p": value.p,
+                "p_holm": corrected,
             }
             for (metric, temperature), pairs in found.items()
-            for (one, other), value in pairs.items()
+            for (one, other), (value, corrected) in pairs.items()
         ],
     }  # fmt: skip
 

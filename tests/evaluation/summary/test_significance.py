@@ -14,6 +14,7 @@ import pytest
 from scipy.stats import binom
 
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation.summary.holm import holm
 from sparsepo_dist.evaluation.summary.significance import difference, significance
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,7 +39,8 @@ def test_intervals_cover_the_true_difference_as_often_as_they_say() -> None:
 def test_a_difference_of_prompts_and_not_of_orders() -> None:
     generator = np.random.default_rng(1)
     scores = generator.normal(20, 5, 60)
-    assert difference(scores + 0.5, scores) == pytest.approx((0.5, 0.5, 0.5))
+    assert difference(scores + 0.5, scores, resamples=999) == pytest.approx((0.5, 0.5, 0.5, 2 / 1000))
+    assert difference(scores, scores).p == 1
     assert difference(scores + 0.5, scores).significant
     assert not difference(scores, scores).significant
     shuffled = difference(scores, generator.permutation(scores))
@@ -69,12 +71,43 @@ def test_a_matrix_of_all_models_turned_over_its_diagonal(tmp_path: Path) -> None
     two = table(tmp_path / "two", {"c": shuffled_by(scores)})
     text = significance([str(one), str(two / "summary.json"), "--output", str(tmp_path / "out"), *FEW])
     assert "ROUGE-L F1, temperature 0.5" in text
-    assert "| a |  | -2.00 [-2.00, -2.00] * |" in text and "| b | +2.00 [+2.00, +2.00] * |  |" in text
+    assert "| a |  | -2.00 [-2.00, -2.00] p 0.004, Holm 0.012 ** |" in text
+    assert "| b | +2.00 [+2.00, +2.00] p 0.004, Holm 0.012 ** |  |" in text
+    assert "Holm's correction for 3 pairs" in text and "cannot show" not in text
     record = json.loads((tmp_path / "out" / "significance.json").read_text())
     assert [(d["model"], d["minus"], d["significant"]) for d in record["differences"]] == [
         ("a", "b", True), ("a", "c", False), ("b", "c", True),
     ]  # fmt: skip
+    assert record["differences"][0]["p"] == pytest.approx(2 / 501)
+    assert record["differences"][0]["p_holm"] == pytest.approx(3 * 2 / 501)
     assert (tmp_path / "out" / "significance.md").read_text() == text
+    few = significance([str(one), str(two), "--resamples", "50"])
+    assert "-2.00 [-2.00, -2.00] p 0.039, Holm 0.12 * |" in few, "significant alone, and not among three"
+    assert "50 resamples cannot show that for 3 pairs: give --resamples 119 or more" in few
+
+
+def test_p_values_are_right_as_often_as_they_say_where_nothing_differs() -> None:
+    generator = np.random.default_rng(3)
+    repetitions = 400
+    found = [difference(*generator.normal(size=(2, 100)), resamples=300, seed=n).p for n in range(repetitions)]
+    low, high = binom.ppf([0.001, 0.999], repetitions, 0.1)
+    assert low <= sum(p <= 0.1 for p in found) <= high
+
+
+@pytest.mark.parametrize(
+    ("raw", "corrected"),
+    [  # by hand, smallest times the number of all, the next times one less, never below the one before
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        (  # statsmodels 0.15.0, multipletests(raw, method="holm")
+            [0.0004, 0.021, 0.0105, 0.5, 0.021, 0.032, 0.0031, 0.77],
+            [0.0032, 0.105, 0.063, 1.0, 0.105, 0.105, 0.0217, 1.0],
+        ),
+        ([0.2], [0.2]),
+        ([0.6, 0.9], [1.0, 1.0]),
+    ],
+)
+def test_holms_correction(raw: list[float], corrected: list[float]) -> None:
+    assert holm(raw) == pytest.approx(corrected, rel=1e-12)
 
 
 def test_tables_that_cannot_be_compared(tmp_path: Path) -> None:
@@ -100,4 +133,5 @@ def test_the_script_beside_a_code_py_finds_the_standard_librarys(tmp_path: Path)
     scores = np.arange(10.0)
     command = [str(tmp_path / "significance.py"), str(table(tmp_path / "one", {"a": scores, "b": scores + 1})), *FEW]
     found = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
-    assert found.returncode == 0 and "| a |  | -1.00 [-1.00, -1.00] * |" in found.stdout, found.stderr
+    assert found.returncode == 0, found.stderr
+    assert "| a |  | -1.00 [-1.00, -1.00] p 0.004, Holm 0.004 ** |" in found.stdout

@@ -8,6 +8,7 @@ import re
 import runpy
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import sacrebleu
 import torch
 from nltk.stem.porter import PorterStemmer
+from rouge_score.rouge_scorer import RougeScorer
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -30,8 +32,10 @@ from sparsepo_dist.evaluation.summary import run
 from sparsepo_dist.evaluation.summary.bertscore import bertscore
 from sparsepo_dist.evaluation.summary.command import summary
 from sparsepo_dist.evaluation.summary.edna import edna
-from sparsepo_dist.evaluation.summary.metrics import Task, rouge_l, self_bleu
+from sparsepo_dist.evaluation.summary.lengths import tokens, words
+from sparsepo_dist.evaluation.summary.metrics import Task, rouge, self_bleu
 from sparsepo_dist.evaluation.summary.significance import significance
+from sparsepo_dist.evaluation.target import target
 from tests.support.bad_inputs import rewritten
 from tests.support.classifiers import save_tiny_classifier
 from tests.support.tiny import save_tiny_model, tiny_tokenizer
@@ -59,13 +63,35 @@ def lcs(one: list[str], other: list[str]) -> int:
     return row[-1]
 
 
+def stems(text: str) -> list[str]:
+    words = re.findall("[a-z0-9]+", text.lower())
+    return [PorterStemmer().stem(word) if len(word) > 3 else word for word in words]
+
+
+def test_rouge_1_and_2_are_shared_stems_and_pairs_of_them_and_all_are_rouge_scores_own() -> None:
+    def f1(text: str, reference: str, size: int) -> float:
+        one, other = (Counter(zip(*(stems(side)[k:] for k in range(size)), strict=False)) for side in (text, reference))
+        shared = (one & other).total()
+        return 200 * shared / (one.total() + other.total()) if shared else 0.0
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    pairs = [[(text, task.summary) for text in texts] for task, texts in zip(TASKS, SAMPLES, strict=True)]
+    for size, name in ((1, "rouge_1"), (2, "rouge_2")):
+        expected = [np.mean([f1(*pair, size) for pair in each]) for each in pairs]
+        assert rouge(name).compute(TASKS, SAMPLES) == pytest.approx(expected) and 0 < expected[0] < 100
+    for name, theirs in (("rouge_1", "rouge1"), ("rouge_2", "rouge2"), ("rouge_l", "rougeL")):
+        own = [[100 * scorer.score(reference, text)[theirs].fmeasure for text, reference in each] for each in pairs]
+        assert rouge(name).compute(TASKS, SAMPLES) == pytest.approx([np.mean(scores) for scores in own], rel=1e-14)
+
+
+def test_lengths_are_in_words_and_in_tokens_of_the_models_own_tokenizer(tmp_path: Path) -> None:
+    model, tokenizer = save_tiny_model(tmp_path / "model"), tiny_tokenizer()
+    assert words().compute(TASKS, SAMPLES) == [(9 + 5) / 2, (8 + 0) / 2, (8 + 2) / 2]
+    expected = [np.mean([len(tokenizer.tokenize(text)) for text in texts]) for texts in SAMPLES]
+    assert tokens(target(str(model))).compute(TASKS, SAMPLES) == expected
+
+
 def test_rouge_l_is_the_longest_common_subsequence_of_porter_stems() -> None:
-    stemmer = PorterStemmer()
-
-    def stems(text: str) -> list[str]:
-        words = re.findall("[a-z0-9]+", text.lower())
-        return [stemmer.stem(word) if len(word) > 3 else word for word in words]
-
     expected = []
     for task, texts in zip(TASKS, SAMPLES, strict=True):
         reference = stems(task.summary)
@@ -75,7 +101,7 @@ def test_rouge_l_is_the_longest_common_subsequence_of_porter_stems() -> None:
             precision, recall = common / max(len(stems(text)), 1), common / len(reference)
             scores.append(200 * precision * recall / (precision + recall) if common else 0.0)
         expected.append(np.mean(scores))
-    found = rouge_l().compute(TASKS, SAMPLES)
+    found = rouge("rouge_l").compute(TASKS, SAMPLES)
     assert found == pytest.approx(expected) and 0 < min(expected[0], expected[2]) < 100
 
 
@@ -225,7 +251,8 @@ def test_from_prompts_to_a_table_and_nothing_is_sampled_twice(
         ("one", 0.5), ("one", 1.0), ("second", 0.5), ("second", 1.0),
     ]  # fmt: skip
     for row in record["rows"]:
-        assert len(row["per_prompt"]["rouge_l"]) == 3
+        assert len(row["per_prompt"]["rouge_l"]) == 3 and row["rouge_1"] >= row["rouge_l"] >= 0
+        assert 0 < row["words"] <= row["tokens"]
         assert row["self_bleu"] == pytest.approx(np.mean(row["per_prompt"]["self_bleu"]))
     again = tmp_path / "again"
     summary([*command, "--output", str(again)])
