@@ -54,19 +54,32 @@ class Results:
         path = self.path(task)
         if not path.is_file():
             return None
+        record = self._record(path)
+        settings = record["settings"]
+        if settings != self._settings:
+            changed = sorted(k for k in settings.keys() | self._settings if settings.get(k) != self._settings.get(k))
+            raise UserError(f"{path} was measured with another {', '.join(changed)}; name another --output")
+        return record["result"]
+
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """The records of all tasks in the folder, whatever settings they were measured with: `settings`, `result`.
+
+        Raises:
+            UserError: a file is another model's, or cannot be read.
+        """
+        return {path.stem: self._record(path) for path in sorted(self.folder.glob("*.json"))}
+
+    def _record(self, path: Path) -> dict[str, Any]:
         try:
-            record = read_json(path)
-            there, settings, result = record["model"], record["settings"], record["result"]
+            record: dict[str, Any] = read_json(path)
+            there, settings, _ = record["model"], record["settings"], record["result"]
             if not isinstance(there, dict) or not isinstance(settings, dict):
                 raise TypeError("model and settings must be objects")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} holds no result ({error}); remove it to measure again") from None
         if there != self._identity:
             raise UserError(f"{path} is of another model ({there.get('model')}, other weights); name another --output")
-        if settings != self._settings:
-            changed = sorted(k for k in settings.keys() | self._settings if settings.get(k) != self._settings.get(k))
-            raise UserError(f"{path} was measured with another {', '.join(changed)}; name another --output")
-        return result
+        return record
 
     def write(self, task: str, result: Any) -> Path:
         """Keep a task's result beside where it comes from; the file."""

@@ -1,1 +1,1 @@
-"""HumanEval and MBPP: generation by BigCode's harness or lm-eval, execution in our sandbox, pass@k."""
+"""HumanEval and MBPP, and EvalPlus's: programs sampled or imported, executed in our sandbox; pass@k."""

@@ -7,12 +7,24 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sparsepo_dist.disk import sha256, write_whole
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.evaluation.code.bigcode import PRECISIONS, Harness, find_harness
-from sparsepo_dist.evaluation.code.execution import execute, summarise
-from sparsepo_dist.evaluation.code.generation import Generation, generations, problems_of
+from sparsepo_dist.evaluation.code.execution import execute, scored, summarise, verdict_lines
+from sparsepo_dist.evaluation.code.generation import (
+    Generation,
+    Imported,
+    Source,
+    generations,
+    problems_of,
+    settings_of,
+    stored,
+)
+from sparsepo_dist.evaluation.code.imported import imported, statements
+from sparsepo_dist.evaluation.code.plus import PLUS_LIMITS, plus_statements
 from sparsepo_dist.evaluation.code.table import write_table
-from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, Problem
+from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, KS, PLUS, Problem
 from sparsepo_dist.evaluation.hub_mirror import check_mirror
 from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.sandbox.limits import Limits
@@ -22,6 +34,7 @@ from sparsepo_dist.files import argument, path_argument
 from sparsepo_dist.sampling.backends import check_backend
 
 Say = Callable[[str], None]
+Make = Callable[[str], list[Problem]]
 LIMITS = Limits()
 
 
@@ -29,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
     """All options, with the paper's settings as defaults."""
     made = argparse.ArgumentParser(
         prog="evaluation/code.py",
-        description="HumanEval and MBPP: sample programs, run them against their tests in a sandbox, estimate pass@k.",
+        description="HumanEval and MBPP: sample programs or import them, run them against their tests in a sandbox, "
+        "estimate pass@k.",
     )
     add = made.add_argument
     add("step", nargs="?", choices=["generate", "execute"], help="one step only (default: both); execute takes "
@@ -41,7 +55,9 @@ def parser() -> argparse.ArgumentParser:
         help="the model that an adapter belongs on, where it is no longer where the adapter says",
     )
     add("--output", type=path_argument, required=True, help="folder of generations, results and the table")
-    add("--tasks", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS), help="default: both")
+    add("--tasks", nargs="+", choices=[*BENCHMARKS, *PLUS], default=list(BENCHMARKS), help="default: humaneval mbpp; "
+        "those with + are EvalPlus's, which has to be installed: humaneval+ takes humaneval's programs, mbpp+ those of "
+        "--generations")  # fmt: skip
     add("--backend", choices=["harness", "lm-eval", "vllm"], default="harness", help="BigCode's harness (the "
         "paper's), or lm-eval's tasks, whose prompts are others, on transformers or on vLLM")  # fmt: skip
     add("--harness", type=path_argument, help="a checkout of bigcode-evaluation-harness (default: the installed one); "
@@ -57,6 +73,10 @@ def parser() -> argparse.ArgumentParser:
     add("--dtype", choices=["auto", *PRECISIONS], default="auto", help="of the model (auto: bfloat16 where the machine "
         "multiplies it, else float32)")  # fmt: skip
     add("--hub-mirror", type=path_argument, help="folder of mirrored datasets: works without a network")
+    add("--generations", type=path_argument, metavar="FILE", help="programs made elsewhere, of one task: BigCode's "
+        'list of lists, or lines of {"task_id", "completion" or "solution"}; nothing is sampled')  # fmt: skip
+    add("--k", type=positive, nargs="+", default=list(KS), metavar="K", help="of pass@k (1 10 100)")
+    add("--log_samples", action="store_true", help="keep each program with its verdict, in OUTPUT/samples_TASK.jsonl")
     add("--allow_code_execution", action="store_true", help="run what the model wrote, in the sandbox")
     add("--workers", type=int, default=len(os.sched_getaffinity(0)), help="programs run at once (one a core)")
     return made
@@ -70,17 +90,17 @@ def main(arguments: Sequence[str], say: Say) -> None:
         RunError: the harness failed.
     """
     options = parser().parse_args(arguments)
-    generation = _generation(options)
+    source = _generation(options) if options.generations is None else _imported(options)
     evaluated = target(options.model, base=options.base)
-    programs = generations(options.output, evaluated, generation)
+    programs = generations(options.output, evaluated, source)
     if options.step != "generate":
         if not options.allow_code_execution:
-            raise UserError(_not_allowed(options, evaluated, generation, programs))
+            raise UserError(_not_allowed(options, evaluated, source, programs))
         check_machine(LIMITS)
     if options.step != "execute":
-        _generate(options, evaluated, generation, programs, say)
+        _generate(options, evaluated, source, programs, say)
     if options.step != "generate":
-        _execute(options, evaluated, generation, programs, say)
+        _execute(options, evaluated, source, programs, say)
 
 
 def _generation(options: argparse.Namespace) -> Generation:
@@ -95,8 +115,24 @@ def _generation(options: argparse.Namespace) -> Generation:
         )
     if options.temperature == 0 and options.n_samples > 1:
         raise UserError(f"--temperature 0 makes all {options.n_samples} samples the same: add --n_samples 1")
+    if "mbpp+" in options.tasks:
+        raise UserError(
+            "--tasks mbpp+: its prompts are EvalPlus's own: have `evalplus.codegen` make the programs, and give them "
+            "with --generations FILE.jsonl"
+        )
     values = {name: getattr(options, name) for name in Generation._fields}
     return Generation(**{**values, "dtype": _dtype() if options.dtype == "auto" else options.dtype})
+
+
+def _imported(options: argparse.Namespace) -> Imported:
+    if len(options.tasks) != 1:
+        raise UserError("--generations: a file holds one benchmark's programs: say which with --tasks TASK")
+    for name in ("backend", "harness", *(set(Generation._fields) - {"backend", "limit"}), "batch_size"):
+        if getattr(options, name) != parser().get_default(name):
+            raise UserError(f"--{name} says how programs are sampled, and those of --generations are: leave it out")
+    if not options.generations.is_file():
+        raise UserError(f"--generations: there is no file {options.generations}")
+    return Imported(options.generations.resolve(), sha256(options.generations), options.limit)
 
 
 def _dtype() -> str:
@@ -107,73 +143,104 @@ def _dtype() -> str:
     return "bfloat16" if has_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu")) else "float32"
 
 
-def _generate(
-    options: argparse.Namespace, evaluated: Target, generation: Generation, programs: Results, say: Say
-) -> None:
-    check_backend(generation.backend)
-    mirror = options.hub_mirror
-    if mirror is not None:
-        check_mirror(mirror)
-    from sparsepo_dist.evaluation.code.lm_eval_backend import LmEval  # torch, which the other step can do without
-
-    backend: Harness | LmEval
-    origin: dict[str, Any] = {}
-    if generation.backend == "harness":
-        backend = Harness(
-            find_harness(options.harness), evaluated, generation, options.batch_size, mirror, programs.folder
-        )
-        origin = {"harness": str(backend.main), "harness_commit": backend.commit}
-        say(
-            f"{backend.main} samples the programs: code of that folder (commit {backend.commit or 'unknown'}), run "
-            "with your rights and outside the sandbox."
-        )
-    else:
-        backend = LmEval(evaluated, generation, options.batch_size, mirror)
-    for task in options.tasks:
+def _generate(options: argparse.Namespace, evaluated: Target, source: Source, programs: Results, say: Say) -> None:
+    if options.hub_mirror is not None:
+        check_mirror(options.hub_mirror)
+    origin, make = (
+        _imports(source, options) if isinstance(source, Imported) else _samples(source, options, evaluated, say)
+    )
+    for task in dict.fromkeys(stored(task, source) for task in options.tasks):
         if programs.finished(task) is not None:
             say(f"{task}: generated before, in {programs.path(task)}")
             continue
-        problems = backend.generate(task)
+        problems = make(task)
         path = programs.write(task, {**origin, "problems": [problem._asdict() for problem in problems]})
         say(f"{task}: {sum(len(problem.programs) for problem in problems)} programs in {path}")
 
 
-def _execute(
-    options: argparse.Namespace, evaluated: Target, generation: Generation, programs: Results, say: Say
-) -> None:
-    settings = {**generation._asdict(), "limits": LIMITS._asdict()}
-    results = Results(options.output, evaluated, settings)
+def _imports(source: Imported, options: argparse.Namespace) -> tuple[dict[str, Any], Make]:
+    """What is said of the file in results, and what reads it."""
+
+    def make(task: str) -> list[Problem]:
+        return imported(source.file, task, statements(task, options.hub_mirror), source.limit)
+
+    return {"file": str(source.file)}, make
+
+
+def _samples(
+    generation: Generation, options: argparse.Namespace, evaluated: Target, say: Say
+) -> tuple[dict[str, Any], Make]:
+    """What is said of the backend in results, and what samples programs."""
+    check_backend(generation.backend)
+    mirror = options.hub_mirror
+    from sparsepo_dist.evaluation.code.lm_eval_backend import LmEval  # torch, which the other step can do without
+
+    if generation.backend != "harness":
+        return {}, LmEval(evaluated, generation, options.batch_size, mirror).generate
+    folder = generations(options.output, evaluated, generation).folder
+    backend = Harness(find_harness(options.harness), evaluated, generation, options.batch_size, mirror, folder)
+    say(
+        f"{backend.main} samples the programs: code of that folder (commit {backend.commit or 'unknown'}), run "
+        "with your rights and outside the sandbox."
+    )
+    return {"harness": str(backend.main), "harness_commit": backend.commit}, backend.generate
+
+
+def _execute(options: argparse.Namespace, evaluated: Target, source: Source, programs: Results, say: Say) -> None:
     scores: dict[str, Any] = {}
     for task in options.tasks:
-        scores[task] = results.finished(task)
-        if scores[task] is None:
-            verdicts = execute(_generated(programs, task), LIMITS, workers=options.workers, title=task)
-            scores[task] = summarise(verdicts)
-            results.write(task, scores[task])
-    say(write_table(results.folder, evaluated.name, scores, _in_words(generation)))
-    say(f"The table is in {results.folder / 'code.md'} and code.json, each task's result beside it.")
+        limits = PLUS_LIMITS if task in PLUS else LIMITS
+        results = Results(options.output, evaluated, {**settings_of(source), "limits": limits._asdict()})
+        kept = results.folder / f"samples_{task}.jsonl"
+        found = results.finished(task)
+        if found is None or (options.log_samples and not kept.is_file()):
+            problems = _problems(programs, task, source)
+            verdicts = execute(problems, limits, workers=options.workers, title=task)
+            if options.log_samples:
+                write_whole(kept, verdict_lines(problems, verdicts))
+            found = summarise(verdicts)
+            results.write(task, scored(found, options.k))
+        scores[task] = scored(found, options.k)
+    folder = options.output.resolve()
+    say(write_table(folder, evaluated.name, scores, _in_words(source), options.k))
+    say(f"The table is in {folder / 'code.md'} and code.json, each task's result beside it.")
 
 
-def _generated(programs: Results, task: str) -> list[Problem]:
-    found = programs.finished(task)
+def _problems(programs: Results, task: str, source: Source) -> list[Problem]:
+    """A task's programs and tests. Raises UserError where they were not generated."""
+    name = stored(task, source)
+    found = programs.finished(name)
     if found is None:
-        raise UserError(f"{programs.path(task)} is not there: run `generate` first, with the same options")
-    return problems_of(found)
+        raise UserError(f"{programs.path(name)} is not there: run `generate` first, with the same options")
+    problems = problems_of(found)
+    if name == task:
+        return problems
+    more = plus_statements(task)
+    if len(problems) > len(more):
+        raise UserError(f"{programs.path(name)} has {len(problems)} problems, and {PLUS[task]} has {len(more)}")
+    return [Problem(each.programs, statement.tests) for each, statement in zip(problems, more, strict=False)]
 
 
-def _not_allowed(options: argparse.Namespace, evaluated: Target, generation: Generation, programs: Results) -> str:
-    there = {task: found for task in options.tasks if (found := programs.finished(task)) is not None}
+def _not_allowed(options: argparse.Namespace, evaluated: Target, source: Source, programs: Results) -> str:
+    names = dict.fromkeys(stored(task, source) for task in options.tasks)
+    there = {task: found for task in names if (found := programs.finished(task)) is not None}
     count = sum(len(problem.programs) for found in there.values() for problem in problems_of(found))
     what = f"{count} programs in {programs.folder} ({', '.join(there)})"
-    if len(there) < len(options.tasks):
-        what = f"{generation.n_samples} programs for each problem of {' and '.join(options.tasks)}"
+    if len(there) < len(names):
+        number = source.n_samples if isinstance(source, Generation) else f"{source.file}'s"
+        what = f"{number} programs for each problem of {' and '.join(options.tasks)}"
+    limits = PLUS_LIMITS if any(task in PLUS for task in options.tasks) else LIMITS
     return (
-        f"this would run {what}, written by {evaluated.name}, on this machine: {LIMITS.said()}. Add "
+        f"this would run {what}, written by {evaluated.name}, on this machine: {limits.said()}. Add "
         "--allow_code_execution to allow it; `generate` alone runs nothing"
     )
 
 
-def _in_words(generation: Generation) -> str:
+def _in_words(source: Source) -> str:
+    if isinstance(source, Imported):
+        of = "" if source.limit is None else f"; only the first {source.limit} problems"
+        return f"Programs of {source.file}, generated elsewhere (SHA-256 {source.sha256}){of}."
+    generation = source
     sampled = (
         f"temperature {generation.temperature:g}, top-p {generation.top_p:g}" if generation.temperature else "greedy"
     )

@@ -1,4 +1,4 @@
-"""Programs for every problem, one file a task, from either backend."""
+"""Programs for every problem, one file a task: sampled by a backend, or generated elsewhere."""
 
 from __future__ import annotations
 
@@ -28,14 +28,39 @@ class Generation(NamedTuple):
     dtype: str
 
 
-def generations(output: Path, target: Target, generation: Generation) -> Results:
+class Imported(NamedTuple):
+    """A file of programs that were generated elsewhere."""
+
+    file: Path
+    sha256: str
+    limit: int | None
+    """The first problems only."""
+
+
+Source = Generation | Imported
+
+
+def settings_of(source: Source) -> dict[str, Any]:
+    """All that decides which programs these are, besides the model."""
+    if isinstance(source, Imported):
+        return {"imported": source.sha256, "limit": source.limit}
+    return source._asdict()
+
+
+def stored(task: str, source: Source) -> str:
+    """The task that the programs for a task are kept as: HumanEval+'s are HumanEval's, where they are sampled here."""
+    return "humaneval" if task == "humaneval+" and isinstance(source, Generation) else task
+
+
+def generations(output: Path, target: Target, source: Source) -> Results:
     """Where the programs of a model are, or will be. Raises UserError where that cannot be written."""
     packages = {
         "harness": ("bigcode_eval", "accelerate", "peft"),
         "lm-eval": ("lm_eval", "peft"),
         "vllm": ("lm_eval", "vllm"),
     }
-    return Results(output / GENERATIONS, target, generation._asdict(), packages=packages[generation.backend])
+    needed = packages[source.backend] if isinstance(source, Generation) else ()
+    return Results(output / GENERATIONS, target, settings_of(source), packages=needed)
 
 
 def problems_of(result: dict[str, Any]) -> list[Problem]:

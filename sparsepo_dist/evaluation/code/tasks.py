@@ -38,6 +38,25 @@ BENCHMARKS = {
 }
 
 
+PLUS = {"humaneval+": "HumanEval+", "mbpp+": "MBPP+"}
+"""EvalPlus's: the same problems (of MBPP's a part) with many more tests."""
+
+
+def title(task: str) -> str:
+    """How tables call a task."""
+    return PLUS[task] if task in PLUS else BENCHMARKS[task].title
+
+
+class Statement(NamedTuple):
+    """One problem without programs."""
+
+    number: str
+    """The last part of its id: of HumanEval/7, 7."""
+    prompt: str
+    """The beginning of a program that a completion goes on from; empty where the prompt is no code."""
+    tests: str
+
+
 class Problem(NamedTuple):
     """One problem and what a model wrote for it."""
 

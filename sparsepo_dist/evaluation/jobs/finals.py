@@ -45,7 +45,15 @@ def final(job: EvaluationJob) -> Final:
 def _leaderboard(table: Mapping[str, Any]) -> Final:
     row = table["rows"][0]
     partial = None if row["source"] == "measured" else str(row["source"])
-    return Final({**row["scores"], "average": row["average"]}, partial)
+    others = table.get("other_tasks", {})
+    in_groups = {task for other in others.values() if other["metrics"] for task in other.get("tasks", ())}
+    raw = {
+        f"{name} {metric}": value
+        for name, other in others.items()
+        for metric, value in other["metrics"].items()
+        if name not in in_groups and "_stderr," not in metric
+    }
+    return Final({**row["scores"], "average": row["average"], **raw}, partial)
 
 
 def _code(table: Mapping[str, Any]) -> Final:

@@ -37,7 +37,13 @@ class LeaderboardOptions:
     base: str | None = None
     """The model that an adapter belongs on, where it is no longer where the adapter says."""
     tasks: Sequence[str] = tuple(GROUPS)
-    """lm-eval's names of groups or single tasks."""
+    """lm-eval's names of groups, tags or single tasks; those of the leaderboard have its scores."""
+    num_fewshot: Sequence[str] = ()
+    """Few-shot examples: a number for all tasks, then TASK=N; without one each task's own, the leaderboard's rule."""
+    system_instruction: str | None = None
+    """Text that comes first, as the system's message where prompts are chat messages."""
+    log_samples: bool = False
+    """Keep lm-eval's record of each document."""
     limit: int | None = None
     """Documents per task; such results are marked and never taken for full ones."""
     batch_size: int | Literal["auto"] = "auto"
@@ -85,7 +91,20 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--tasks", nargs="+", default=tuple(GROUPS), metavar="TASK",
-        help=f"groups, or tasks such as leaderboard_bbh_snarks (default: {' '.join(GROUPS)})",
+        help="lm-eval's groups, tags or tasks, such as leaderboard_bbh_snarks, gsm8k or truthfulqa_mc2 (default: "
+        f"{' '.join(GROUPS)})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--num_fewshot", nargs="+", default=(), metavar="N",
+        help="examples in the prompt: N for all tasks, then TASK=N for some (default: each task's own, the "
+        "leaderboard's rule); tasks whose own is 0 keep it, as in lm-eval",
+    )  # fmt: skip
+    parser.add_argument(
+        "--system_instruction", metavar="TEXT", help="text before the prompt (default: none, the leaderboard's rule)"
+    )
+    parser.add_argument(
+        "--log_samples", action="store_true",
+        help="keep each document's prompt, answer and score, as lm-eval's samples_TASK_DATE.jsonl beside the result",
     )  # fmt: skip
     parser.add_argument("--limit", type=positive, help="only so many documents of each task: a smoke run")
     parser.add_argument(

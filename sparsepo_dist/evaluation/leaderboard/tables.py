@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparsepo_dist.disk import write_whole
+from sparsepo_dist.evaluation.leaderboard.changes import changes
 from sparsepo_dist.evaluation.leaderboard.chat import in_words
 from sparsepo_dist.evaluation.leaderboard.normalisation import COLUMNS, TASKS, average, column_score, normalised
+from sparsepo_dist.evaluation.leaderboard.other_tables import other_section
 from sparsepo_dist.evaluation.leaderboard.reported import DIALOGUE, DIALOGUE_SETTING, REPORTED, Figures
 
 _NAMES = tuple(column.name for column in COLUMNS)
@@ -29,10 +31,12 @@ class Row(NamedTuple):
     """0..100; None while a column is missing."""
 
 
-def measured_row(model: str, results: Mapping[str, Mapping[str, Any]], limit: int | None) -> Row:
-    """The line of a model evaluated here, from its tasks' results (see `column_score`)."""
+def measured_row(model: str, results: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> Row:
+    """The line of a model evaluated here, from its tasks' results (see `column_score`) and their settings."""
     scores = {column.name: column_score(column, results) for column in COLUMNS}
-    return Row(model, "measured" if limit is None else f"measured, limit {limit}", scores, average(scores))
+    limit = None if settings["limit"] is None else f"limit {settings['limit']}"
+    changed = "not by the leaderboard's rule" if changes(results, settings) else None
+    return Row(model, ", ".join(filter(None, ("measured", limit, changed))), scores, average(scores))
 
 
 def reported_rows(table: Mapping[str, Figures] = DIALOGUE) -> list[Row]:
@@ -44,21 +48,35 @@ def reported_rows(table: Mapping[str, Figures] = DIALOGUE) -> list[Row]:
 
 
 def write_tables(
-    folder: Path, row: Row, results: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
+    folder: Path,
+    row: Row,
+    results: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    others: Mapping[str, Mapping[str, Any]],
 ) -> list[Path]:
-    """Write leaderboard.md, .csv and .json; their paths."""
+    """Write leaderboard.md, .csv and .json; their paths.
+
+    Args:
+        results: by task of the leaderboard.
+        others: lm-eval's other tasks, as `other_tasks` has them.
+    """
     rows = [row, *reported_rows()]
     texts = {
-        "leaderboard.md": as_markdown(rows, results, settings),
+        "leaderboard.md": as_markdown(rows, results, settings, others),
         "leaderboard.csv": as_csv(rows),
-        "leaderboard.json": as_json(rows, results, settings),
+        "leaderboard.json": as_json(rows, results, settings, others),
     }
     for name, text in texts.items():
         write_whole(folder / name, text)
     return [folder / name for name in texts]
 
 
-def as_json(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
+def as_json(
+    rows: Sequence[Row],
+    results: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    others: Mapping[str, Mapping[str, Any]],
+) -> str:
     """All that is known; missing scores are null."""
     document = {
         "columns": [*_NAMES, "average"],
@@ -67,6 +85,8 @@ def as_json(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]], setti
         "settings": dict(settings),
         "tasks": {task: {**results[task], "scores": _task_scores(task, results[task])} for task in _in_order(results)},
         "missing": [task for task in TASKS if task not in results],
+        "changes": changes(results, settings),
+        "other_tasks": others,
     }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
@@ -82,10 +102,21 @@ def as_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def as_markdown(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> str:
-    """The table of models, what is missing, and the table of tasks."""
+def as_markdown(
+    rows: Sequence[Row],
+    results: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    others: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The table of models, what is missing, and the tables of tasks; other tasks alone where there is nothing else."""
+    other = ["## Other tasks of lm-eval", other_section(others)] if others else []
+    if others and not results:
+        return "\n\n".join([f"# {rows[0].model}", *other]) + "\n"
     parts = ["# Open LLM Leaderboard v2", models_table(rows), f"Rows marked {REPORTED}: {DIALOGUE_SETTING}."]
     parts.append(in_words(settings["chat_template"]))
+    changed = changes(results, settings)
+    if changed:
+        parts.append(f"**Changed from the leaderboard's rule: {'; '.join(changed)}.**")
     limit = settings["limit"]
     if limit is not None:
         parts.append(f"**A smoke run: at most {limit} documents of each task. These are not leaderboard scores.**")
@@ -98,7 +129,7 @@ def as_markdown(rows: Sequence[Row], results: Mapping[str, Mapping[str, Any]], s
         parts.append(f"Missing, so that there is no average: {', '.join(missing)}.")
     if results:
         parts += ["## Tasks", _tasks_table(results)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *other]) + "\n"
 
 
 def models_table(rows: Sequence[Row]) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.code import execution
-from sparsepo_dist.evaluation.code.execution import execute, summarise
+from sparsepo_dist.evaluation.code.execution import execute, scored, summarise
 from sparsepo_dist.evaluation.code.table import write_table
 from sparsepo_dist.evaluation.code.tasks import Problem
 from sparsepo_dist.evaluation.sandbox.box import Verdict
@@ -73,7 +73,7 @@ def test_one_refusal_ends_it_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_summary_and_table(tmp_path: Path) -> None:
     passed, failed = Verdict("passed"), Verdict("failed", "NameError")
-    result = summarise([[passed] * 5 + [failed] * 5, [failed] * 10])
+    result = scored(summarise([[passed] * 5 + [failed] * 5, [failed] * 10]), (1, 10, 100))
     assert result["pass@1"] == pytest.approx(0.25) and result["pass@10"] == pytest.approx(0.5)
     assert result["left_out"] == ["pass@100"] and result["passed_per_problem"] == [5, 0]
     assert result["outcomes"] == {"failed NameError": 15, "passed": 5}

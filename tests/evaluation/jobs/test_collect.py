@@ -52,16 +52,16 @@ def leaderboard_results(accuracy: float) -> dict[str, dict[str, Any]]:
 
 def test_final_rows_of_tables_without_models(tmp_path: Path) -> None:
     places = done(tmp_path, "leaderboard", "code", "own")
-    results = leaderboard_results(0.75)
-    write_tables(places["leaderboard"], measured_row("m", results, 10), results, {"limit": 10, "chat_template": True})
+    results, settings = leaderboard_results(0.75), {"limit": 10, "chat_template": True}
+    write_tables(places["leaderboard"], measured_row("m", results, settings), results, settings, {})
     task = {
-        "pass@1": 0.125, "pass@10": 0.5, "left_out": [], "problems": 2, "samples_per_problem": 10, "outcomes": {"x": 1}
+        "pass@1": 0.125, "pass@10": 0.5, "left_out": [], "problems": 2, "samples": [10, 10], "outcomes": {"x": 1}
     }  # fmt: skip
     write_table(places["code"], "m", {"humaneval": task}, "how")
     table = collected(tmp_path)
     row = table.rows["m"]
     assert row["leaderboard/GPQA"] == pytest.approx(100 * (0.75 - 0.25) / 0.75), "normalised, not an accuracy"
-    assert row["leaderboard/average"] == pytest.approx(measured_row("m", results, 10).average)
+    assert row["leaderboard/average"] == pytest.approx(measured_row("m", results, settings).average)
     assert (row["code/HumanEval pass@1"], row["code/HumanEval pass@10"]) == (12.5, 50)
     assert not [column for column in row if "MBPP" in column]
     assert table.without == ("m/own",) and table.unfinished == ("m/summary", "m/frontier")

@@ -122,3 +122,20 @@ def test_options_that_a_driver_does_not_take_are_found_before_any_job(
 ) -> None:
     with pytest.raises(UserError, match=message):
         read(WHOLE.replace(old, new, 1), scripts)
+
+
+def test_options_of_other_tasks_and_imported_programs_are_known_at_submission(scripts: Path) -> None:
+    (scripts / "code.py").touch()
+    text = (
+        "output: out\nmodels: [runs/sft]\nsuites:\n"
+        "  math: {driver: leaderboard, tasks: [gsm8k], num_fewshot: [5, gsm8k=0], system_instruction: Be brief., "
+        "log_samples: true}\n"
+        "  code: {tasks: [humaneval], generations: g.json, k: [1, 5], log_samples: true}\n"
+    )
+    math, code = read(text, scripts).suites
+    assert math.options == (
+        "--tasks", "gsm8k", "--num_fewshot", "5", "gsm8k=0", "--system_instruction=Be brief.", "--log_samples",
+    )  # fmt: skip
+    assert code.options == ("--tasks", "humaneval", "--generations=g.json", "--k", "1", "5", "--log_samples")
+    with pytest.raises(UserError, match="line 5: suites.code: code does not take its options: .*--k"):
+        read(text.replace("k: [1, 5]", "k: [1, 0]"), scripts)

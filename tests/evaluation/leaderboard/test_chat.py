@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.leaderboard.chat import as_setting, chat_templates, in_words
+from sparsepo_dist.evaluation.leaderboard.chat import chat_templates, in_words
 from sparsepo_dist.evaluation.leaderboard.command import parse_options
 from sparsepo_dist.evaluation.leaderboard.normalisation import GROUPS, TASKS
+from sparsepo_dist.evaluation.leaderboard.per_task import by_group
 
 
 def never() -> bool:
@@ -24,7 +25,7 @@ def given(*words: str) -> tuple[str, ...]:
 def test_the_default_is_one_rule_for_all_tasks_by_the_model(has: bool) -> None:
     default = parse_options(["--model", "m", "--output", "o"]).chat_template
     assert chat_templates(default, lambda: has) == dict.fromkeys(TASKS, has)
-    assert as_setting(dict.fromkeys(TASKS, has)) is has
+    assert by_group(dict.fromkeys(TASKS, has)) is has
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ def test_rules_of_single_tasks(words: tuple[str, ...], has: Callable[[], bool], 
 
 
 def test_the_released_rule_in_words() -> None:
-    setting = as_setting(chat_templates(("no", "leaderboard_ifeval=yes"), never))
+    setting = by_group(chat_templates(("no", "leaderboard_ifeval=yes"), never))
     assert setting == {group: group == "leaderboard_ifeval" for group in GROUPS}
     assert in_words(setting) == "Prompts are chat messages in leaderboard_ifeval, and plain text in all other tasks."
 

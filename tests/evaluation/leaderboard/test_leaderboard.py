@@ -143,6 +143,7 @@ def test_what_finished_before_an_interruption_is_not_run_again(
 ) -> None:
     monkeypatch.setattr(leaderboard_run, "load_tasks", lambda names, **_: {name: name for name in names})
     monkeypatch.setattr(leaderboard_run, "load_model", lambda *_: None)
+    monkeypatch.setattr(leaderboard_run, "set_shots", lambda *_, **__: 3)
     monkeypatch.setattr(leaderboard_run, "evaluate", stand_in(MIRRORED[0]))
     plain = options(model, tmp_path / "out", hub_mirror=None)
     with pytest.raises(KeyboardInterrupt):

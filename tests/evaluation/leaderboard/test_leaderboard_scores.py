@@ -23,6 +23,7 @@ from sparsepo_dist.evaluation.leaderboard.normalisation import (
 )
 from sparsepo_dist.evaluation.leaderboard.tables import measured_row, reported_rows, write_tables
 
+FULL = {"limit": None}
 COLUMN = {column.name: column for column in COLUMNS}
 # The leaderboard's own evaluation of EleutherAI/pythia-1.4b, as right answers of all (run of 2025-01-28 in the hub's
 # dataset open-llm-leaderboard/EleutherAI__pythia-1.4b-details).
@@ -115,7 +116,7 @@ def test_every_column_on_the_leaderboards_recorded_scores(manager: TaskManager) 
         "IFEval instruction": 29.856115107913667,
         "IFEval prompt": 17.56007393715342,
     }
-    row = measured_row("pythia-1.4b", results, None)
+    row = measured_row("pythia-1.4b", results, FULL)
     assert row.scores == pytest.approx(want, rel=1e-12)
     assert row.average == pytest.approx(sum(want.values()) / 7)
 
@@ -148,9 +149,13 @@ def test_names_of_groups_and_tasks() -> None:
 
 def test_tables_have_ours_first_and_the_papers_marked(tmp_path: Path) -> None:
     results = recorded()
-    row = measured_row("a | b", results, None)
+    row = measured_row("a | b", results, FULL)
     write_tables(
-        tmp_path, row, results, {"limit": None, "chat_template": {"leaderboard_ifeval": True, "leaderboard_bbh": False}}
+        tmp_path,
+        row,
+        results,
+        {"limit": None, "chat_template": {"leaderboard_ifeval": True, "leaderboard_bbh": False}},
+        {},
     )
     markdown = (tmp_path / "leaderboard.md").read_text()
     lines = markdown.split("## Tasks")[0].splitlines()
@@ -173,9 +178,9 @@ def test_tables_have_ours_first_and_the_papers_marked(tmp_path: Path) -> None:
 def test_what_is_missing_is_said_and_not_averaged(tmp_path: Path) -> None:
     results = recorded()
     del results["leaderboard_musr_team_allocation"]
-    row = measured_row("m", results, 4)
+    row = measured_row("m", results, {"limit": 4})
     assert row.scores["MuSR"] is None and row.average is None and row.scores["BBH"] is not None
-    write_tables(tmp_path, row, results, {"limit": 4, "chat_template": False})
+    write_tables(tmp_path, row, results, {"limit": 4, "chat_template": False}, {})
     markdown = (tmp_path / "leaderboard.md").read_text()
     ours = next(line for line in markdown.splitlines() if line.startswith("| m |"))
     assert "| m | measured, limit 4 |" in ours and " missing |" in ours and ours.endswith("|  |")

@@ -11,10 +11,10 @@ import nltk
 import pytest
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.evaluation.leaderboard import lm_eval_backend
+from sparsepo_dist.evaluation.leaderboard import lm_eval_tasks
 from sparsepo_dist.evaluation.leaderboard import run as leaderboard_run
 from sparsepo_dist.evaluation.leaderboard.command import LeaderboardOptions
-from sparsepo_dist.evaluation.leaderboard.lm_eval_backend import load_tasks
+from sparsepo_dist.evaluation.leaderboard.lm_eval_tasks import load_tasks
 from sparsepo_dist.evaluation.leaderboard.run import run_leaderboard
 from tests.support.tiny import save_tiny_model
 
@@ -103,7 +103,7 @@ def test_sentence_counting_is_looked_for_before_anything_is_generated(
     def missing(_: str) -> None:
         raise LookupError
 
-    monkeypatch.setattr(lm_eval_backend, "_load_task", lambda *_: pytest.fail("a task was loaded"))
+    monkeypatch.setattr(lm_eval_tasks, "_load_task", lambda *_: pytest.fail("a task was loaded"))
     monkeypatch.setattr(nltk.data, "find", missing)
     monkeypatch.setattr(nltk, "download", lambda *_, **__: False)
     with pytest.raises(UserError, match="leaderboard_ifeval needs nltk's punkt_tab"):

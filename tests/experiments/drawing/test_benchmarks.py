@@ -40,7 +40,7 @@ def table(root: Path, draw: str, name: str, *runs: TrainedRun, **more: Any) -> l
 def write_leaderboard(folder: Path, score: float | None) -> None:
     scores = {column.name: score for column in COLUMNS}
     settings = {"limit": 4, "chat_template": False}
-    write_tables(folder, Row("m", "measured, limit 4", scores, score), {}, settings)
+    write_tables(folder, Row("m", "measured, limit 4", scores, score), {}, settings, {})
 
 
 def test_table_1_has_ours_then_the_papers_marked(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Not imported by what is tested: the real one brings psutil."""
