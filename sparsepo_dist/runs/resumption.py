@@ -34,6 +34,7 @@ MAY_DIFFER = (
     "reference.placement", "reference.cache", "reference.tokens_per_pass", "oracle.placement",
     "model.activation_checkpointing", "model.attention", "model.check",
     "training.evaluate_every", "training.full_metrics_every", "training.max_skipped_steps", "training.hang_minutes",
+    "training.track",
 )  # fmt: skip
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.training.trackers import missing_tracker
 
 
 @dataclass
@@ -48,6 +49,9 @@ class TrainingConfig:
     hang_minutes: float = 15.0
     """A run in which nothing moves for so long is ended, with a message that says which rank hangs and where; 0: never.
     It must be longer than writing a checkpoint or one micro-batch ever takes; files being read or written is moving."""
+    track: list[Literal["wandb", "mlflow", "trackio"]] = field(default_factory=list)
+    """Trackers that get every row of metrics.jsonl, as one run however often it is resumed. They have to be installed,
+    and are told where to write by their own environment variables."""
     seed: int = 0
     """Seed of the sample order, the initial values of masks and adapters, random masks and dropout; below 2**32."""
 
@@ -79,6 +83,9 @@ class TrainingConfig:
         for name, (good, wanted) in checks.items():
             if not good:
                 raise UserError(f"training.{name}: {getattr(self, name)} is out of range; it must be {wanted}")
+        missing = missing_tracker(self.track)
+        if missing is not None:
+            raise UserError(f"training.track: {missing} is not installed: pip install {missing}, or leave it out")
         check_shared({name: value for name, value in self.shared().items() if value is not None})
 
 

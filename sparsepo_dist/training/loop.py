@@ -16,6 +16,7 @@ from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer
 from sparsepo_dist.training.checkpoints.store import Checkpoint
 from sparsepo_dist.training.metrics import MetricsWriter
 from sparsepo_dist.training.supervision.control import StopRequest, agree
+from sparsepo_dist.training.trackers import Trackers
 from sparsepo_dist.training.trainer import StepResult, Trainer
 
 log = logging.getLogger(__name__)
@@ -59,9 +60,10 @@ class TrainingLoop:
             trainer.restore(state["trainer"])
             first, written, self._skipped = state["step"], state["metrics_bytes"], state["skipped_steps"]
             self._updates = state.get("updates", first - self._skipped)
+        trackers = Trackers(trainer.config.track, trainer.run, self.identity.get("config", {}), resumed=first > 0)
         with (
             self.stop.finishing(),
-            MetricsWriter(trainer.run / "metrics.jsonl", trainer.policy.engine.monitor, written) as writer,
+            MetricsWriter(trainer.run / "metrics.jsonl", trainer.policy.engine.monitor, trackers, written) as writer,
             tqdm(total=trainer.total_steps, initial=first, desc="training", unit="step", disable=rank() != 0) as bar,
         ):
             if first == 0:

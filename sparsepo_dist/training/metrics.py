@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sparsepo_dist.engines.deepspeed.distributed import rank
+from sparsepo_dist.training.trackers import Trackers
 
 
 class MetricSums:
@@ -43,14 +44,15 @@ class MetricSums:
 
 
 class MetricsWriter:
-    """metrics.jsonl and DeepSpeed's monitors, on rank 0; nothing elsewhere."""
+    """metrics.jsonl, DeepSpeed's monitors and trackers, on rank 0; nothing elsewhere."""
 
-    def __init__(self, path: Path, monitor: Any, keep_bytes: int | None = None) -> None:
+    def __init__(self, path: Path, monitor: Any, trackers: Trackers, keep_bytes: int | None = None) -> None:
         """`keep_bytes`: of a file that is there, what was written up to the checkpoint that the run goes on from."""
         self._file = path.open("ab") if rank() == 0 else None
         if self._file is not None and keep_bytes is not None:
             self._file.truncate(min(keep_bytes, path.stat().st_size))
         self._monitor = monitor
+        self._trackers = trackers
 
     def synced_bytes(self) -> int:
         """Bytes of the file, all of them on the disk; 0 where there is none."""
@@ -70,6 +72,7 @@ class MetricsWriter:
         self._file.flush()
         if self._monitor is not None and self._monitor.enabled:
             self._monitor.write_events([(f"{split}/{name}", value, step) for name, value in metrics.items()])
+        self._trackers.write(step, split, metrics)
 
     def __enter__(self) -> MetricsWriter:
         return self
@@ -79,3 +82,4 @@ class MetricsWriter:
     ) -> None:
         if self._file is not None:
             self._file.close()
+        self._trackers.close(failed=error is not None)

@@ -39,12 +39,15 @@ def execute(problems: Sequence[Problem], limits: Limits, *, workers: int, title:
 
 def scored(result: Mapping[str, Any], ks: Sequence[int]) -> dict[str, Any]:
     """A task's result with pass@k (0..1) of these k, whichever it had; `left_out` names the k above its samples."""
-    counts = list(zip(result["samples"], result["passed_per_problem"], strict=True))
+    # Results of earlier versions had one number of samples for all problems.
+    samples = result.get("samples") or [result["samples_per_problem"]] * result["problems"]
+    counts = list(zip(samples, result["passed_per_problem"], strict=True))
     scores = mean_pass_at_k(counts, ks)
     return {
         **{f"pass@{k}": score for k, score in scores.items()},
         "left_out": [f"pass@{k}" for k in ks if k not in scores],
         **{name: value for name, value in result.items() if name != "left_out" and not name.startswith("pass@")},
+        "samples": samples,
     }
 
 

@@ -58,6 +58,7 @@ def run_leaderboard(options: LeaderboardOptions, say: Callable[[str], None]) -> 
 
     Raises:
         UserError: an unknown task, no such model, a missing dataset or package, results of another measurement.
+        RunError: documents' records could not be written.
         RankError: a GPU's memory did not suffice.
     """
     own = [name for name in options.tasks if name.startswith("leaderboard")]
@@ -82,11 +83,15 @@ def run_leaderboard(options: LeaderboardOptions, say: Callable[[str], None]) -> 
     pending = [task for task in wanted if task not in found or not _complete(found[task], results, options)]
     others = [_other(name, model, options, chat[name], shots[name]) for name in named]
     pending_others = [other for other in others if not other.finished()]
-    _say_what_is_left(model, [*wanted, *named], [*pending, *(other.name for other in pending_others)], say)
+    done = len(wanted) + len(others) - len(pending) - len(pending_others)
+    say(
+        f"{model.name}: {done} of {len(wanted) + len(others)} tasks were finished before, "
+        f"{len(pending) + len(pending_others)} to run"
+    )
     if pending or pending_others:
         _hint_at_idle_gpus(options, say)
-        loaded = load_tasks(pending, mirror=options.hub_mirror, seed=options.seed) if pending else {}
         by_name = named_tasks(options.num_fewshot)
+        loaded = load_tasks(pending, mirror=options.hub_mirror, seed=options.seed) if pending else {}
         pieces = [
             _Piece(name, task, set_shots(task, shots[name], by_name=name in by_name), chat[name], results)
             for name, task in loaded.items()
@@ -97,15 +102,22 @@ def run_leaderboard(options: LeaderboardOptions, say: Callable[[str], None]) -> 
             for other, tasks, groups in sets:
                 other.close(tasks, groups)
     if rank() == 0:
-        row = measured_row(model.name, found, settings)
-        kept = (
-            other_tasks(Results(options.output / FOLDER, model, {}).kept())
-            if (options.output / FOLDER).is_dir()
-            else {}
-        )
-        tables = write_tables(options.output.resolve(), row, found, settings, kept)
-        shown = models_table([row, *reported_rows()]) if found or not kept else other_section(kept)
-        say(f"\n{shown}\n\nWritten: {', '.join(map(str, tables))}")
+        _show(model, options, found, settings, say)
+
+
+def _show(
+    model: Target,
+    options: LeaderboardOptions,
+    found: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Write the tables and say the first of them."""
+    row, folder = measured_row(model.name, found, settings), options.output / FOLDER
+    others = other_tasks(Results(folder, model, {}).kept()) if folder.is_dir() else {}
+    tables = write_tables(options.output.resolve(), row, found, settings, others)
+    shown = models_table([row, *reported_rows()]) if found or not others else other_section(others)
+    say(f"\n{shown}\n\nWritten: {', '.join(map(str, tables))}")
 
 
 def _other(name: str, model: Target, options: LeaderboardOptions, chat: bool, shots: int | None) -> Other:
@@ -151,11 +163,6 @@ def _measure(
 
 def _complete(result: Mapping[str, Any], results: Results, options: LeaderboardOptions) -> bool:
     return not options.log_samples or has_samples(result, results.folder)
-
-
-def _say_what_is_left(model: Target, wanted: Sequence[str], pending: Sequence[str], say: Callable[[str], None]) -> None:
-    done = len(wanted) - len(pending)
-    say(f"{model.name}: {done} of {len(wanted)} tasks were finished before, {len(pending)} to run")
 
 
 def _number(text: str) -> int:

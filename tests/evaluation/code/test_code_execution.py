@@ -77,6 +77,8 @@ def test_summary_and_table(tmp_path: Path) -> None:
     assert result["pass@1"] == pytest.approx(0.25) and result["pass@10"] == pytest.approx(0.5)
     assert result["left_out"] == ["pass@100"] and result["passed_per_problem"] == [5, 0]
     assert result["outcomes"] == {"failed NameError": 15, "passed": 5}
+    earlier = {name: value for name, value in result.items() if name != "samples"} | {"samples_per_problem": 10}
+    assert scored(earlier, (5,))["pass@5"] == scored(result, (5,))["pass@5"] > result["pass@1"]
     text = write_table(tmp_path, "ours", {"humaneval": result}, "Measured so.")
     assert text == (tmp_path / "code.md").read_text()
     assert "| ours | measured | 25.00 | 50.00 |  |  |  |  |" in text
