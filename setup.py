@@ -77,6 +77,8 @@ setup(
         "slurm": ["submitit>=1.5"],
         "flash-attn": ["flash-attn>=2.8"],
         "wandb": ["wandb>=0.19"],
+        "mlflow": ["mlflow-skinny>=3.1"],
+        "trackio": ["trackio>=0.20"],
         "bench": ["trl>=1.16"],
         "dev": [
             "pytest>=9",

@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,10 +84,10 @@ class _Mlflow:
 class _Trackio:
     def __init__(self, run: Path, known: str | None, config: Mapping[str, Any]) -> None:
         self._trackio = importlib.import_module("trackio")
-        self.id = known or run.name
-        self._trackio.init(
-            project=os.environ.get("TRACKIO_PROJECT", _PROJECT), name=self.id, config=dict(config), resume="allow"
-        )
+        # It resumes by name, of which it lets there be several.
+        self.id = known or f"{run.name}-{uuid.uuid4().hex[:8]}"
+        project = os.environ.get("TRACKIO_PROJECT", _PROJECT)
+        self._trackio.init(project=project, name=self.id, config=dict(config), resume="allow")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self._trackio.log(dict(values), step=step)

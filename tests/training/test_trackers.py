@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sqlite3
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -108,8 +109,25 @@ def test_trackio_is_given_the_step_and_resumes_by_name(tmp_path: Path, monkeypat
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "trackio", fake)  # type: ignore[arg-type]
     written(tmp_path, ["trackio"], 4)
-    assert calls[0] == {"project": "sparsepo", "name": tmp_path.name, "config": {"seed": 1}, "resume": "allow"}
+    name = calls[0].pop("name")
+    assert name.startswith(f"{tmp_path.name}-")
+    assert calls[0] == {"project": "sparsepo", "config": {"seed": 1}, "resume": "allow"}
     assert calls[1:] == [({"train/loss": 0.5, "train/kl": 2.0}, 4), "finished"]
+    written(tmp_path, ["trackio"], 5, resumed=True)
+    assert calls[3]["name"] == name
+
+
+def test_trackio_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))
+    pytest.importorskip("trackio")
+    for run in (tmp_path / "one" / "run", tmp_path / "two" / "run"):
+        run.mkdir(parents=True)
+        written(run, ["trackio"], 1)
+        written(run, ["trackio"], 2, resumed=True)
+    with sqlite3.connect(tmp_path / "store" / "sparsepo.db") as store:
+        rows = list(store.execute("SELECT run_name, step FROM metrics ORDER BY id"))
+    assert [step for _, step in rows] == [1, 2, 1, 2]
+    assert rows[0][0] == rows[1][0] != rows[2][0] == rows[3][0], "two trainings of one name are two runs"
 
 
 def test_a_tracker_that_is_not_installed_is_said_before_training(
