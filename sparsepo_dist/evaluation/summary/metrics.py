@@ -15,6 +15,8 @@ COLUMNS = {
     "self_bleu": "self-BLEU", "edna": "EDNA", "words": "Words", "tokens": "Tokens",
 }  # fmt: skip
 """Metrics of the table and their headings."""
+LENGTHS = ("words", "tokens")
+"""Those that are no scores."""
 _ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 
 

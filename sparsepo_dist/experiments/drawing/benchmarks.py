@@ -15,6 +15,7 @@ from sparsepo_dist.evaluation.leaderboard.normalisation import COLUMNS
 from sparsepo_dist.evaluation.leaderboard.reported import DIALOGUE, DIALOGUE_SETTING, REPORTED, Figures
 from sparsepo_dist.evaluation.leaderboard.tables import reported_rows
 from sparsepo_dist.evaluation.summary.metrics import COLUMNS as METRICS
+from sparsepo_dist.evaluation.summary.metrics import LENGTHS
 from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.contracts import TrainedRun
 from sparsepo_dist.experiments.drawing.canvas import bars, finish, label_below, new_figure, tidy
@@ -126,7 +127,8 @@ def figure5(collected: Collected, folder: Path) -> Section:
             "Scores from 0 to 100, means over prompts; a low self-BLEU is diverse. Bars: 95 % by Student's t over "
             "seeds, or by bootstrap over prompts where there is one run."
         )
-        parts.append(Picture(_draw(found, metrics, folder / f"figure5-{suite}.png"), caption, runs))
+        scores = [metric for metric in metrics if metric not in LENGTHS]
+        parts.append(Picture(_draw(found, scores, folder / f"figure5-{suite}.png"), caption, runs))
         rows = [
             {"model": variant.label, _TEMPERATURE: at, **scores, RUNS: variant.names}
             for variant, numbers in found.items() for at, scores in numbers.items()
