@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparsepo_dist.commands.entry import guarded, say
 from sparsepo_dist.engines.deepspeed.distributed import rank
-from sparsepo_dist.report.build import try_report
+from sparsepo_dist.report.pages.build import try_report
 from sparsepo_dist.runs.parsing import parse_train
 from sparsepo_dist.runs.run import run
 

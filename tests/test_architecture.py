@@ -23,6 +23,7 @@ FLOORS = {
     "training": ["supervision", "checkpoints", ""],
     "runs": ["config", "recipes", ""],
     "plan": ["asked", "model", "needs", "speed", ""],
+    "report": ["", "pages"],
     "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "jobs"],
     "preparation": ["", "sentiment", "dialogue", "summaries", "code", "mix"],
     "experiments": ["contracts", "drawing", "sentiment", "stages", "files", ""],

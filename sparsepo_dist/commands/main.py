@@ -9,7 +9,7 @@ import sys
 COMMANDS = {
     "prepare": "make the data of an experiment ready: sentiment, dialogue, summaries, code, mix",
     "demo": "run the whole sentiment experiment and report on it",
-    "report": "draw the figures and pages of a run again",
+    "report": "draw runs and results beside each other on one page",
     "merge": "write an adapter and its model as one full model",
     "doctor": "say what this machine can run, and why",
     "inspect": "show and count what a run's data is like, without loading a model",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MOST_BUCKETS = 2000
+MOST_BUCKETS = 1000
 """Even. A figure is some 500 dots wide, so that two points in each of so many buckets lose nothing of it."""
 
 
@@ -21,7 +21,8 @@ class Curve:
     """Points in the order of the file.
 
     Up to MOST_BUCKETS of them are all kept. Of more, which lie in buckets of equally many points, each bucket keeps its
-    lowest and its highest; the first and the last point are always kept.
+    lowest and its highest; the first and the last point are always kept. Means over buckets are kept besides: what is
+    smoothed must not be extremes.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,8 @@ class Curve:
         self._last: Point | None = None
         self._lowest: list[Point] = []
         self._highest: list[Point] = []
+        self._sums: list[tuple[int, int, float]] = []
+        """Of each bucket: points, the sum of their steps and of their values."""
 
     def add(self, step: int, value: float) -> None:
         """The next point."""
@@ -40,11 +43,22 @@ class Curve:
                 self._widen()
             self._lowest.append(point)
             self._highest.append(point)
+            self._sums.append((0, 0, 0.0))
         elif value < self._lowest[-1].value:
             self._lowest[-1] = point
         elif value > self._highest[-1].value:
             self._highest[-1] = point
+        self._sums[-1] = _added(self._sums[-1], (1, step, value))
         self._count += 1
+
+    @property
+    def thinned(self) -> bool:
+        """Whether there were more points than are kept."""
+        return self._width > 1
+
+    def means(self) -> tuple[list[float], list[float]]:
+        """Mean steps and mean values of the buckets."""
+        return [steps / n for n, steps, _ in self._sums], [total / n for n, _, total in self._sums]
 
     def series(self) -> tuple[list[int], list[float]]:
         """Steps and values of what was kept."""
@@ -56,6 +70,7 @@ class Curve:
         self._width *= 2
         self._lowest = list(map(_lower, self._lowest[::2], self._lowest[1::2]))
         self._highest = list(map(_higher, self._highest[::2], self._highest[1::2]))
+        self._sums = list(map(_added, self._sums[::2], self._sums[1::2]))
 
 
 def _lower(one: Point, other: Point) -> Point:
@@ -64,3 +79,7 @@ def _lower(one: Point, other: Point) -> Point:
 
 def _higher(one: Point, other: Point) -> Point:
     return other if other.value > one.value else one
+
+
+def _added(one: tuple[int, int, float], other: tuple[int, int, float]) -> tuple[int, int, float]:
+    return one[0] + other[0], one[1] + other[1], one[2] + other[2]

@@ -1,12 +1,9 @@
-"""Token-level heat maps of single responses, after the paper's Figures 1, 4 and 9, as self-contained HTML."""
+"""Tokens on the colours of their values, after the paper's Figures 1, 4 and 9."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from html import escape
-from itertools import groupby
-from typing import Any
 
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
@@ -19,38 +16,6 @@ ROWS = (
     ("reward_mask", "Reward mask", "weight", False),
     ("divergence_mask", "Divergence mask", "weight", False),
 )
-
-
-def heatmaps(rows: Sequence[dict[str, Any]]) -> str:
-    """One section per pair; chosen and rejected share their scales."""
-    return "\n".join(_pair(number, list(group)) for number, group in groupby(rows, key=lambda row: row["pair"]))
-
-
-def _pair(number: int, responses: list[dict[str, Any]]) -> str:
-    scales = {
-        name: max((abs(v) for response in responses for v in response.get(name, ()) if math.isfinite(v)), default=0.0)
-        for name, *_ in ROWS
-    }
-    body = "\n".join(_response(response, scales) for response in responses)
-    prompt = f'<p class="prompt"><b>Prompt</b> {readable(responses[0]["prompt"])}</p>'
-    return f"<section><h2>Pair {number + 1}</h2>{prompt}{body}</section>"
-
-
-def _response(response: dict[str, Any], scales: dict[str, float]) -> str:
-    parts = [f"<h3>{escape(response['branch'].capitalize())}</h3>"]
-    for name, title, unit, signed in ROWS:
-        if name not in response:
-            continue
-        values = response[name]
-        zeros = sum(v == 0 for v in values)
-        low = -scales[name] if signed else 0.0
-        scale = f"{low:.3g} to {scales[name]:.3g} {unit}; {zeros} of {len(values)} tokens exactly 0"
-        spans = "".join(
-            token_span(token, value, scales[name], signed=signed)
-            for token, value in zip(response["tokens"], values, strict=True)
-        )
-        parts.append(f'<div class="row"><h4>{title} <small>{scale}</small></h4><p class="tokens">{spans}</p></div>')
-    return "".join(parts)
 
 
 def token_span(token: str, value: float, scale: float, *, signed: bool, number: float | None = None) -> str:

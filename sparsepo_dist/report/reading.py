@@ -67,13 +67,18 @@ class RunFiles:
         return settings
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's. One that has just begun has its configuration, and no metrics yet."""
+    return any((folder / name).is_file() for name in ("metrics.jsonl", "config.yaml"))
+
+
 def read_run(folder: Path) -> RunFiles:
     """Everything the report draws. Memory does not grow with the length of the run.
 
     Raises:
         UserError: the folder is no run's, or one of its files cannot be read or is damaged (file and line are named).
     """
-    if not (folder / "metrics.jsonl").is_file():
+    if not is_run(folder):
         raise UserError(f"{folder} is not a run's folder: it has no metrics.jsonl")
     config, tokens = folder / "config.yaml", folder / "tokens.jsonl"
     curves, histograms, newest = _metrics(folder / "metrics.jsonl")
@@ -92,7 +97,7 @@ def _metrics(path: Path) -> tuple[dict[tuple[str, str], Curve], dict[str, Column
     curves: dict[tuple[str, str], Curve] = {}
     histograms: dict[str, Columns] = {}
     newest: dict[str, dict[str, Any]] = {}
-    for number, row in _rows(path, last_may_be_cut=True):
+    for number, row in _rows(path, last_may_be_cut=True) if path.is_file() else ():
         try:
             check(row, METRICS)
             step, split = row["step"], row["split"]

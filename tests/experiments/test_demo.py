@@ -43,7 +43,7 @@ def assert_finished(run: Path) -> dict[str, Any]:
     """A demo's folder has all that it shows; what was found."""
     for name in (
         "config.yaml", "final/model.safetensors", "final/masks.safetensors", "final/README.md", "report/loss.png",
-        "report/sparsity.png", "report/tokens.html",
+        "report/sparsity.png", "report/index.html",
     ):  # fmt: skip
         assert (run / name).is_file(), name
     assert list((run / "monitor").rglob("events.out.tfevents*"))

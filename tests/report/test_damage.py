@@ -10,7 +10,7 @@ import pytest
 
 from sparsepo_dist.commands.entry import guarded
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.report.build import build_report
+from sparsepo_dist.report.pages.build import build_report
 from sparsepo_dist.report.reading import read_run
 
 DEEP = '{"a":' + "[" * 100_000

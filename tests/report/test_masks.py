@@ -11,9 +11,9 @@ import torch
 
 from sparsepo_dist.contracts import TokenMasks
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.report.build import build_report
 from sparsepo_dist.report.histogram import LABELS, MOST_COLUMNS, Columns
 from sparsepo_dist.report.interval import accuracy_in_words, wilson
+from sparsepo_dist.report.pages.build import build_report
 from sparsepo_dist.report.reading import read_run
 from sparsepo_dist.training.mask_weights import MaskWeights
 from tests.training.test_mask_weights import micro_batch

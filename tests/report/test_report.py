@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -13,36 +12,18 @@ from matplotlib.image import imread
 
 from sparsepo_dist.commands.report import main as report
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.report.build import build_report, try_report
 from sparsepo_dist.report.heatmap import token_colour
+from sparsepo_dist.report.pages.build import build_report, try_report
 from sparsepo_dist.report.reading import read_run
 
 
 def test_everything_is_drawn(run: Path) -> None:
     names = {path.name for path in build_report(run)}
     assert names == {
-        "loss.png", "rewards.png", "token_kl.png", "sparsity.png", "index.html", "tokens.html", "README.md",
+        "loss.png", "rewards.png", "token_kl.png", "sparsity.png", "index.html", "README.md",
     }  # fmt: skip
     picture = imread(run / "report" / "rewards.png")
     assert picture.shape[1] > 700 and picture.std() > 0.01
-
-
-def test_pages_fetch_nothing_and_escape_what_models_wrote(run: Path) -> None:
-    build_report(run)
-    for name in ("index.html", "tokens.html"):
-        page = (run / "report" / name).read_text()
-        assert "<script" not in page and "http" not in page
-        assert not re.search(r'(src|href)="(?!data:|tokens\.html)', page)
-    tokens = (run / "report" / "tokens.html").read_text()
-    assert "&lt;script&gt;" in tokens and "Say &lt;b&gt;" in tokens
-    assert "r &lt;i&gt;" in (run / "report" / "index.html").read_text()
-
-
-def test_zeros_are_marked_and_scales_shared_within_a_pair(run: Path) -> None:
-    build_report(run)
-    page = (run / "report" / "tokens.html").read_text()
-    assert page.count('class="zero"') == 2 * (1 + 1 + 1 + 3)
-    assert page.count("-4 to 4 beta x mask x log-ratio") == 2
 
 
 def test_colours_are_symmetric_and_zero_is_white() -> None:
@@ -132,7 +113,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_is_written_through_a_link(run: Path) -> None:
     (run / "report").mkdir()
-    links = [run / name for name in ("report/loss.png", "report/index.html", "report/tokens.html", "final/README.md")]
+    links = [run / name for name in ("report/loss.png", "report/index.html", "final/README.md")]
     outside = [run.parent / link.name for link in links]
     for link, file in zip(links, outside, strict=True):
         file.write_text("kept")

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, Gemma3ForConditionalGenera
 
 from sparsepo_dist.engines.merging import merge_adapter
 from sparsepo_dist.evaluation.divergence import ReferenceKL
-from sparsepo_dist.report.build import build_report
+from sparsepo_dist.report.pages.build import build_report
 from sparsepo_dist.sampling.transformers import sample
 from sparsepo_dist.training.checkpoints.export import export_checkpoint
 from tests.support.composites import PROCESSOR, save_composite

@@ -12,7 +12,7 @@ import torch
 
 from sparsepo_dist.disk import remove
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.report.build import build_report
+from sparsepo_dist.report.pages.build import build_report
 from sparsepo_dist.runs.inputs import load_inputs
 from sparsepo_dist.runs.parsing import parse_train
 from tests.support.runs import ZERO, metrics

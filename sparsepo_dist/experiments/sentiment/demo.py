@@ -14,7 +14,7 @@ from sparsepo_dist.builtin.pairs import sentiment_files
 from sparsepo_dist.engines.deepspeed.environment import free_port
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.sentiment.evaluation import evaluate, write_evaluation
-from sparsepo_dist.report.build import build_report
+from sparsepo_dist.report.pages.build import build_report
 from sparsepo_dist.report.reading import read_run
 
 ROOT = Path(__file__).resolve().parents[3]
