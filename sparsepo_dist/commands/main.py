@@ -10,6 +10,7 @@ COMMANDS = {
     "prepare": "make the data of an experiment ready: sentiment, dialogue, summaries, code, mix",
     "demo": "run the whole sentiment experiment and report on it",
     "report": "draw runs and results beside each other on one page",
+    "push": "put a finished run's model, card and report on a hub",
     "merge": "write an adapter and its model as one full model",
     "doctor": "say what this machine can run, and why",
     "inspect": "show and count what a run's data is like, without loading a model",

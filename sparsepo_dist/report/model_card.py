@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.report.interval import accuracy_in_words
@@ -10,8 +12,7 @@ from sparsepo_dist.report.reading import RunFiles
 _CARD = """---
 library_name: {library}
 pipeline_tag: text-generation
-base_model: {base}
-tags: [sparsepo_dist, preference-optimization, {objective}]
+{base_model}tags: [sparsepo_dist, preference-optimization, {objective}]
 ---
 
 # {name}
@@ -72,6 +73,7 @@ def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool, compos
     }
     return _CARD.format(
         base=config["model"]["path"],
+        base_model=_base_model(config["model"]["path"]),
         objective=config["objective"]["name"],
         name=run.folder.name,
         loader="AutoModelForMultimodalLM" if composite else "AutoModelForCausalLM",
@@ -81,6 +83,12 @@ def model_card(run: RunFiles, config: dict[str, Any], *, has_masks: bool, compos
         training="\n".join(f"- {name}: {value}" for name, value in lines.items()),
         results=_results(run),
     )
+
+
+def _base_model(model: str) -> str:
+    """Hubs refuse cards that name what is not a hub's id, such as a folder of the machine that trained."""
+    is_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) and not Path(model).exists()
+    return f"base_model: {model}\n" if is_id else ""
 
 
 def _steps(run: RunFiles, pairs_per_step: int) -> str:

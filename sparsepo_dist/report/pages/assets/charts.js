@@ -73,12 +73,12 @@ class Chart {
       const stroke = colour(one.run);
       series.push({
         stroke, width: one.heldout ? 2 : 1.6, dash: DASHES[one.line % DASHES.length], spanGaps: true,
-        points: { show: one.heldout || one.x.length === 1, size: 7, fill: one.heldout ? stroke : "#fff" },
+        points: { show: one.heldout || one.x.length === 1, size: 7, fill: stroke },
       });
       series.push({ stroke, alpha: 0.25, width: 1, dash: DASHES[one.line % DASHES.length], spanGaps: true, points: { show: false } });
     }
     return {
-      width: this.figure.clientWidth, height: HEIGHT, series, legend: { show: false }, cursor: { ...cursor(nearest), points: { size: 7 } },
+      width: this.figure.clientWidth, height: HEIGHT, series, legend: { show: false }, cursor: { ...cursor(nearest), points: { size: (_, at) => (at % 2 ? 7 : 0) } },
       scales: { x: { time: false, range: allSteps }, y: this.chart.percent ? { range: shareRange } : {} },
       axes: [xAxis(), {
         stroke: "#444", grid: { stroke: "#e4e4e4", width: 1 }, ticks: { show: false }, size: 62,
