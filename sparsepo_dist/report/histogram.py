@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
+
+if TYPE_CHECKING:  # a second, which pages that hold no figure do not want to wait
+    from matplotlib.axes import Axes
 
 MOST_COLUMNS = 400
 """Even. A figure is some 500 dots wide."""

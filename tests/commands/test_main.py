@@ -32,7 +32,7 @@ def test_help_names_every_command_and_loads_none() -> None:
     assert packages.isdisjoint(HEAVY), packages & set(HEAVY)
 
 
-@pytest.mark.parametrize("command", ["demo", "report", "merge"])
+@pytest.mark.parametrize("command", ["demo", "report", "push", "merge"])
 def test_help_of_a_command_loads_nothing_that_computes(command: str) -> None:
     said, packages = loaded(command, "--help")
     assert f"usage: sparsepo {command}" in said

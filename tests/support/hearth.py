@@ -21,7 +21,8 @@ from tests.support.warm import PASSED_ON, run_target
 
 IMPORTED = (
     "torch.distributed.run", "deepspeed", "transformers", "peft", "bitsandbytes", "tensorboard.summary",
-    "matplotlib.figure", "sparsepo_dist.runs.run", "sparsepo_dist.commands.cache", "sparsepo_dist.report.pages.build",
+    "sparsepo_dist.runs.run", "sparsepo_dist.commands.cache", "sparsepo_dist.report.pages.build",
+    "sparsepo_dist.report.figures",
     *(f"transformers.models.{name}.modeling_{name}" for name in ("llama", "gpt2", "gptj", "gpt_neox")),
 )  # fmt: skip
 

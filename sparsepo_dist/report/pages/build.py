@@ -11,7 +11,6 @@ from pathlib import Path
 from sparsepo_dist.disk import open_new
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import read_json
-from sparsepo_dist.report.figures import draw_figures
 from sparsepo_dist.report.model_card import model_card
 from sparsepo_dist.report.pages.page import page_of
 from sparsepo_dist.report.reading import read_run
@@ -27,6 +26,8 @@ def build_report(folder: Path) -> list[Path]:
     Raises:
         UserError: the folder is no run's, one of its files is damaged, or the report cannot be written.
     """
+    from sparsepo_dist.report.figures import draw_figures  # matplotlib takes a second, which pages alone do not want
+
     run = read_run(folder)
     report, final = folder / "report", folder / "final"
     for place in (report, final):
