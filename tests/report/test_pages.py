@@ -72,10 +72,10 @@ def test_accuracies_say_how_many_pairs_they_are_of_and_how_sure(run: Path, tmp_p
     older = {"step": 8, "split": "eval", "rewards/accuracies": 0.5}
     write_metrics(run, [row, {"step": 5, "split": "train", "rewards/accuracies": 0.75}, older])
     page = drawn(tmp_path, run)
-    heldout, training = sorted(chart(page, "Reward accuracy")["series"][:2], key=lambda one: not one["heldout"])
+    training, heldout = chart(page, "Reward accuracy")["series"][:2]
     low, high = wilson(3, 8)
     assert (heldout["pairs"], heldout["low"], heldout["high"]) == ([8, None], [low, None], [high, None])
-    assert training["pairs"] == [4], "of the run's pairs_per_step"
+    assert "pairs" not in training, "the last step of an epoch may have fewer than others"
 
 
 def test_what_runs_hold_is_text_and_nothing_else(run: Path, tmp_path: Path) -> None:

@@ -103,17 +103,9 @@ def _series(chart: Chart, runs: Sequence[ShownRun]) -> Iterable[dict[str, Any]]:
                 if curve.thinned:
                     means = curve.means()
                     one["means"] = {"x": _short(means[0]), "y": _short(means[1])}
-                if metric == ACCURACY:
-                    one |= _intervals(steps, values, _pairs(run, split))
+                if metric == ACCURACY and split == "eval":
+                    one |= _intervals(steps, values, dict(zip(*run.files.series("pairs", "eval"), strict=True)))
                 yield one
-
-
-def _pairs(run: ShownRun, split: str) -> dict[int, float]:
-    """How many pairs each accuracy is of, by step."""
-    if split == "eval":
-        return dict(zip(*run.files.series("pairs", "eval"), strict=True))
-    per_step = run.settings.get("training", {}).get("pairs_per_step")
-    return dict.fromkeys(run.files.series(ACCURACY, "train")[0], per_step) if isinstance(per_step, int) else {}
 
 
 def _intervals(steps: Sequence[int], values: Sequence[float], pairs: dict[int, float]) -> dict[str, list[Any]]:

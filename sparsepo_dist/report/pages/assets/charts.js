@@ -3,6 +3,7 @@
 const HEIGHT = 250;
 const DASHES = [[], [7, 4], [2, 3]];
 const MARKS = ["line", "line dashed", "line dotted"];  // as the dashes
+const MOST_DOTS = 60;  // more would be a thick line
 const plots = [];
 
 /** Exponential moving average, without the pull of its start (as TensorBoard's). */
@@ -73,7 +74,7 @@ class Chart {
       const stroke = colour(one.run);
       series.push({
         stroke, width: one.heldout ? 2 : 1.6, dash: DASHES[one.line % DASHES.length], spanGaps: true,
-        points: { show: one.heldout || one.x.length === 1, size: 7, fill: stroke },
+        points: { show: (one.heldout && one.x.length <= MOST_DOTS) || one.x.length === 1, size: 7, fill: stroke },
       });
       series.push({ stroke, alpha: 0.25, width: 1, dash: DASHES[one.line % DASHES.length], spanGaps: true, points: { show: false } });
     }
@@ -167,16 +168,15 @@ class Chart {
   words(series, step, value) {
     const text = this.show(value);
     const place = series.pairs ? series.x.indexOf(step) : -1;
-    const counted = place >= 0 && series.pairs[place] && (series.heldout || !(settings.smoothing > 0 || series.means));
-    const interval = counted && series.low ? ` (${percent(series.low[place])} to ${percent(series.high[place])})` : "";
-    return counted ? `${text} of ${series.pairs[place]} pairs${interval}` : text;
+    if (place < 0 || !series.pairs[place]) return text;
+    return `${text} of ${series.pairs[place]} pairs (${percent(series.low[place])} to ${percent(series.high[place])})`;
   }
 
   /** 95 % intervals of held-out accuracies, as bars. */
   intervals(plot) {
     const { ctx } = plot;
     this.chart.series.forEach((one) => {
-      if (!one.heldout || !one.low || isHidden(one.run)) return;
+      if (!one.low || isHidden(one.run)) return;
       ctx.save();
       ctx.strokeStyle = colour(one.run);
       ctx.globalAlpha = 0.7;

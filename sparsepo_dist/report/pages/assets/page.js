@@ -21,7 +21,7 @@ function number(value) {
 }
 
 function percent(value) {
-  return `${Number((100 * value).toPrecision(value < 0.01 ? 2 : 3))} %`;
+  return `${value < 1e-9 ? 0 : Number((100 * value).toPrecision(value < 0.01 ? 2 : 3))} %`;
 }
 
 /** A new element; whatever runs hold becomes text, never markup. */
