@@ -53,9 +53,12 @@ setup(
     packages=find_packages(include=["sparsepo_dist", "sparsepo_dist.*"]),
     package_data={
         "sparsepo_dist": [
-            "py.typed", "builtin/shipped/*.jsonl", "data/tokens/templates/*.jinja", "report/pages/assets/*",
+            "py.typed",
+            "builtin/shipped/*.jsonl",
+            "data/tokens/templates/*.jinja",
+            "report/pages/assets/*",
         ]
-    },  # fmt: skip
+    },
     # For builds at first use; under the environment's prefix, as they belong to no package.
     data_files=[("share/sparsepo_dist/csrc", [str(path) for path in Path("csrc").glob("*")])],
     install_requires=[

@@ -47,8 +47,9 @@ def _report(folders: list[Path], output: Path | None, seconds: float | None) -> 
     path = output or _default(folders, is_run(folders[0]))
     if seconds is not None:
         say(f"Open {path} in a browser; Ctrl-C ends this, the page stays")
-        watch(folders, path, seconds)
-    if output is None and len(folders) == 1 and is_run(folders[0]):
+        watch(folders, path, seconds)  # what trains draws its own figures
+        say(f"All runs are finished: {path}")
+    elif output is None and len(folders) == 1 and is_run(folders[0]):
         say("\n".join(map(str, build_report(folders[0]))))
     else:
         write_page(folders, path)

@@ -133,12 +133,25 @@ def test_a_run_that_goes_on_is_loaded_again_where_it_was_looked_at(
     browser.value(f"{SMOOTH}; window.scrollTo(0, 700)")
     (rich / "metrics.jsonl").write_text('{"step": 77, "split": "train", "loss": 0.125}\n' * 2)
     (rich / "final").mkdir()
-    write_page([rich], page, 1)
+    write_page([rich], page)
     browser.wait(
         "document.body && document.body.innerText.includes('finished, 77 steps') && document.body.dataset.drawn"
     )
     assert browser.value("settings.smoothing") == 0.9
     assert cell(browser, "Loss", "training") == "0.125" and not browser.errors
+
+
+def test_a_long_runs_average_is_of_all_its_values(browser: Browser, rich: Path, tmp_path: Path) -> None:
+    values = [1.0 + 100 * (step % 50 == 0) for step in range(1, 8001)]
+    lines = [{"step": step, "split": "train", "loss": value} for step, value in enumerate(values, 1)]
+    (rich / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = opened(browser, tmp_path, rich)
+    assert browser.value("settings.smoothing") == 0.9, "what many steps need"
+    browser.value("smoothing.value = 0.99; smoothing.dispatchEvent(new Event('input'))")
+    assert float(cell(browser, "Loss", "training")) == pytest.approx(3, rel=0.1), "of extremes it would be 51"
+    browser.point_at(f"{FIGURE.format('Loss')}.querySelector('.u-over')")
+    assert browser.value(f"{FIGURE.format('Loss')}.innerText.search(/step (3,9|4,0)/) > 0"), "in the middle of 8,000"
+    assert_silent(browser, page)
 
 
 def test_hostile_names_and_texts_do_nothing(browser: Browser, rich: Path, tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def write_page(folders: Sequence[Path], path: Path, refresh_seconds: float | Non
         UserError: as `page_of`; the page cannot be written.
     """
     text, finished = page_of(folders, refresh_seconds=refresh_seconds)
-    _refuse_link(path.parent)
+    if path.parent in [folder / "report" for folder in folders]:  # a run's folder may be someone else's
+        _refuse_link(path.parent)
     unfinished = path.with_name(f".writing-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,20 +70,23 @@ def write_page(folders: Sequence[Path], path: Path, refresh_seconds: float | Non
 
 
 def watch(folders: Sequence[Path], path: Path, seconds: float, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Draw the page again and again until all runs are finished; an open page loads itself again likewise.
+    """Draw the page again and again until all runs are finished, and once more, as tables follow a model; an open page
+    loads itself again likewise.
 
     A file may be half written at any moment: what cannot be drawn now stays as it was, and is said.
 
     Raises:
         UserError: as `write_page`, of the first page.
     """
-    finished = write_page(folders, path, seconds)
-    while not finished:
+    finished, last = write_page(folders, path, seconds), False
+    while not last:
         sleep(seconds)
+        last = finished
         try:
-            finished = write_page(folders, path, seconds)
+            finished = write_page(folders, path, None if last else seconds)
         except UserError as error:
             log.warning("the page is left as it was: %s", error)
+            last = False
 
 
 def try_report(folder: Path) -> bool:

@@ -100,7 +100,7 @@ def _series(chart: Chart, runs: Sequence[ShownRun]) -> Iterable[dict[str, Any]]:
                     continue
                 one = {"run": number, "line": line, "heldout": split == "eval", "x": steps, "y": _short(values)}
                 curve = run.files.curves[metric, split]
-                if curve.thinned:
+                if curve.thinned and split == "train":
                     means = curve.means()
                     one["means"] = {"x": _short(means[0]), "y": _short(means[1])}
                 if metric == ACCURACY and split == "eval":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ASSETS = Path(__file__).with_name("assets")
-_SCRIPTS = ("uplot.min.js", "page.js", "charts.js", "heatmaps.js", "start.js")
+_SCRIPTS = ("uplot.min.js", "page.js", "charts.js", "histograms.js", "heatmaps.js", "start.js")
 _STYLES = ("uplot.min.css", "report.css")
 
 

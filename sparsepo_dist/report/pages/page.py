@@ -21,7 +21,7 @@ def page_of(folders: Sequence[Path], *, refresh_seconds: float | None = None) ->
 
     Args:
         folders: of runs, of results of evaluation drivers, or both.
-        refresh_seconds: after which the page loads itself again while a run goes on.
+        refresh_seconds: after which the page loads itself again.
 
     Raises:
         UserError: a folder is neither, one is named twice, or a file is damaged.
@@ -41,7 +41,7 @@ def page_of(folders: Sequence[Path], *, refresh_seconds: float | None = None) ->
     others = [folder for folder in folders if not is_run(folder)]
     finished = all(run.finished for run in runs)
     tables = "".join(map(results, distinct_names(others), others))
-    return _page(runs, tables, _title(runs, others), None if finished else refresh_seconds), finished
+    return _page(runs, tables, _title(runs, others), refresh_seconds), finished
 
 
 def _title(runs: Sequence[ShownRun], others: Sequence[Path]) -> str:

@@ -2,13 +2,14 @@
 // Metrics over the steps: a chart each, all runs on its axes, one cursor for all charts.
 const HEIGHT = 250;
 const DASHES = [[], [7, 4], [2, 3]];
-const MARKS = ["line", "line dashed", "line dotted"];  // as the dashes
-const MOST_DOTS = 60;  // more would be a thick line
+const MARKS = ["line", "line dashed", "line dotted"]; // as the dashes
+const MOST_DOTS = 60; // more would be a thick line
 const plots = [];
 
 /** Exponential moving average, without the pull of its start (as TensorBoard's). */
 function smoothed(values, weight) {
-  let sum = 0, whole = 0;
+  let sum = 0,
+    whole = 0;
   return values.map((value) => {
     sum = weight * sum + (1 - weight) * value;
     whole = weight * whole + (1 - weight);
@@ -17,15 +18,26 @@ function smoothed(values, weight) {
 }
 
 function xAxis() {
-  return { stroke: "#444", grid: { show: false }, ticks: { stroke: "#ccc" }, size: 34, values: (_, all) => all.map(stepLabel) };
+  return {
+    stroke: "#444",
+    grid: { show: false },
+    ticks: { stroke: "#ccc" },
+    size: 34,
+    values: (_, all) => all.map((value) => (Number.isInteger(value) ? stepName(value) : "")),
+  };
 }
 
-function stepLabel(value) {
-  return Number.isInteger(value) ? value.toLocaleString("en") : "";
+/** Means of long runs lie between steps. */
+function stepName(value) {
+  return Math.round(value).toLocaleString("en");
 }
 
 function cursor(dataIdx) {
-  return { sync: { key: "step", setSeries: false, scales: ["x", null] }, focus: { prox: -1 }, ...(dataIdx && { dataIdx }) };
+  return {
+    sync: { key: "step", setSeries: false, scales: ["x", null] },
+    focus: { prox: -1 },
+    ...(dataIdx && { dataIdx }),
+  };
 }
 
 /** The same steps in every chart, unless the reader has zoomed. */
@@ -43,8 +55,10 @@ function shareRange(_, low, high) {
 
 /** The nearest point that a series has of its own: runs and evaluations have other steps. */
 function nearest(plot, series, index, x) {
-  const steps = plot.data[0], values = plot.data[series];
-  let before = index, after = index;
+  const steps = plot.data[0],
+    values = plot.data[series];
+  let before = index,
+    after = index;
   while (before >= 0 && values[before] == null) before--;
   while (after < values.length && values[after] == null) after++;
   if (before < 0) return after < values.length ? after : index;
@@ -57,7 +71,11 @@ class Chart {
     this.chart = chart;
     this.show = chart.percent ? percent : number;
     this.step = element("small", "");
-    const figure = element("figure", "", element("figcaption", "", element("span", "", chart.title, element("small", "", ` ${chart.unit}`)), this.step));
+    const figure = element(
+      "figure",
+      "",
+      element("figcaption", "", element("span", "", chart.title, element("small", "", ` ${chart.unit}`)), this.step),
+    );
     place.append(figure);
     this.figure = figure;
     this.plot = new uPlot(this.options(), this.data(), figure);
@@ -73,18 +91,38 @@ class Chart {
     for (const one of this.chart.series) {
       const stroke = colour(one.run);
       series.push({
-        stroke, width: one.heldout ? 2 : 1.6, dash: DASHES[one.line % DASHES.length], spanGaps: true,
+        stroke,
+        width: one.heldout ? 2 : 1.6,
+        dash: DASHES[one.line % DASHES.length],
+        spanGaps: true,
         points: { show: (one.heldout && one.x.length <= MOST_DOTS) || one.x.length === 1, size: 7, fill: stroke },
       });
-      series.push({ stroke, alpha: 0.25, width: 1, dash: DASHES[one.line % DASHES.length], spanGaps: true, points: { show: false } });
+      series.push({
+        stroke,
+        alpha: 0.25,
+        width: 1,
+        dash: DASHES[one.line % DASHES.length],
+        spanGaps: true,
+        points: { show: false },
+      });
     }
     return {
-      width: this.figure.clientWidth, height: HEIGHT, series, legend: { show: false }, cursor: { ...cursor(nearest), points: { size: (_, at) => (at % 2 ? 7 : 0) } },
+      width: this.figure.clientWidth,
+      height: HEIGHT,
+      series,
+      legend: { show: false },
+      cursor: { ...cursor(nearest), points: { size: (_, at) => (at % 2 ? 7 : 0) } },
       scales: { x: { time: false, range: allSteps }, y: this.chart.percent ? { range: shareRange } : {} },
-      axes: [xAxis(), {
-        stroke: "#444", grid: { stroke: "#e4e4e4", width: 1 }, ticks: { show: false }, size: 62,
-        values: (_, all) => all.map((value) => (value == null ? "" : this.show(value))),
-      }],
+      axes: [
+        xAxis(),
+        {
+          stroke: "#444",
+          grid: { stroke: "#e4e4e4", width: 1 },
+          ticks: { show: false },
+          size: 62,
+          values: (_, all) => all.map((value) => (value == null ? "" : this.show(value))),
+        },
+      ],
       hooks: { setCursor: [() => this.values()], draw: [(plot) => this.intervals(plot)] },
     };
   }
@@ -112,10 +150,13 @@ class Chart {
 
   visible() {
     this.chart.series.forEach((one, place) => {
-      for (const index of [2 * place + 1, 2 * place + 2]) this.plot.setSeries(index, { show: !isHidden(one.run) }, false);
+      for (const index of [2 * place + 1, 2 * place + 2])
+        this.plot.setSeries(index, { show: !isHidden(one.run) }, false);
     });
     for (const row of this.figure.querySelectorAll("tr")) {
-      this.columns.forEach((run, at) => { row.children[at + 1].hidden = isHidden(run); });
+      this.columns.forEach((run, at) => {
+        row.children[at + 1].hidden = isHidden(run);
+      });
     }
   }
 
@@ -152,16 +193,20 @@ class Chart {
 
   /** The numbers under the cursor, or the last ones. */
   values() {
-    if (!this.columns) return;  // uPlot sets its cursor before there is a table
+    if (!this.columns) return; // uPlot sets its cursor before there is a table
     const { plot } = this;
     const hovered = plot.cursor.idx != null && plot.cursor.left >= 0;
-    this.step.textContent = hovered ? `step ${stepLabel(plot.data[0][plot.cursor.idx])}` : "";
+    this.step.textContent = hovered ? `step ${stepName(plot.data[0][plot.cursor.idx])}` : "";
     for (const cell of this.figure.querySelectorAll("td[data-series]")) {
-      const place = Number(cell.dataset.series), index = 2 * place + 1;
+      const place = Number(cell.dataset.series),
+        index = 2 * place + 1;
       const values = plot.data[index];
-      const at = hovered ? nearest(plot, index, plot.cursor.idx, plot.data[0][plot.cursor.idx]) : values.findLastIndex((value) => value != null);
-      const other = hovered && at !== plot.cursor.idx ? ` @${stepLabel(plot.data[0][at])}` : "";
-      cell.textContent = at >= 0 && values[at] != null ? this.words(this.chart.series[place], plot.data[0][at], values[at]) + other : "";
+      const at = hovered
+        ? nearest(plot, index, plot.cursor.idx, plot.data[0][plot.cursor.idx])
+        : values.findLastIndex((value) => value != null);
+      const other = hovered && at !== plot.cursor.idx ? ` @${stepName(plot.data[0][at])}` : "";
+      cell.textContent =
+        at >= 0 && values[at] != null ? this.words(this.chart.series[place], plot.data[0][at], values[at]) + other : "";
     }
   }
 
@@ -196,82 +241,6 @@ class Chart {
   }
 }
 
-/** One mask of one run: the share of tokens in each bin, over the steps. */
-class Histogram {
-  constructor(one, place) {
-    this.one = one;
-    this.totals = one.counts.map((column) => Math.max(1, column.reduce((sum, count) => sum + count, 0)));
-    this.most = Math.max(1e-9, ...one.counts.map((column, at) => Math.max(...column) / this.totals[at]));
-    this.said = element("p", "note");
-    const scale = element("small", "", "0", element("span", "scale"), percent(this.most));
-    this.figure = element("figure", "", element("figcaption", "", element("span", "", swatch(one.run), page.runs[one.run].name), scale));
-    place.append(this.figure);
-    const [low, high] = one.bins;
-    this.plot = new uPlot({
-      width: this.figure.clientWidth, height: HEIGHT + 30, legend: { show: false }, cursor: { ...cursor(), points: { show: false } },
-      series: [{}, { show: true, stroke: "transparent", points: { show: false } }],
-      scales: { x: { time: false, range: (plot, min, max) => this.range(plot, min, max) }, y: { range: [low - 0.5, high - 0.5] } },
-      axes: [xAxis(), {
-        stroke: "#444", grid: { show: false }, ticks: { show: false }, size: 62, gap: 4, font: "11px system-ui",
-        splits: () => Array.from({ length: high - low }, (_, at) => low + at), values: (_, all) => all.map((bin) => page.bins[bin]),
-      }],
-      hooks: { drawClear: [(plot) => this.paint(plot)], setCursor: [() => this.say()] },
-    }, [one.steps, one.steps.map(() => low)], this.figure);
-    this.figure.append(this.said);
-    plots.push(this.plot);
-    this.say();
-    redraws.push(() => { this.figure.hidden = isHidden(one.run); });
-    this.figure.hidden = isHidden(one.run);
-  }
-
-  range(plot, low, high) {
-    const { steps } = this.one;
-    const [from, to] = allSteps(plot, low, high);
-    const zoomed = low > steps[0] || high < steps[steps.length - 1];
-    return zoomed ? [low, high] : [Math.min(from, this.edge(0)), Math.max(to, this.edge(steps.length))];
-  }
-
-  /** Where a column begins: columns stand around their steps, so that the nearest step is the one pointed at. */
-  edge(at) {
-    const { steps } = this.one, { length } = steps;
-    if (at > 0 && at < length) return (steps[at - 1] + steps[at]) / 2;
-    const half = length > 1 ? (at ? steps[length - 1] - steps[length - 2] : steps[1] - steps[0]) / 2 : 0.5;
-    return at ? steps[length - 1] + half : steps[0] - half;
-  }
-
-  paint(plot) {
-    const { ctx, bbox } = plot;
-    const [low, high] = this.one.bins;
-    ctx.save();
-    ctx.beginPath();
-    ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height);
-    ctx.clip();
-    this.one.counts.forEach((column, at) => {
-      const left = plot.valToPos(this.edge(at), "x", true);
-      const right = plot.valToPos(this.edge(at + 1), "x", true);
-      for (let bin = low; bin < high; bin++) {
-        const share = column[bin] / this.totals[at] / this.most;
-        if (!share) continue;
-        ctx.fillStyle = `rgba(0,109,44,${share.toFixed(3)})`;
-        const top = plot.valToPos(bin + 0.5, "y", true);
-        ctx.fillRect(left, top, right - left + 0.5, plot.valToPos(bin - 0.5, "y", true) - top);
-      }
-    });
-    ctx.restore();
-  }
-
-  say() {
-    if (!this.plot) return;
-    const { cursor: at } = this.plot;
-    const hovered = at.idx != null && at.left >= 0;
-    const column = hovered ? at.idx : this.one.steps.length - 1;
-    const bin = hovered && at.top >= 0 ? Math.round(this.plot.posToVal(at.top, "y")) : 1;
-    const count = this.one.counts[column][bin] || 0;
-    const of = this.one.counts[column].reduce((sum, one) => sum + one, 0);
-    this.said.textContent = `step ${stepLabel(this.one.steps[column])}, ${page.bins[bin]}: ${percent(count / this.totals[column])} of ${of.toLocaleString("en")} tokens`;
-  }
-}
-
 function drawCharts() {
   for (const chart of page.charts) new Chart(chart, document.getElementById(chart.place));
   for (const one of page.histograms) new Histogram(one, document.getElementById(one.place));
@@ -281,7 +250,7 @@ function drawCharts() {
     width = window.innerWidth;
   });
   const rest = document.getElementById("other-metrics");
-  if (rest) rest.addEventListener("toggle", fit);  // what is folded up has no width
+  if (rest) rest.addEventListener("toggle", fit); // what is folded up has no width
 }
 
 function fit() {

@@ -1,6 +1,9 @@
 "use strict";
 // Tokens of the same response under several runs, beside each other: coloured by one quantity, all numbers on hover.
-const WHITE = [255, 255, 255], BLUE = [0, 114, 178], ORANGE = [213, 94, 0], GREEN = [0, 128, 96];
+const WHITE = [255, 255, 255],
+  BLUE = [0, 114, 178],
+  ORANGE = [213, 94, 0],
+  GREEN = [0, 128, 96];
 
 function tokenColour(value, scale, signed) {
   const strength = scale && Number.isFinite(value) ? Math.min(1, Math.abs(value) / scale) : 0;
@@ -9,7 +12,9 @@ function tokenColour(value, scale, signed) {
 }
 
 function isDark(rgb) {
-  const [red, green, blue] = rgb.map((part) => (part <= 10 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+  const [red, green, blue] = rgb.map((part) =>
+    part <= 10 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4,
+  );
   return 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.4;
 }
 
@@ -35,8 +40,10 @@ function tokenSpan(response, under, at, quantity, scale) {
   span.style.background = `rgb(${rgb})`;
   span.style.color = isDark(rgb) ? "#fff" : "#000";
   span.dataset.at = at;
-  span.title = page.quantities.filter((one) => under.values[one.name])
-    .map((one) => `${one.title}: ${under.values[one.name][at] == null ? "none" : number(under.values[one.name][at])}`).join("\n");
+  span.title = page.quantities
+    .filter((one) => under.values[one.name])
+    .map((one) => `${one.title}: ${under.values[one.name][at] == null ? "none" : number(under.values[one.name][at])}`)
+    .join("\n");
   return span;
 }
 
@@ -67,14 +74,27 @@ function pointAtSame(side) {
 }
 
 function drawPair(place) {
-  const pair = page.pairs[settings.pair], quantity = page.quantities[settings.quantity];
+  const pair = page.pairs[settings.pair],
+    quantity = page.quantities[settings.quantity];
   const scale = scaleOf(pair, quantity.name);
   place.replaceChildren(element("p", "prompt", pair.prompt));
   const low = quantity.signed ? -scale : 0;
-  place.append(element("p", "note", `${quantity.title}: white is 0; ${number(low)} to ${number(scale)} ${quantity.unit} in this pair`));
+  place.append(
+    element(
+      "p",
+      "note",
+      `${quantity.title}: white is 0; ${number(low)} to ${number(scale)} ${quantity.unit} in this pair`,
+    ),
+  );
   for (const response of pair.responses) {
     place.append(element("h3", "", response.branch));
-    const side = element("div", "side", ...response.runs.filter((under) => !isHidden(under.run)).map((under) => tokensUnder(response, under, quantity, scale)));
+    const side = element(
+      "div",
+      "side",
+      ...response.runs
+        .filter((under) => !isHidden(under.run))
+        .map((under) => tokensUnder(response, under, quantity, scale)),
+    );
     pointAtSame(side);
     place.append(side);
   }
@@ -85,7 +105,10 @@ function choice(label, names, key) {
   settings[key] = Math.min(settings[key], names.length - 1);
   select.selectedIndex = settings[key];
   select.id = key;
-  select.addEventListener("change", () => { settings[key] = select.selectedIndex; redraw(); });
+  select.addEventListener("change", () => {
+    settings[key] = select.selectedIndex;
+    redraw();
+  });
   return element("label", "", `${label} `, select, " ");
 }
 
@@ -93,8 +116,21 @@ function drawHeatmaps() {
   const place = document.getElementById("heatmaps");
   if (!place) return;
   const shown = element("div", "");
-  place.append(choice("Pair", page.pairs.map((_, at) => `${at + 1} of ${page.pairs.length}`), "pair"));
-  place.append(choice("Coloured by", page.quantities.map((one) => one.title), "quantity"), shown);
+  place.append(
+    choice(
+      "Pair",
+      page.pairs.map((_, at) => `${at + 1} of ${page.pairs.length}`),
+      "pair",
+    ),
+  );
+  place.append(
+    choice(
+      "Coloured by",
+      page.quantities.map((one) => one.title),
+      "quantity",
+    ),
+    shown,
+  );
   redraws.push(() => drawPair(shown));
   drawPair(shown);
 }

@@ -6,11 +6,18 @@ function longest() {
 
 function drawBar() {
   const bar = document.getElementById("bar");
-  const slider = element("input", ""), shown = element("output", "");
+  const slider = element("input", ""),
+    shown = element("output", "");
   slider.id = "smoothing";
   Object.assign(slider, { type: "range", min: 0, max: 0.99, step: 0.01, value: settings.smoothing });
-  const tell = () => { shown.textContent = settings.smoothing ? settings.smoothing.toFixed(2) : "none"; };
-  slider.addEventListener("input", () => { settings.smoothing = Number(slider.value); tell(); redraw(); });
+  const tell = () => {
+    shown.textContent = settings.smoothing ? settings.smoothing.toFixed(2) : "none";
+  };
+  slider.addEventListener("input", () => {
+    settings.smoothing = Number(slider.value);
+    tell();
+    redraw();
+  });
   tell();
   bar.append(element("label", "", "Smoothing ", slider, " ", shown));
   page.runs.forEach((run, at) => {
@@ -35,7 +42,8 @@ function reloadAgain() {
 }
 
 if (settings.smoothing === null) settings.smoothing = longest() > 200 ? 0.9 : 0;
-for (const place of document.querySelectorAll(".swatch[data-run]")) place.style.background = colour(Number(place.dataset.run));
+for (const place of document.querySelectorAll(".swatch[data-run]"))
+  place.style.background = colour(Number(place.dataset.run));
 if (page.runs.length) drawBar();
 drawCharts();
 drawHeatmaps();
