@@ -142,7 +142,8 @@ def test_programs_are_run_and_told_apart(
     assert fields(str(folder)) == [one] and pairs(folder) == [(2, 1)]  # of which an epoch draws one
     (five,) = fields(f"{folder}:heldout")
     assert five["chosen"] == ["def five():\n    return 5"] and len(five["rejected"]) == 3
-    assert fields(f"{folder}:prompts")[0]["tests"] == "assert five() == 5\nassert five() > 0"
+    (asked,) = fields(f"{folder}:prompts")
+    assert asked["task_id"] == 511 and asked["tests"] == "assert five() == 5\nassert five() > 0"
     rows = {row["task_id"]: row for row in fields(f"{folder}:problems")}
     assert [(row["passed"], row["of"], row["kept"]) for row in rows.values()] == [
         (3, 5, True), (1, 5, False), (5, 5, False), (4, 5, False), (2, 5, True)

@@ -22,16 +22,17 @@ from sparsepo_dist.evaluation.code.generation import (
     stored,
 )
 from sparsepo_dist.evaluation.code.imported import imported, statements
+from sparsepo_dist.evaluation.code.own_problems import OwnProblems, digest, read_exercises
 from sparsepo_dist.evaluation.code.plus import PLUS_LIMITS, plus_statements
 from sparsepo_dist.evaluation.code.table import write_table
-from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, KS, PLUS, Problem
+from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, KS, OWN, PLUS, Problem
 from sparsepo_dist.evaluation.hub_mirror import check_mirror
 from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.sandbox.limits import Limits
 from sparsepo_dist.evaluation.sandbox.self_test import check_machine
 from sparsepo_dist.evaluation.target import Target, target
 from sparsepo_dist.files import argument, path_argument
-from sparsepo_dist.sampling.backends import check_backend
+from sparsepo_dist.sampling.backends import TRANSFORMERS, check_backend
 
 Say = Callable[[str], None]
 Make = Callable[[str], list[Problem]]
@@ -58,8 +59,11 @@ def parser() -> argparse.ArgumentParser:
     add("--tasks", nargs="+", choices=[*BENCHMARKS, *PLUS], default=list(BENCHMARKS), help="default: humaneval mbpp; "
         "those with + are EvalPlus's, which has to be installed: humaneval+ takes humaneval's programs, mbpp+ those of "
         "--generations")  # fmt: skip
-    add("--backend", choices=["harness", "lm-eval", "vllm"], default="harness", help="BigCode's harness (the "
-        "paper's), or lm-eval's tasks, whose prompts are others, on transformers or on vLLM")  # fmt: skip
+    add("--backend", choices=["harness", "lm-eval", "vllm", TRANSFORMERS], default="harness", help="BigCode's harness "
+        "(the paper's), or lm-eval's tasks, whose prompts are others, on transformers (lm-eval) or on vLLM; of "
+        "--problems transformers, or vllm")  # fmt: skip
+    add("--problems", type=argument, metavar="FILE", help="problems of a file in place of --tasks, which need neither "
+        "harness nor hub: prompts.jsonl of `sparsepo prepare code`")  # fmt: skip
     add("--harness", type=path_argument, help="a checkout of bigcode-evaluation-harness (default: the installed one); "
         "its code is run with your rights, outside the sandbox: name one that you trust")  # fmt: skip
     add("--n_samples", type=int, default=100, help="programs a problem (100)")
@@ -104,6 +108,7 @@ def main(arguments: Sequence[str], say: Say) -> None:
 
 
 def _generation(options: argparse.Namespace) -> Generation:
+    problems = _problems_of_file(options)
     for name, least in {"n_samples": 1, "batch_size": 1, "limit": 1, "max_length_generation": 1, "workers": 1}.items():
         value = getattr(options, name)
         if value is not None and value < least:
@@ -121,7 +126,27 @@ def _generation(options: argparse.Namespace) -> Generation:
             "with --generations FILE.jsonl"
         )
     values = {name: getattr(options, name) for name in Generation._fields}
-    return Generation(**{**values, "dtype": _dtype() if options.dtype == "auto" else options.dtype})
+    dtype = _dtype() if options.dtype == "auto" else options.dtype
+    return Generation(**{**values, "dtype": dtype, "problems": problems})
+
+
+def _problems_of_file(options: argparse.Namespace) -> str | None:
+    """The digest of --problems, for which tasks and backend are settled; None where it is not given. Raises UserError
+    where options do not go together."""
+    if options.problems is None:
+        if options.backend == TRANSFORMERS:
+            raise UserError(f"--backend {TRANSFORMERS} is for --problems; lm-eval samples by transformers, too")
+        return None
+    for name in ("tasks", "harness", "hub_mirror", "dtype"):
+        if getattr(options, name) != parser().get_default(name):
+            raise UserError(f"--{name} and --problems are both given, and do not go together")
+    if options.backend == "lm-eval":
+        raise UserError(f"--backend lm-eval has problems of its own; --problems take {TRANSFORMERS} or vllm")
+    if options.temperature == 0:
+        raise UserError("--temperature 0: programs for --problems are drawn; it must be above 0")
+    options.tasks = [OWN]
+    options.backend = TRANSFORMERS if options.backend == "harness" else options.backend
+    return digest(read_exercises(options.problems, options.limit))
 
 
 def _imported(options: argparse.Namespace) -> Imported:
@@ -175,6 +200,9 @@ def _samples(
     mirror = options.hub_mirror
     from sparsepo_dist.evaluation.code.lm_eval_backend import LmEval  # torch, which the other step can do without
 
+    if generation.problems is not None:
+        exercises = read_exercises(options.problems, options.limit)
+        return {}, OwnProblems(evaluated, generation, options.batch_size, exercises).generate
     if generation.backend != "harness":
         return {}, LmEval(evaluated, generation, options.batch_size, mirror).generate
     folder = generations(options.output, evaluated, generation).folder

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sparsepo_dist.evaluation.code.tasks import Problem
 from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.target import Target
+from sparsepo_dist.sampling.backends import TRANSFORMERS
 
 GENERATIONS = "generations"
 
@@ -26,6 +27,8 @@ class Generation(NamedTuple):
     """The first problems only."""
     seed: int
     dtype: str
+    problems: str | None = None
+    """Digest of problems from a file."""
 
 
 class Imported(NamedTuple):
@@ -44,7 +47,8 @@ def settings_of(source: Source) -> dict[str, Any]:
     """All that decides which programs these are, besides the model."""
     if isinstance(source, Imported):
         return {"imported": source.sha256, "limit": source.limit}
-    return source._asdict()
+    values = source._asdict()
+    return values if source.problems is not None else {k: v for k, v in values.items() if k != "problems"}
 
 
 def stored(task: str, source: Source) -> str:
@@ -58,6 +62,7 @@ def generations(output: Path, target: Target, source: Source) -> Results:
         "harness": ("bigcode_eval", "accelerate", "peft"),
         "lm-eval": ("lm_eval", "peft"),
         "vllm": ("lm_eval", "vllm"),
+        TRANSFORMERS: (),
     }
     needed = packages[source.backend] if isinstance(source, Generation) else ()
     return Results(output / GENERATIONS, target, settings_of(source), packages=needed)

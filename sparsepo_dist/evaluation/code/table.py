@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparsepo_dist.disk import write_whole
-from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, KS, PAPER, PLUS, REPORTED, title
+from sparsepo_dist.evaluation.code.tasks import BENCHMARKS, KS, OWN, PAPER, PLUS, REPORTED, title
 
 
 class _Row(NamedTuple):
@@ -29,14 +29,17 @@ def write_table(
         how: the settings in words.
         ks: of pass@k; the paper has 1, 10 and 100.
     """
-    columns = [(task, k) for task in [*BENCHMARKS, *(task for task in PLUS if task in results)] for k in ks]
+    own = OWN in results
+    tasks = [OWN] if own else [*BENCHMARKS, *(task for task in PLUS if task in results)]
+    columns = [(task, k) for task in tasks for k in ks]
     ours = {(task, k): 100 * results[task][f"pass@{k}"] for task, k in columns if f"pass@{k}" in results.get(task, {})}
     rows = [_Row(name, "measured", ours)]
     places = [(task, k) for task in BENCHMARKS for k in KS]
-    rows += [
-        _Row(method, f"reported in {PAPER}", dict(zip(places, scores, strict=True)))
-        for method, scores in REPORTED.items()
-    ]
+    if not own:  # the paper has other problems
+        rows += [
+            _Row(method, f"reported in {PAPER}", dict(zip(places, scores, strict=True)))
+            for method, scores in REPORTED.items()
+        ]
     notes = [how, *_notes(results)]
     heads = {column: f"{title(column[0])} pass@{column[1]}" for column in columns}
     listed = [

@@ -40,10 +40,14 @@ BENCHMARKS = {
 
 PLUS = {"humaneval+": "HumanEval+", "mbpp+": "MBPP+"}
 """EvalPlus's: the same problems (of MBPP's a part) with many more tests."""
+OWN = "problems"
+"""The task of problems from a file."""
 
 
 def title(task: str) -> str:
     """How tables call a task."""
+    if task == OWN:
+        return OWN
     return PLUS[task] if task in PLUS else BENCHMARKS[task].title
 
 

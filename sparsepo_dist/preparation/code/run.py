@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sparsepo_dist.builtin.sets import set_file
@@ -81,7 +82,7 @@ def _make(work: Work, card: Card, trial: Trial, problems: Mapping[str, Sequence[
         work.write(f"{name}.jsonl", rows, f"{said} problems with all their programs: those that pass, those that fail")
     work.write("samples.jsonl", _samples(verdicts), "every program, how often it was drawn, and what came of its tests")
     work.write("problems.jsonl", told, "every problem: how many of its programs passed, and whether it is kept")
-    work.write("prompts.jsonl", _prompts(problems["heldout"]), "held-out problems: prompts and tests")
+    work.write("prompts.jsonl", _prompts(problems["heldout"]), "held-out problems (evaluation/code.py --problems)")
 
 
 def _say(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -97,8 +98,7 @@ def _samples(verdicts: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[di
 
 
 def _prompts(problems: Sequence[Numbered]) -> Iterator[dict[str, Any]]:
-    for one in problems:
-        yield {"task_id": one.task_id, "prompt": one.exercise.prompt, "tests": one.exercise.tests}
+    return ({"task_id": one.task_id, **asdict(one.exercise)} for one in problems)
 
 
 PREPARATION = Preparation(
