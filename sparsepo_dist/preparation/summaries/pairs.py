@@ -51,13 +51,13 @@ def comparisons(part: str, source: str, card: Card) -> Feedback:
     Raises:
         UserError: the source cannot be read, or a row is not of the schema.
     """
-    found = Feedback([])
-    rows = _of_posts(part, _COMPARISONS.rows(source, option=_OPTION), card)
-    for row in rows:
+    found, prompts = Feedback([]), dict[str, str]()
+    for row in _of_posts(part, _COMPARISONS.rows(source, option=_OPTION), card):
         values = _checked(comparison, Row(row.place, row.values))
-        found.pairs.append(Pair(**values))
+        prompt = prompts.setdefault(values["prompt"], values["prompt"])  # a post has many comparisons
+        found.pairs.append(Pair(prompt, values["chosen"], values["rejected"]))
         for summary in row.values["summaries"]:
-            _note_reference(found, values["prompt"], summary)
+            _note_reference(found, prompt, summary)
     found.pairs = _usable(part, found.pairs, card)
     return found
 
@@ -71,7 +71,8 @@ def rated(part: str, sources: Iterable[str], card: Card) -> Feedback:
     Raises:
         UserError: a source cannot be read, or a row is not of the schema.
     """
-    rows = _of_posts(part, (row for source in sources for row in _RATED.rows(source, option=_OPTION)), card)
+    every = (row for source in sources for row in _RATED.rows(source, option=_OPTION))
+    rows = list(_of_posts(part, every, card))
     told = [row for row in rows if row.values["summary.axes.overall"] is not None]
     card.step(f"{part}: with an overall rating", len(rows), len(told), unit="summaries")
     found, remarks = Feedback([]), Remarks()
@@ -91,15 +92,15 @@ def rated(part: str, sources: Iterable[str], card: Card) -> Feedback:
     return found
 
 
-def _of_posts(part: str, rows: Iterable[SchemaRow], card: Card) -> list[SchemaRow]:
+def _of_posts(part: str, rows: Iterable[SchemaRow], card: Card) -> Iterator[SchemaRow]:
     """The rows about Reddit posts; the set has news articles, too."""
-    kept, count = [], 0
+    before = after = 0
     for row in rows:
-        count += 1
+        before += 1
         if row.values["info"].get("post") is not None or row.values["info"].get("article") is None:
-            kept.append(row)
-    card.step(f"{part}: about Reddit posts, not news articles", count, len(kept))
-    return kept
+            after += 1
+            yield row
+    card.step(f"{part}: about Reddit posts, not news articles", before, after)
 
 
 def _checked(read: Callable[[Row], Any], row: Row) -> Any:
