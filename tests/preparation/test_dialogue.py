@@ -99,5 +99,6 @@ def test_the_projects_own_dialogues(tmp_path: Path) -> None:
     train, heldout = fields(str(folder)), fields(f"{folder}:heldout")
     assert len(train) == 50 and len(heldout) == 12
     assert len({row["prompt"] for row in [*train, *heldout]}) == 62
+    assert sum(len(row["rejected"]) > len(row["chosen"]) for row in train) >= 15  # it is not length alone
     with pytest.raises(UserError, match="builtin:dialogue: there is no such set; .*did you mean builtin:dialogues:te"):
         prepare(["dialogue", "--output", str(tmp_path / "other"), "--train", "builtin:dialogue"])

@@ -172,4 +172,5 @@ def test_the_projects_own_posts(tmp_path: Path) -> None:
     assert len(train) + len(heldout) == 42 and len(heldout) >= 14 and len(asked) >= 14
     for row in [*train, *heldout]:
         good, bad = row["chosen"].split(), row["rejected"].split()
-        assert 5 < len(good) < 45 and 2 < len(bad) < 45
+        assert 5 < len(good) < 45 and 2 < len(bad) < 80
+    assert sum(len(row["rejected"]) > len(row["chosen"]) for row in train) >= len(train) / 5  # it is not length alone
