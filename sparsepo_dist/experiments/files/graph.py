@@ -39,7 +39,7 @@ def _stages(experiment: ExperimentFile) -> Iterator[Stage]:
     if experiment.prepare is not None:
         name, options = experiment.prepare.name, experiment.prepare.options
         yield Stage(
-            PREPARE, "prepare", (*_SPARSEPO, "prepare", name, "--output={output}", *arguments_of(options)),
+            PREPARE, "prepare", (*_SPARSEPO, "prepare", name, "--output={output}", *_flagged(options)),
             {"name": name, **options}, ("preparation",),
         )  # fmt: skip
     for run in experiment.runs:
@@ -105,3 +105,9 @@ def _needs(experiment: ExperimentFile, value: Any) -> tuple[str, ...]:
     named = placeholders(value)
     sections = ((PREPARE, experiment.prepare), (SFT, experiment.sft))
     return tuple(name for name, section in sections if section is not None and name in named)
+
+
+def _flagged(options: Mapping[str, Any]) -> list[str]:
+    """As `arguments_of`, for commands whose true and false are a flag that is there or not."""
+    flags = [f"--{name}" for name, value in options.items() if value is True]
+    return [*flags, *arguments_of({name: value for name, value in options.items() if not isinstance(value, bool)})]
