@@ -8,21 +8,24 @@ from dataclasses import asdict
 
 from sparsepo_dist.disk import write_whole
 from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
-from sparsepo_dist.experiments.files.runs import Run
+from sparsepo_dist.experiments.files.selection import Planned
 from sparsepo_dist.experiments.files.spec import ExperimentFile
+from sparsepo_dist.experiments.settled import Settled
 from sparsepo_dist.experiments.stages.work import Work
 from sparsepo_dist.queueing.job import DONE, FAILED
 
 RUNS = "runs.json"
 
 
-def collect(file: ExperimentFile, work: Work) -> Experiment:
+def collect(file: ExperimentFile, settled: Settled) -> Experiment:
     """The experiment's runs as they stand now, also written to `RUNS`."""
+    work = settled.work
     states = {name: job.now() for name, job in work.jobs.items()}
     blocked = work.blocked({name: state.state for name, state in states.items()})
     runs, missing = [], {}
-    for run in file.runs:
-        suites = [f"{run.name}/{suite.name}" for suite in file.suites]
+    for one in settled.planned:
+        run = one.run
+        suites = [f"{run.name}/{suite.name}" for suite in one.suites]
         for name in (run.name, *suites):
             state = states[name]
             if name in blocked:
@@ -32,14 +35,15 @@ def collect(file: ExperimentFile, work: Work) -> Experiment:
             elif state.state != DONE:
                 missing[name] = "not run yet"
         if run.name not in missing:
-            runs.append(_trained(file, work, run, missing))
-    experiment = Experiment(file.name, tuple(runs), missing, {}, file.draws)
+            runs.append(_trained(work, one, missing))
+    experiment = Experiment(file.name, tuple(runs), missing, settled.selected, file.draws)
     write_whole(file.output / RUNS, json.dumps(asdict(experiment), indent=1, default=str) + "\n")
     return experiment
 
 
-def _trained(file: ExperimentFile, work: Work, run: Run, missing: dict[str, str]) -> TrainedRun:
-    done = {suite.name: suite for suite in file.suites if f"{run.name}/{suite.name}" not in missing}
+def _trained(work: Work, one: Planned, missing: dict[str, str]) -> TrainedRun:
+    run = one.run
+    done = {suite.name: suite for suite in one.suites if f"{run.name}/{suite.name}" not in missing}
     return TrainedRun(
         run.name, run.method, run.values, work.output(run.name), work.identities[run.name],
         shlex.join(["python", *work.commands[run.name]]),

@@ -129,6 +129,14 @@ def checked_recipe(path: str) -> list[RecipeFile]:
     return files
 
 
+def check_field(name: str, line: int) -> None:
+    """Raise ValueError where a dotted name is no field of runs, with the nearest one, or a section."""
+    hint = _known_hint(name, RunConfig, "", line)
+    if dataclasses.is_dataclass(hint):
+        inner = [field.name for field in dataclasses.fields(hint)]
+        raise ValueError(f"line {line}: {name} is a section; write its fields one by one, as {name}.{inner[0]}: VALUE")
+
+
 def _check_names(mapping: yaml.MappingNode, kind: type, prefix: str, seen: dict[str, int]) -> None:
     """`seen`: where each field stands, filled here: `a: {b: 1}` and `a.b: 2` are one field."""
     for name, node, line in entries(mapping):

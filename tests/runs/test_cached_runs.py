@@ -166,13 +166,9 @@ def test_what_is_large_is_only_written_when_asked_for(base: Path, common: dict[s
     assert not list(folder.iterdir())
 
 
-def test_one_that_is_there_and_fits_is_done(
-    common: dict[str, Any], caches: dict[str, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    from sparsepo_dist.commands.cache import main
-
+def test_one_that_is_there_and_fits_is_done(common: dict[str, Any], caches: dict[str, Path]) -> None:
     before = {path: path.stat().st_mtime_ns for path in caches["dpo"].iterdir()}
     fields = {**common, **SPECIAL["dpo"], "objective.beta": 7.0, "reference.cache": caches["dpo"]}
-    assert main(flags(fields)) == 0
-    assert "is there already, whole, and fits" in capsys.readouterr().out
+    done = cache_command(fields)
+    assert done.returncode == 0 and "is there already, whole, and fits" in done.stdout, done.stderr[-4000:]
     assert {path: path.stat().st_mtime_ns for path in caches["dpo"].iterdir()} == before

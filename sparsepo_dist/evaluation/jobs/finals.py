@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sparsepo_dist.errors import UserError
@@ -31,10 +32,15 @@ def final(job: EvaluationJob) -> Final:
     Raises:
         UserError: a result cannot be read.
     """
-    name, read = _DRIVERS.get(job.driver, ("", None))
-    file = job.results / name
+    return final_of(job.driver, job.results)
+
+
+def final_of(driver: str, results: Path) -> Final:
+    """As `final`, of what a driver (the name of its script) wrote. Raises UserError as there."""
+    name, read = _DRIVERS.get(driver, ("", None))
+    file = results / name
     if read is None or not file.is_file():
-        return Final(dict(_of_results(job)))
+        return Final(dict(_of_results(results)))
     try:
         found = read(read_json(file))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -88,9 +94,9 @@ _DRIVERS: dict[str, tuple[str, Callable[[Mapping[str, Any]], Final]]] = {
 }
 
 
-def _of_results(job: EvaluationJob) -> Iterator[tuple[str, float]]:
+def _of_results(results: Path) -> Iterator[tuple[str, float]]:
     """Every number of the results that `evaluation.results` wrote; other files are the driver's own."""
-    for file in sorted(job.results.rglob("*.json")):
+    for file in sorted(results.rglob("*.json")):
         try:
             record = read_json(file)
         except (OSError, ValueError) as error:

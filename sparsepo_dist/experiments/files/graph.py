@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.files.caches import cached_content
 from sparsepo_dist.experiments.files.runs import CHECKOUT, PREPARE, SFT, Run, arguments_of, digest, recipe_values
+from sparsepo_dist.experiments.files.selection import Planned, Point
 from sparsepo_dist.experiments.files.spec import ExperimentFile
 from sparsepo_dist.experiments.files.suites import evaluations
 from sparsepo_dist.experiments.files.training import ALL_LAYERS
@@ -18,14 +20,18 @@ _SPARSEPO = ("-m", "sparsepo_dist.commands.main")
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
 
 
-def stages_of(experiment: ExperimentFile) -> list[Stage]:
+def stages_of(experiment: ExperimentFile, chosen: Mapping[str, Point]) -> list[Stage]:
     """The stages.
+
+    Args:
+        experiment: the file.
+        chosen: by method the point that was selected, as far as it was.
 
     Raises:
         UserError: a placeholder stands for nothing, or a cache cannot be.
     """
     stages: dict[str, Stage] = {}
-    for stage in _stages(experiment):
+    for stage in _stages(experiment, chosen):
         known = {*stages, OUTPUT}
         unknown = placeholders(stage.configuration) - known if stage.kind != "evaluate" else set()
         odd = next((name for name in sorted(unknown) if name in (PREPARE, SFT)), None)
@@ -35,18 +41,21 @@ def stages_of(experiment: ExperimentFile) -> list[Stage]:
     return list(stages.values())
 
 
-def _stages(experiment: ExperimentFile) -> Iterator[Stage]:
+def _stages(experiment: ExperimentFile, chosen: Mapping[str, Point]) -> Iterator[Stage]:
     if experiment.prepare is not None:
         name, options = experiment.prepare.name, experiment.prepare.options
         yield Stage(
             PREPARE, "prepare", (*_SPARSEPO, "prepare", name, "--output={output}", *_flagged(options)),
             {"name": name, **options}, ("preparation",),
         )  # fmt: skip
-    for run in experiment.runs:
-        yield from _of_run(experiment, run)
+    kept = experiment.undecided(chosen)
+    for one in experiment.planned(chosen):
+        for stage in _of_run(experiment, one):
+            yield dataclasses.replace(stage, temporary=()) if kept else stage
 
 
-def _of_run(experiment: ExperimentFile, run: Run) -> Iterator[Stage]:
+def _of_run(experiment: ExperimentFile, one: Planned) -> Iterator[Stage]:
+    run = one.run
     options = _options(experiment, run)
     configuration = {**recipe_values(str(run.training.recipe)), **options}
     needs = _needs(experiment, configuration)
@@ -65,7 +74,7 @@ def _of_run(experiment: ExperimentFile, run: Run) -> Iterator[Stage]:
     )  # fmt: skip
     temporary = () if experiment.keep_weights else ("final", "checkpoints")
     yield Stage(run.name, "train", words, configuration, ("runs.run", "runs.parsing"), needs, temporary)
-    yield from evaluations(experiment, run, reference)
+    yield from evaluations(experiment, run, one.suites, reference)
 
 
 def _options(experiment: ExperimentFile, run: Run) -> dict[str, Any]:

@@ -31,6 +31,11 @@ class Run:
     """What grid and seeds set."""
     training: Training
 
+    def at(self, values: Mapping[str, Any]) -> Run:
+        """A run of the same method at other values."""
+        parts = [f"{_short(field, list(values))}{as_text(value)}" for field, value in values.items()]
+        return Run("-".join([self.method, *parts]), self.method, values, self.training)
+
     @property
     def options(self) -> dict[str, Any]:
         """What the file says over the recipe."""
@@ -55,9 +60,7 @@ def runs_of(file: Path, sft: Training | None, methods: Mapping[str, Training]) -
     """
     found = [] if sft is None else [Run(SFT, SFT, {}, sft)]
     for method, training in methods.items():
-        for point in training.points():
-            parts = [f"{_short(field, list(point))}{as_text(value)}" for field, value in point.items()]
-            found.append(Run("-".join([method, *parts]), method, point, training))
+        found += [Run(method, method, {}, training).at(point) for point in training.points()]
     names = [run.name for run in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import yaml
 
 from sparsepo_dist.errors import UserError, did_you_mean
 from sparsepo_dist.evaluation.jobs.spec import Suite, read_suite
+from sparsepo_dist.experiments.files.checks import check_runs
 from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, as_text, runs_of
+from sparsepo_dist.experiments.files.selection import Planned, Point, Select, planned, read_select
 from sparsepo_dist.experiments.files.training import (
     Options,
     Training,
@@ -32,7 +34,7 @@ from sparsepo_dist.queueing.resources import Resources, Slurm, read_resources, r
 
 _FIELDS = (
     "name", "output", "stages", "keep_weights", "code", "prepare", "sft", "base", "cache", "methods", "grid", "seeds",
-    "suites", "draws", "ranks", "resources", "slurm",
+    "suites", "select", "selected_suites", "draws", "ranks", "resources", "slurm",
 )  # fmt: skip
 
 
@@ -60,6 +62,11 @@ class ExperimentFile:
     runs: tuple[Run, ...]
     """The start first."""
     suites: tuple[Suite, ...]
+    """Of every run."""
+    select: Select | None
+    """How the best run of each method is chosen."""
+    selected_suites: tuple[Suite, ...]
+    """Of the start and of those that are chosen."""
     draws: tuple[str, ...]
     ranks: int
     """Of every training."""
@@ -68,6 +75,14 @@ class ExperimentFile:
     """Whether stages depend on the source that they import or on the package's version: one of CODES."""
     resources: Resources
     slurm: Slurm
+
+    def undecided(self, chosen: Mapping[str, Point]) -> bool:
+        """Whether stages that are not known yet will need what is there."""
+        return self.select is not None and not self.methods.keys() <= chosen.keys()
+
+    def planned(self, chosen: Mapping[str, Point]) -> list[Planned]:
+        """All runs as far as they are known where so much was chosen, by method."""
+        return planned(self.runs, self.suites, self.select, self.selected_suites, chosen)
 
 
 def read_experiment(file: Path, scripts: Path) -> ExperimentFile:
@@ -97,6 +112,9 @@ def _experiment(file: Path, given: Mapping[str, Entry], scripts: Path) -> Experi
     sft = read_training(given["sft"], "sft", Training()) if "sft" in given else None
     methods = _methods(given)
     runs = runs_of(file, sft, methods)
+    check_runs(file, runs)
+    suites = _suites(given, "suites", scripts, runs)
+    select = read_select(given["select"], suites) if "select" in given else None
     return ExperimentFile(
         file=file,
         name=name,
@@ -106,9 +124,9 @@ def _experiment(file: Path, given: Mapping[str, Entry], scripts: Path) -> Experi
         sft=sft,
         methods=methods,
         runs=tuple(runs),
-        suites=tuple(_suite(entry, scripts, runs) for entry in named(given["suites"], "suites"))
-        if "suites" in given
-        else (),
+        suites=suites,
+        select=select,
+        selected_suites=_suites(given, "selected_suites", scripts, runs, {suite.name for suite in suites}),
         draws=tuple(str(value) for value in list_of(given["draws"], "draws")) if "draws" in given else (),
         ranks=_of(given, "ranks", "int", 1),
         keep_weights=_of(given, "keep_weights", "bool", False),
@@ -129,6 +147,21 @@ def _methods(given: Mapping[str, Entry]) -> dict[str, Training]:
     return {
         entry.name: read_training(entry, f"methods.{entry.name}", base) for entry in named(given["methods"], "methods")
     }
+
+
+def _suites(
+    given: Mapping[str, Entry], field: str, scripts: Path, runs: Sequence[Run], taken: Collection[str] = ()
+) -> tuple[Suite, ...]:
+    if field not in given:
+        return ()
+    if field != "suites" and "select" not in given:
+        raise ValueError(f"line {given[field].line}: {field}: nothing is selected; the section select says how")
+    found = []
+    for entry in named(given[field], field):
+        if entry.name in taken:
+            raise ValueError(f"line {entry.line}: {field}.{entry.name} is one of suites already; name it otherwise")
+        found.append(_suite(entry, scripts, runs))
+    return tuple(found)
 
 
 def _suite(entry: Entry, scripts: Path, runs: Sequence[Run]) -> Suite:

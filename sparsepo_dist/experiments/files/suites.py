@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sparsepo_dist.evaluation.jobs.spec import Suite
@@ -13,15 +13,18 @@ from sparsepo_dist.experiments.stages.stage import Stage, filled, placeholders
 _NAMED_MODELS = ("frontier", "summary")  # their --model takes NAME=PATH
 
 
-def evaluations(experiment: ExperimentFile, run: Run, reference: str | None) -> Iterator[Stage]:
+def evaluations(
+    experiment: ExperimentFile, run: Run, suites: Sequence[Suite], reference: str | None
+) -> Iterator[Stage]:
     """A run's suites, each behind the measurement of its reference where it needs one.
 
     Args:
         experiment: the file.
         run: of it.
+        suites: the run's.
         reference: folder or name of the model that the run's KL is measured from; None where it is none alone.
     """
-    for suite in experiment.suites:
+    for suite in suites:
         options = options_for(suite, run)
         shared = _shared_start(experiment, suite, run, options, reference)
         if shared is not None and shared.name != f"{run.name}/{suite.name}":

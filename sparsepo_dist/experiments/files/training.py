@@ -14,6 +14,7 @@ import yaml
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.fields import is_tagged, known_entries, scalar
 from sparsepo_dist.files import Entry, entries
+from sparsepo_dist.runs.parsing import check_field
 from sparsepo_dist.runs.recipes.files import read_recipe
 
 SEED = "training.seed"
@@ -33,6 +34,8 @@ class Training:
     """Field -> its values; a run for each combination."""
     seeds: tuple[int, ...] = ()
     """Values of `training.seed`, for each of these."""
+    runs: tuple[Options, ...] = ()
+    """Points one by one, in place of a grid and the base's seeds."""
     cache: bool | str = False
     """Whether what the reference says of every pair is written once, for all runs that share it. ALL_LAYERS: also the
     hidden states of all layers, which are large."""
@@ -40,10 +43,11 @@ class Training:
     """Where it stands."""
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the grid's values and seeds."""
-        axes = {**self.grid, **({SEED: self.seeds} if self.seeds else {})}
-        for values in itertools.product(*axes.values()):
-            yield dict(zip(axes, values, strict=True))
+        """Every combination of the grid's values, or every point; each with every seed."""
+        grid = [dict(zip(self.grid, found, strict=True)) for found in itertools.product(*self.grid.values())]
+        points = self.runs or grid
+        for point, seed in itertools.product(points, [{SEED: seed} for seed in self.seeds] or [{}]):
+            yield {**point, **seed}
 
 
 def read_training(section: Entry, field: str, base: Training) -> Training:
@@ -52,23 +56,30 @@ def read_training(section: Entry, field: str, base: Training) -> Training:
     Raises:
         ValueError: what cannot be, with its line.
     """
-    known = ("recipe", "options", "grid", "seeds", "cache")
+    known = ("recipe", "options", "grid", "seeds", "runs", "cache")
     empty = is_tagged(section.node, "null")
     given = {} if empty else {e.name: e for e in known_entries(mapping(section, field), known, f"{field}.")}
     recipe = _recipe(given["recipe"], field) if "recipe" in given else base.recipe
     if recipe is None and field != "base":
         raise ValueError(f"line {section.line}: {field}.recipe is missing: a file such as those in launch/recipes/")
-    options = options_of(given["options"], f"{field}.options") if "options" in given else {}
+    options = _fields(given["options"], f"{field}.options") if "options" in given else {}
+    if "grid" in given and "runs" in given:
+        raise ValueError(
+            f"line {given['runs'].line}: {field} has a grid, and runs in place of one; leave out one of them"
+        )
     training = Training(
         recipe,
         {**base.options, **options},
         grid_of(given["grid"], f"{field}.grid") if "grid" in given else base.grid,
-        seeds_of(given["seeds"], f"{field}.seeds") if "seeds" in given else base.seeds,
+        seeds_of(given["seeds"], f"{field}.seeds") if "seeds" in given else () if "runs" in given else base.seeds,
+        _runs(given["runs"], f"{field}.runs") if "runs" in given else (),
         cache_of(given["cache"], f"{field}.cache") if "cache" in given else base.cache,
         section.line,
     )
-    if training.seeds and SEED in training.grid:
-        raise ValueError(f"line {section.line}: {field} has seeds, and {SEED} in its grid too; leave out one of them")
+    if training.seeds and any(SEED in point for point in (training.grid, *training.runs)):
+        raise ValueError(
+            f"line {section.line}: {field} has seeds, and {SEED} in its grid or runs too; leave out one of them"
+        )
     return training
 
 
@@ -81,6 +92,19 @@ def _recipe(entry: Entry, field: str) -> Path:
     return recipe
 
 
+def _fields(section: Entry, field: str) -> dict[str, Any]:
+    """Fields of runs and values. Raises ValueError."""
+    for entry in entries(mapping(section, field)):
+        check_field(entry.name, entry.line)
+    return options_of(section, field)
+
+
+def _runs(section: Entry, field: str) -> tuple[Options, ...]:
+    if not isinstance(section.node, yaml.SequenceNode) or not section.node.value:
+        raise ValueError(f"line {section.line}: {field}: a list of points is wanted, as [{{objective.beta: 0.1}}]")
+    return tuple(_fields(Entry(field, node, node.start_mark.line + 1), field) for node in section.node.value)
+
+
 def options_of(section: Entry, field: str) -> dict[str, Any]:
     """Names and values. Raises ValueError."""
     return {entry.name: _value(entry.node) for entry in entries(mapping(section, field))}
@@ -88,7 +112,11 @@ def options_of(section: Entry, field: str) -> dict[str, Any]:
 
 def grid_of(section: Entry, field: str) -> dict[str, tuple[Any, ...]]:
     """Fields and lists of their values. Raises ValueError."""
-    return {entry.name: tuple(list_of(entry, f"{field}.{entry.name}")) for entry in entries(mapping(section, field))}
+    found = {}
+    for entry in entries(mapping(section, field)):
+        check_field(entry.name, entry.line)
+        found[entry.name] = tuple(list_of(entry, f"{field}.{entry.name}"))
+    return found
 
 
 def seeds_of(entry: Entry, field: str) -> tuple[int, ...]:

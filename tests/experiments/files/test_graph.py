@@ -11,7 +11,7 @@ import yaml
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.files.graph import stages_of
 from sparsepo_dist.experiments.files.runs import CHECKOUT
-from sparsepo_dist.experiments.files.spec import read_experiment
+from sparsepo_dist.experiments.files.spec import ExperimentFile, read_experiment
 from sparsepo_dist.experiments.stages.stage import Stage
 from sparsepo_dist.experiments.stages.work import Work
 
@@ -23,11 +23,16 @@ SMALL: dict[str, Any] = {
 }
 
 
-def stages(folder: Path, **fields: Any) -> dict[str, Stage]:
-    """By name, of SMALL with some fields changed."""
+def experiment(folder: Path, **fields: Any) -> ExperimentFile:
+    """SMALL with some fields changed."""
     file = folder / "experiment.yaml"
     file.write_text(yaml.safe_dump({**SMALL, **fields}, sort_keys=False))
-    return {stage.name: stage for stage in stages_of(read_experiment(file, CHECKOUT / "evaluation"))}
+    return read_experiment(file, CHECKOUT / "evaluation")
+
+
+def stages(folder: Path, **fields: Any) -> dict[str, Stage]:
+    """Its stages by name."""
+    return {stage.name: stage for stage in stages_of(experiment(folder, **fields), {})}
 
 
 def test_a_run_for_each_point_and_seed_and_methods_may_have_their_own(tmp_path: Path) -> None:
@@ -106,3 +111,26 @@ def test_what_a_stage_does_not_use_leaves_its_identity(tmp_path: Path) -> None:
     assert {name: after[name] for name in before} == before
     changed = identities(suites={"frontier": {**FRONTIER["frontier"], "top_p": 0.5}})
     assert changed["dpo"] == before["dpo"] and changed["dpo/frontier"] != before["dpo/frontier"]
+
+
+def test_what_is_selected_has_further_suites_and_seeds_and_its_start_has_the_suites(tmp_path: Path) -> None:
+    sft = {"recipe": RECIPE, "options": {"objective.name": "sft"}}
+    suites = {"tune": {"driver": "frontier", "prompt_count": 2}}
+    fields = {
+        "sft": sft, "grid": {"objective.beta": [1, 2]}, "seeds": [1], "suites": suites,
+        "select": {"suite": "tune", "metric": "reward", "seeds": [1, 2]}, "selected_suites": {"frontier": {}},
+    }  # fmt: skip
+    file = experiment(tmp_path, **fields)
+    before, after = ({stage.name: stage for stage in stages_of(file, c)} for c in ({}, {"dpo": {"objective.beta": 2}}))
+    assert [name for name in before if name.endswith("/frontier")] == ["sft/frontier"]
+    assert not any(stage.temporary for stage in before.values()), "the weights of who will win are still needed"
+    assert [name for name in after if name not in before] == [
+        "dpo-beta2-seed1/frontier", "dpo-beta2-seed2", "dpo-beta2-seed2/tune", "dpo-beta2-seed2/frontier",
+    ]  # fmt: skip
+    assert after["dpo-beta1-seed1"].temporary == ("final", "checkpoints")
+
+
+def test_points_one_by_one_stand_for_a_grid_and_seeds(tmp_path: Path) -> None:
+    runs = [{"objective.beta": 1}, {"objective.beta": 2, "training.seed": 7}]
+    found = stages(tmp_path, methods={"dpo": {"runs": runs}}, grid={"objective.beta": [5]}, seeds=[1])
+    assert list(found) == ["dpo-beta1", "dpo-beta2-seed7"]

@@ -1,0 +1,71 @@
+"""An experiment with what is known of it now: its stages, where their results are, and what was selected by them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sparsepo_dist.errors import UserError, did_you_mean
+from sparsepo_dist.evaluation.jobs.finals import final_of
+from sparsepo_dist.experiments.files.graph import stages_of
+from sparsepo_dist.experiments.files.runs import Run
+from sparsepo_dist.experiments.files.selection import HIGHEST, Planned, Point, Select, point_of
+from sparsepo_dist.experiments.files.spec import ExperimentFile
+from sparsepo_dist.experiments.stages.work import Work
+from sparsepo_dist.queueing.job import DONE
+
+
+@dataclass(frozen=True)
+class Settled:
+    """An experiment as it stands."""
+
+    work: Work
+    planned: tuple[Planned, ...]
+    selected: Mapping[str, str]
+    """Method -> name of the run that was selected, of several seeds the first."""
+
+
+def settle(file: ExperimentFile) -> Settled:
+    """Look at the results that are there.
+
+    Raises:
+        UserError: the file says what cannot be, or the number that selects is not among those of its suite.
+    """
+    chosen: dict[str, Point] = {}
+    selected: dict[str, str] = {}
+    if file.select is not None:
+        work = _work(file, {})
+        for method in file.methods:
+            best = _best(file, file.select, work, [run for run in file.runs if run.method == method])
+            if best is not None:
+                chosen[method], selected[method] = point_of(best), best.name
+    return Settled(_work(file, chosen), tuple(file.planned(chosen)), selected)
+
+
+def _work(file: ExperimentFile, chosen: Mapping[str, Point]) -> Work:
+    return Work(stages_of(file, chosen), file.stages, file.code)
+
+
+def _best(file: ExperimentFile, select: Select, work: Work, runs: list[Run]) -> Run | None:
+    """The first run of the best point by the mean over its seeds; None while not all of the method's runs are done."""
+    numbers: list[tuple[Run, float]] = []
+    for run in runs:
+        stage = f"{run.name}/{select.suite}"
+        if work.jobs[stage].now().state != DONE:
+            return None
+        numbers.append((run, _number(file, select, work, stage)))
+    means = []
+    for first, _ in numbers:
+        of_point = [number for run, number in numbers if point_of(run) == point_of(first)]
+        means.append(sum(of_point) / len(of_point))
+    best = max(means) if select.best == HIGHEST else min(means)
+    return runs[means.index(best)]
+
+
+def _number(file: ExperimentFile, select: Select, work: Work, stage: str) -> float:
+    driver = next(suite.driver.name for suite in file.suites if suite.name == select.suite)
+    found = final_of(driver, work.output(stage)).numbers
+    if select.metric not in found:
+        hint = did_you_mean(select.metric, found) or f"; there are {', '.join(found) or 'none'}"
+        raise UserError(f"{file.file}: select.metric: {stage} has no number {select.metric!r}{hint}")
+    return found[select.metric]
