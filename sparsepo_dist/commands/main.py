@@ -16,7 +16,7 @@ COMMANDS = {
     "inspect": "show and count what a run's data is like, without loading a model",
     "plan": "predict memory and traffic of a run before it is launched",
     "cache": "write what the reference says of every pair, for --reference.placement cached",
-    "experiment": "run an experiment from its data to its figures: run, status, collect, report",
+    "experiment": "run an experiment from its data to its figures: plan, run, status, collect, report, clean",
 }
 
 

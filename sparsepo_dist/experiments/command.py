@@ -6,20 +6,25 @@ import argparse
 import importlib
 from collections.abc import Callable
 
+from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.experiments.collected import collect
 from sparsepo_dist.experiments.files.runs import CHECKOUT
 from sparsepo_dist.experiments.files.spec import ExperimentFile, read_experiment
 from sparsepo_dist.experiments.settled import Settled, settle
+from sparsepo_dist.experiments.stages.clean import clean
+from sparsepo_dist.experiments.stages.reasons import reasons
 from sparsepo_dist.experiments.stages.run import run_stages
 from sparsepo_dist.experiments.stages.standing import raise_failures, standing
-from sparsepo_dist.files import path_argument
+from sparsepo_dist.files import argument, path_argument
 from sparsepo_dist.queueing.queue import queue_on
 
 _COMMANDS = {
+    "plan": "show which stages are to be run and why, and what trainings will need",
     "run": "run what is missing of it, here or on Slurm; goes on where it was",
     "status": "show how its stages stand",
     "collect": "gather what its runs gave in runs.json",
     "report": "draw its tables and figures, on one page",
+    "clean": "remove weights and caches that its stages left, with --results all that they gave",
 }
 
 
@@ -32,7 +37,17 @@ def parser() -> argparse.ArgumentParser:
     for name, sentence in _COMMANDS.items():
         command = commands.add_parser(name, help=sentence)
         command.add_argument("file", type=path_argument, help="YAML file of the experiment (docs/experiments.md)")
+        if name == "plan":
+            _add_planned_for(command)
+        if name == "clean":
+            command.add_argument("--results", action="store_true", help="remove results too: all is run again")
     return parser
+
+
+def _add_planned_for(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--gpus", type=positive, metavar="N", help="tell what trainings need on so many GPUs each")
+    command.add_argument("--gpu_memory", type=float, default=80.0, metavar="GIB", help="of a GPU (%(default)s)")
+    command.add_argument("--machine", type=argument, metavar="NAME", help="and how long: h100, a100 or a file of terms")
 
 
 def experiment(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -44,7 +59,28 @@ def experiment(arguments: argparse.Namespace, say: Callable[[str], None]) -> Non
         StoppedError: a signal asked to stop.
     """
     file = read_experiment(arguments.file, CHECKOUT / "evaluation")
-    {"run": _run, "status": _status, "collect": _collect, "report": _report}[arguments.command](file, settle(file), say)
+    settled = settle(file)
+    if arguments.command == "plan":
+        _plan(file, settled, arguments, say)
+    elif arguments.command == "clean":
+        say(clean(settled.work, results=arguments.results))
+    else:
+        {"run": _run, "status": _status, "collect": _collect, "report": _report}[arguments.command](file, settled, say)
+
+
+def _plan(file: ExperimentFile, settled: Settled, arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
+    why = reasons(settled.work)
+    width = max(map(len, settled.work.jobs))
+    lines = [f"{name:<{width}}  {f'to run: {why[name]}' if name in why else 'done'}" for name in settled.work.jobs]
+    lines.append(f"{len(why)} of {len(lines)} stages are to be run")
+    if file.undecided({name: {} for name in settled.selected}):
+        lines.append("and those of the runs that will be selected")
+    if arguments.gpus is not None:
+        from sparsepo_dist.experiments.costs import Asked, costs  # DeepSpeed, which nothing else here needs
+
+        asked = Asked(arguments.gpus, arguments.gpu_memory, arguments.machine)
+        lines += ["", *costs(file, settled, set(why), asked)]
+    say("\n".join(lines))
 
 
 def _run(file: ExperimentFile, settled: Settled, say: Callable[[str], None]) -> None:

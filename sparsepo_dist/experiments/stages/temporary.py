@@ -40,13 +40,13 @@ class Temporary:
                 if job.read().state == DONE and self._work.lacks(name):
                     job.write(State())
 
-    def release(self, name: str) -> None:
-        """Remove a stage's outputs, unless another process holds them; whoever is last removes them."""
+    def release(self, name: str) -> bool:
+        """Remove a stage's outputs; not where another process holds them, as whoever is last removes them."""
         if name in self._used:
             self._used.pop(name).close()
         alone = lock(self._place(name))
         if alone is None:
-            return
+            return False
         with alone:
             for part in self._work.stages[name].temporary:
                 path = self._work.output(name) / part
@@ -55,6 +55,7 @@ class Temporary:
                     remove(aside)
                     path.rename(aside)  # a part of it would pass for a whole one
                     remove(aside)
+        return True
 
     def _place(self, name: str) -> Path:
         return self._work.jobs[name].folder / _IN_USE

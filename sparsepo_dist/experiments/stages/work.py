@@ -47,7 +47,7 @@ class Work:
         described = {
             "kind": stage.kind,
             "configuration": contents.instead_of_paths(filled(stage.configuration, known)),
-            "code": code_hash(stage.code) if self._code == CODES[0] else importlib.metadata.version("sparsepo_dist"),
+            "code": self._code_of(stage),
             "needs": sorted(known.values()),
         }
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
@@ -56,14 +56,22 @@ class Work:
         """The folder that a stage writes."""
         return self.jobs[name].results
 
+    def described(self, name: str) -> dict[str, Any]:
+        """What is kept of a stage beside its results."""
+        stage = self.stages[name]
+        return {
+            "stage": name, "identity": self.identities[name], "command": self.commands[name],
+            "configuration": dict(stage.configuration), "code": self._code_of(stage),
+            "needs": {need: self.identities[need] for need in stage.needs},
+        }  # fmt: skip
+
+    def _code_of(self, stage: Stage) -> str:
+        return code_hash(stage.code) if self._code == CODES[0] else importlib.metadata.version("sparsepo_dist")
+
     def write(self) -> None:
         """Make every stage's folder, with its command. Raises UserError where one cannot be read."""
         for name, job in self.jobs.items():
-            described: dict[str, Any] = {
-                "stage": name, "identity": self.identities[name], "command": self.commands[name],
-                "configuration": self.stages[name].configuration,
-                "needs": {need: self.identities[need] for need in self.stages[name].needs},
-            }  # fmt: skip
+            described = self.described(name)
             file = job.folder / JOB
             if not file.is_file() or record(file).get("command") != described["command"]:
                 write_whole(file, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
