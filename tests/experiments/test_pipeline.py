@@ -54,7 +54,7 @@ def test_from_a_file_to_results_with_a_kill_on_the_way(tmp_path: Path) -> None:
     (cache,) = (name for name in work.jobs if name.startswith("cache-"))
     (start,) = (name for name in work.jobs if name.startswith("start-"))
     assert list(work.jobs) == [cache, "dpo-seed3", start, "dpo-seed3/frontier"]
-    killed = multiprocessing.get_context("fork").Process(target=do, args=("run", file))
+    killed = multiprocessing.get_context("fork").Process(target=do, args=("run", file), daemon=True)
     killed.start()
     until(lambda: work.jobs["dpo-seed3"].now().state == RUNNING)
     killed.kill()

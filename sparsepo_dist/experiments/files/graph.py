@@ -82,8 +82,8 @@ def _options(experiment: ExperimentFile, run: Run) -> dict[str, Any]:
     in_recipe = recipe_values(str(run.training.recipe))
     ours: dict[str, Any] = {} if "ds_config" in in_recipe else {"ds_config": str(CHECKOUT / _DS_CONFIG)}
     if experiment.prepare is not None:
-        train = "sft.jsonl" if run.name == SFT else "train.jsonl"
-        ours |= {"data.train": f"{{{PREPARE}}}/{train}", "data.heldout": f"{{{PREPARE}}}/heldout.jsonl"}
+        train, heldout = ("sft", "sft_heldout") if run.name == SFT else ("train", "heldout")
+        ours |= {"data.train": f"{{{PREPARE}}}/{train}.jsonl", "data.heldout": f"{{{PREPARE}}}/{heldout}.jsonl"}
     if experiment.sft is not None and run.name != SFT:
         ours["model.path"] = f"{{{SFT}}}/final"
     return {**ours, **run.options}

@@ -1,0 +1,68 @@
+"""The paper's experiments: each file is read, and becomes the runs and suites that the paper has."""
+
+from __future__ import annotations
+
+import pytest
+
+from sparsepo_dist.experiments.files.graph import stages_of
+from sparsepo_dist.experiments.files.runs import CHECKOUT
+from sparsepo_dist.experiments.files.spec import read_experiment
+from sparsepo_dist.experiments.stages.stage import Stage
+
+METHODS = {"dpo", "simpo", "dpop", "tdpo1", "tdpo2", "mapo", "sparsepo_common", "sparsepo_independent"}
+BETAS = {
+    "sentiment": [0.01, *(n / 10 for n in range(1, 10)), 1, 2, 3, 4, 5, 10, 20],
+    "code": [0.1, 0.2, 0.4, 0.6, 0.8, 1, 5, 10],
+}  # fmt: skip
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Stage]]:
+    """Stages of all files, by their names."""
+    monkeypatch.chdir(CHECKOUT)  # recipes are named from there
+    files = {
+        name: CHECKOUT / "launch" / "experiments" / f"{name}.yaml"
+        for name in (*BETAS, "dialogue", "summaries", "ablations")
+    }
+    return {
+        name: {stage.name: stage for stage in stages_of(read_experiment(file, CHECKOUT / "evaluation"), {})}
+        for name, file in files.items()
+
+
+def test_runs_of_the_papers_experiments(read: dict[str, dict[str, Stage]]) -> None:
+    trained = {
+        name: {stage.name: stage.configuration for stage in stages.values() if stage.kind == "train"}
+        for name, stages in read.items()
+    }
+    for name, betas in BETAS.items():
+        for method in METHODS:
+            found = [values["objective.beta"] for run, values in trained[name].items() if run.startswith(f"{method}-")]
+            assert found == (
+                betas if (name, method) != ("sentiment", "simpo") else [b for b in betas for _ in (0.3, 1)]
+            )
+    assert set(trained["dialogue"]) == {"sft", *METHODS}
+    assert set(trained["summaries"]) == METHODS - {"sparsepo_independent"}, "the paper analyses the common mask"
+    simpo, sparse = trained["dialogue"]["simpo"], trained["dialogue"]["sparsepo_common"]
+    assert (simpo["objective.beta"], simpo["training.learning_rate"]) == (2.5, 1e-6)
+    assert sparse["training.learning_rate"] == 5e-7 and sparse["model.path"] == "{sft}/final"
+    decays = [
+        values["masks.weight_decay"] for run, values in trained["ablations"].items() if run.startswith("sparsepo")
+    ]
+    assert decays == [0, 0.001, 0.01, 0.1, 1]
+    assert set(trained["ablations"]) >= {"sft", "last_layer", "last_layer_two_linears", "binary", "random"}
+
+
+def test_data_and_suites_of_the_papers_experiments(read: dict[str, dict[str, Stage]]) -> None:
+    for name, prepared in (("sentiment", "sentiment"), ("dialogue", "dialogue"), ("summaries", "summaries"),
+                           ("code", "code"), ("ablations", "mix")):  # fmt: skip
+        command = read[name]["prepare"].command
+        assert command[2:4] == ("prepare", prepared)
+        assert all(stage.needs[:1] == ("prepare",) for stage in read[name].values() if stage.kind == "train")
+    assert "--allow_code_execution" in read["code"]["prepare"].command
+    assert read["dialogue"]["sft"].configuration["data.train"] == "{prepare}/train.jsonl", "its chosen responses"
+    assert "--bertscore_idf={prepare}/idf.jsonl" in read["summaries"]["dpo/summary"].command
+    tune = read["code"]["dpo-beta0.1/tune"].command
+    assert {"--n_samples=10", "--problems={prepare}/prompts.jsonl"} <= set(tune)
+    assert "dialogue" in read and "sft/leaderboard" in read["dialogue"] and "sft/leaderboard" in read["ablations"]
+    starts = [stage for stage in read["sentiment"].values() if stage.name.startswith("start-")]
+    assert len(starts) == 1 and "--reference=insub/gpt2-large-imdb-fine-tuned" in starts[0].command
