@@ -40,6 +40,8 @@ class Slurm:
     memory_gb: int = 32
     """Of the host, in Slurm's GB."""
     account: str | None = None
+    nodes: int = 1
+    """Of each training of an experiment; `gpus`, `cpus` and `memory_gb` are of one node."""
 
 
 def read_resources(section: Entry | None) -> Resources:

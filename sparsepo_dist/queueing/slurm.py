@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from typing import Any
 from sparsepo_dist.disk import write_whole
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.queueing import keeper
-from sparsepo_dist.queueing.job import FAILED, Job, State
+from sparsepo_dist.queueing.job import FAILED, JOB, Job, State, record
 from sparsepo_dist.queueing.resources import Slurm
 from sparsepo_dist.queueing.slurm_queue import SUBMITTED, SlurmsJobs, given_as
 
@@ -66,7 +67,8 @@ class SlurmQueue:
     def _submitted(self, job: Job) -> Any:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        self._executor.update_parameters(name=f"{self._label}-{job.name.replace('/', '-')}")
+        nodes = int(record(job.folder / JOB).get("nodes", 1))
+        self._executor.update_parameters(name=f"{self._label}-{job.name.replace('/', '-')}", nodes=nodes)
         try:
             return self._executor.submit(run_in_allocation, str(job.folder), self._retries)
         except (FailedJobError, FailedSubmissionError, FileNotFoundError) as error:
@@ -92,7 +94,9 @@ class SlurmQueue:
 
 
 def run_in_allocation(folder: str, retries: int) -> int:
-    """What Slurm starts: the job's keeper, which claims it or finds it taken."""
+    """What Slurm starts on each node: on the first the job's keeper, which claims it or finds it taken."""
+    if os.environ.get("SLURM_PROCID", "0") != "0":
+        return 0  # the keeper's command comes to these nodes by itself
     process = subprocess.Popen(keeper.command(Path(folder), retries))
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         # submitit's own handlers end in an exception here, before the keeper could say why it ends.

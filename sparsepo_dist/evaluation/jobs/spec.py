@@ -12,7 +12,7 @@ import yaml
 
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 from sparsepo_dist.evaluation.arguments import refusal
-from sparsepo_dist.fields import arguments, check_name, is_tagged, known_entries, named, scalar
+from sparsepo_dist.fields import arguments, check_name, is_tagged, known_entries, line_of, named, scalar
 from sparsepo_dist.files import Entry, entries, parse_yaml, read_text
 from sparsepo_dist.queueing.resources import Resources, Slurm, read_resources, read_slurm
 
@@ -77,6 +77,8 @@ def _plan(file: Path, root: yaml.MappingNode, scripts: Path) -> Plan:
             raise ValueError(f"{name} is missing")
     models = list(_models(given["models"])) if "models" in given else []
     resources, slurm = read_resources(given.get("resources")), read_slurm(given.get("slurm"))
+    if slurm.nodes != 1:
+        raise ValueError(f"line {line_of(given['slurm'], 'nodes')}: slurm.nodes: jobs of evaluation have one")
     return Plan(
         file=file,
         output=Path(scalar(given["output"], "output", "str")).absolute(),

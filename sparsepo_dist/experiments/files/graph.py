@@ -20,18 +20,18 @@ _SPARSEPO = ("-m", "sparsepo_dist.commands.main")
 _TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node")
 
 
-def stages_of(experiment: ExperimentFile, chosen: Mapping[str, Point]) -> list[Stage]:
+def stages_of(experiment: ExperimentFile, chosen: Mapping[str, Point] | None = None) -> list[Stage]:
     """The stages.
 
     Args:
         experiment: the file.
-        chosen: by method the point that was selected, as far as it was.
+        chosen: by method the point that was selected, as far as it was; by default nothing was.
 
     Raises:
         UserError: a placeholder stands for nothing, or a cache cannot be.
     """
     stages: dict[str, Stage] = {}
-    for stage in _stages(experiment, chosen):
+    for stage in _stages(experiment, chosen or {}):
         known = {*stages, OUTPUT}
         unknown = placeholders(stage.configuration) - known if stage.kind != "evaluate" else set()
         odd = next((name for name in sorted(unknown) if name in (PREPARE, SFT)), None)
@@ -67,14 +67,23 @@ def _of_run(experiment: ExperimentFile, one: Planned) -> Iterator[Stage]:
         yield cache
         cached = {"reference.placement": "cached", "reference.cache": f"{{{cache.name}}}/cache"}
         options, configuration, needs = {**options, **cached}, {**configuration, **cached}, (*needs, cache.name)
-    launcher = () if experiment.ranks == 1 else (*_TORCHRUN, str(experiment.ranks))
+    script = str(CHECKOUT / "launch" / "train.py")
     words = (
-        *launcher, str(CHECKOUT / "launch" / "train.py"), f"--recipe={run.training.recipe}", *arguments_of(options),
+        *_launcher(experiment), script, f"--recipe={run.training.recipe}", *arguments_of(options),
         "--output_dir={output}", "--resume=auto",
     )  # fmt: skip
     temporary = () if experiment.keep_weights else ("final", "checkpoints")
-    yield Stage(run.name, "train", words, configuration, ("runs.run", "runs.parsing"), needs, temporary)
+    nodes = experiment.slurm.nodes if experiment.resources.backend == "slurm" else 1
+    yield Stage(run.name, "train", words, configuration, ("runs.run", "runs.parsing"), needs, temporary, nodes)
     yield from evaluations(experiment, run, one.suites, reference)
+
+
+def _launcher(experiment: ExperimentFile) -> tuple[str, ...]:
+    if experiment.ranks == 1:
+        return ()
+    if experiment.resources.backend == "slurm":
+        return ("-m", "sparsepo_dist.queueing.ranks", str(experiment.ranks // experiment.slurm.nodes))
+    return (*_TORCHRUN, str(experiment.ranks))
 
 
 def _options(experiment: ExperimentFile, run: Run) -> dict[str, Any]:

@@ -115,6 +115,9 @@ def _experiment(file: Path, given: Mapping[str, Entry], scripts: Path) -> Experi
     check_runs(file, runs)
     suites = _suites(given, "suites", scripts, runs)
     select = read_select(given["select"], suites) if "select" in given else None
+    ranks, slurm = _of(given, "ranks", "int", 1), read_slurm(given.get("slurm"))
+    if ranks == 0 or slurm.nodes == 0 or ranks % slurm.nodes:
+        raise ValueError(f"ranks: {ranks} ranks do not go evenly on {slurm.nodes} nodes (slurm.nodes)")
     return ExperimentFile(
         file=file,
         name=name,
@@ -128,11 +131,11 @@ def _experiment(file: Path, given: Mapping[str, Entry], scripts: Path) -> Experi
         select=select,
         selected_suites=_suites(given, "selected_suites", scripts, runs, {suite.name for suite in suites}),
         draws=tuple(str(value) for value in list_of(given["draws"], "draws")) if "draws" in given else (),
-        ranks=_of(given, "ranks", "int", 1),
+        ranks=ranks,
         keep_weights=_of(given, "keep_weights", "bool", False),
         code=_one_of(given, "code", CODES),
         resources=read_resources(given.get("resources")),
-        slurm=read_slurm(given.get("slurm")),
+        slurm=slurm,
     )
 
 

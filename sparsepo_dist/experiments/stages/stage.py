@@ -29,6 +29,8 @@ class Stage:
     """Names of stages."""
     temporary: tuple[str, ...] = ()
     """Names in its output that are removed when no stage needs them any more; the first is always written."""
+    nodes: int = 1
+    """Of Slurm."""
 
 
 def filled(value: Any, folders: Mapping[str, str]) -> Any:

@@ -61,7 +61,7 @@ class Work:
         stage = self.stages[name]
         return {
             "stage": name, "identity": self.identities[name], "command": self.commands[name],
-            "configuration": dict(stage.configuration), "code": self._code_of(stage),
+            "nodes": stage.nodes, "configuration": dict(stage.configuration), "code": self._code_of(stage),
             "needs": {need: self.identities[need] for need in stage.needs},
         }  # fmt: skip
 

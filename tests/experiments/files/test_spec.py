@@ -42,6 +42,7 @@ MISTAKES = [
     ("draws:", "select: {suite: frontie, metric: kl}\ndraws:", "line 9: select.suite: 'frontie' is none of suites"),
     ("draws:", "select: {suite: frontier}\ndraws:", "line 9: select.metric is missing"),
     ("draws:", "selected_suites: {code: {}}\ndraws:", "line 9: selected_suites: nothing is selected"),
+    ("draws:", "ranks: 3\nslurm: {nodes: 2}\ndraws:", "ranks: 3 ranks do not go evenly on 2 nodes"),
     ("draws:", "code: hash\ndraws:", "line 9: code: 'hash' is not one of source, version"),
 ]
 
