@@ -86,7 +86,8 @@ def _plan(file: ExperimentFile, settled: Settled, arguments: argparse.Namespace,
 def _run(file: ExperimentFile, settled: Settled, say: Callable[[str], None]) -> None:
     before, states = None, {}
     while before != settled.selected:  # what is selected by results has further stages
-        states = run_stages(settled.work, queue_on(file.resources, file.slurm, file.stages, file.name))
+        queue = queue_on(file.resources, file.slurm, file.stages, file.name)
+        states = run_stages(settled.work, queue, again=before is None)
         before, settled = settled.selected, settle(file)
     collect(file, settled)
     raise_failures(settled.work, states)

@@ -191,11 +191,15 @@ def _children() -> list[int]:
 
 
 def _reason(code: int, log: Path, offset: int) -> str:
-    """The last that was said, and how it ended where that says more."""
+    """The last error or, without one, the last that was said; and how it ended where that says more.
+
+    A launcher of ranks says more behind their error.
+    """
     with log.open("rb") as file:
         file.seek(offset)
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing was said")
+    said = [line.strip() for line in reversed(lines) if line.strip()]
+    last = next((line for line in said if line.startswith("error: ")), said[0] if said else "nothing was said")
     if code == UserError.exit_code:
         ended = ""
     elif code == -signal.SIGKILL:

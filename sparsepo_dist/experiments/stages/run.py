@@ -10,10 +10,10 @@ from sparsepo_dist.queueing.job import DONE, Job
 from sparsepo_dist.queueing.queue import POLL_SECONDS, Progress, Queue, ended_with
 
 
-def run_stages(work: Work, queue: Queue) -> dict[str, str]:
+def run_stages(work: Work, queue: Queue, *, again: bool = True) -> dict[str, str]:
     """Until every stage is done, has failed, or needs one that has; stage -> how it stands then.
 
-    Stages that failed or were interrupted before have all their attempts again. Any number of processes may run the
+    With `again`, stages that failed or were interrupted before have all their attempts again. Any number of processes may run the
     same stages at once: they share the work.
 
     Raises:
@@ -22,7 +22,7 @@ def run_stages(work: Work, queue: Queue) -> dict[str, str]:
     """
     work.write()
     temporary = Temporary(work)
-    for job in work.jobs.values():
+    for job in work.jobs.values() if again else ():
         job.renew()
     states = {name: job.now().state for name, job in work.jobs.items()}
     lent = [name for name, stage in work.stages.items() if stage.temporary]
