@@ -8,7 +8,16 @@ from typing import Any
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.files.caches import cached_content
-from sparsepo_dist.experiments.files.runs import CHECKOUT, PREPARE, SFT, Run, arguments_of, digest, recipe_values
+from sparsepo_dist.experiments.files.runs import (
+    CHECKOUT,
+    PREPARE,
+    SFT,
+    Run,
+    arguments_of,
+    digest,
+    flagged,
+    recipe_values,
+)
 from sparsepo_dist.experiments.files.selection import Planned, Point
 from sparsepo_dist.experiments.files.spec import ExperimentFile
 from sparsepo_dist.experiments.files.suites import evaluations
@@ -45,8 +54,8 @@ def _stages(experiment: ExperimentFile, chosen: Mapping[str, Point]) -> Iterator
     if experiment.prepare is not None:
         name, options = experiment.prepare.name, experiment.prepare.options
         yield Stage(
-            PREPARE, "prepare", (*_SPARSEPO, "prepare", name, "--output={output}", *_flagged(options)),
-            {"name": name, **options}, ("preparation",),
+            PREPARE, "prepare", (*_SPARSEPO, "prepare", name, "--output={output}", *flagged(options)),
+            {"name": name, **options}, ("preparation.command", f"preparation.{name}"),
         )  # fmt: skip
     kept = experiment.undecided(chosen)
     for one in experiment.planned(chosen):
@@ -123,9 +132,3 @@ def _needs(experiment: ExperimentFile, value: Any) -> tuple[str, ...]:
     named = placeholders(value)
     sections = ((PREPARE, experiment.prepare), (SFT, experiment.sft))
     return tuple(name for name, section in sections if section is not None and name in named)
-
-
-def _flagged(options: Mapping[str, Any]) -> list[str]:
-    """As `arguments_of`, for commands whose true and false are a flag that is there or not."""
-    flags = [f"--{name}" for name, value in options.items() if value is True]
-    return [*flags, *arguments_of({name: value for name, value in options.items() if not isinstance(value, bool)})]

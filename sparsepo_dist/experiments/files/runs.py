@@ -87,6 +87,12 @@ def arguments_of(options: Options) -> list[str]:
     return [f"--{name}={as_text(value)}" for name, value in options.items()]
 
 
+def flagged(options: Options) -> list[str]:
+    """As `arguments_of`, for commands whose true and false are a flag that is there or not."""
+    flags = [f"--{name}" for name, value in options.items() if value is True]
+    return [*flags, *arguments_of({name: value for name, value in options.items() if not isinstance(value, bool)})]
+
+
 def recipe_values(recipe: str) -> dict[str, Any]:
     """Fields of a recipe and of those below it. Raises UserError where they cannot be read."""
     return dict(_recipe_values(recipe))

@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from sparsepo_dist.errors import UserError, did_you_mean
+from sparsepo_dist.evaluation.arguments import refusal
 from sparsepo_dist.evaluation.jobs.spec import Suite, read_suite
 from sparsepo_dist.experiments.files.checks import check_runs
-from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, as_text, runs_of
+from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, as_text, flagged, runs_of
 from sparsepo_dist.experiments.files.selection import Planned, Point, Select, planned, read_select
 from sparsepo_dist.experiments.files.training import (
     Options,
@@ -30,6 +31,8 @@ from sparsepo_dist.experiments.stages.stage import filled, placeholders
 from sparsepo_dist.experiments.stages.work import CODES
 from sparsepo_dist.fields import known_entries, named, scalar
 from sparsepo_dist.files import Entry, parse_yaml, read_text
+from sparsepo_dist.preparation.command import name_parser
+from sparsepo_dist.preparation.registry import NAMES, preparation
 from sparsepo_dist.queueing.resources import Resources, Slurm, read_resources, read_slurm
 
 _FIELDS = (
@@ -203,4 +206,11 @@ def _preparation(section: Entry) -> Preparation:
     if "name" not in fields:
         raise ValueError(f"line {section.line}: prepare.name is missing: what `sparsepo prepare` is to make")
     options = options_of(fields["options"], "prepare.options") if "options" in fields else {}
-    return Preparation(scalar(fields["name"], "prepare.name", "str"), options)
+    name, line = scalar(fields["name"], "prepare.name", "str"), fields["name"].line
+    if name not in NAMES:
+        hint = did_you_mean(name, NAMES) or f"; there are {', '.join(NAMES)}"
+        raise ValueError(f"line {line}: prepare.name: {name!r} cannot be prepared{hint}")
+    said = refusal(name_parser(name, preparation(name)), ["--output=OUTPUT", *flagged(options)])
+    if said is not None:
+        raise ValueError(f"line {line}: prepare.options: `sparsepo prepare {name}` does not take them: {said}")
+    return Preparation(name, options)

@@ -13,8 +13,8 @@ from sparsepo_dist.queueing.queue import POLL_SECONDS, Progress, Queue, ended_wi
 def run_stages(work: Work, queue: Queue, *, again: bool = True) -> dict[str, str]:
     """Until every stage is done, has failed, or needs one that has; stage -> how it stands then.
 
-    With `again`, stages that failed or were interrupted before have all their attempts again. Any number of processes may run the
-    same stages at once: they share the work.
+    With `again`, stages that failed or were interrupted before have all their attempts again. Any number of processes
+    may run the same stages at once: they share the work.
 
     Raises:
         UserError: a file of a job cannot be read.

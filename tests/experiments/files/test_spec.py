@@ -43,6 +43,12 @@ MISTAKES = [
     ("draws:", "select: {suite: frontier}\ndraws:", "line 9: select.metric is missing"),
     ("draws:", "selected_suites: {code: {}}\ndraws:", "line 9: selected_suites: nothing is selected"),
     ("draws:", "ranks: 3\nslurm: {nodes: 2}\ndraws:", "ranks: 3 ranks do not go evenly on 2 nodes"),
+    ("base:", "prepare: {name: sentimen}\nbase:", "line 2: prepare.name: 'sentimen' cannot be prepared; did you mean"),
+    (
+        "base:",
+        "prepare: {name: mix, options: {tran: x}}\nbase:",
+        "line 2: prepare.options: `sparsepo prepare mix`",
+    ),
     ("draws:", "code: hash\ndraws:", "line 9: code: 'hash' is not one of source, version"),
 ]
 
