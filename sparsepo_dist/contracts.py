@@ -148,6 +148,8 @@ class Responses:
     """[K] float32: means over the global batch of what `batch_values` of the objective returned, where it has them."""
     history: Tensor | None = None
     """[K] float32: moving average of the global means of earlier steps; None in the first step and in evaluation."""
+    keys: Tensor | None = None
+    """[P] int64: made of each pair's token ids alone, for what is drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class PackedBatch:
     @property
     def responses(self) -> Responses:
         """What an objective may know of the batch."""
-        return Responses(self.sequence_id, self.pairs, self.scores)
+        return Responses(self.sequence_id, self.pairs, self.scores, keys=self.pair_key)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,15 @@ def random_mask(batch: PackedBatch, seed: int, mask: int, step: int | None = Non
     A hash of seed, pair, branch, the token's position in its prompt + response, and which mask (0 or 1) it is for:
     neither the layout, the rank nor the micro-batch that a pair is in matters. With `step`, each step has its own.
     """
-    branch = batch.sequence_id % 2
-    state = torch.full_like(batch.sequence_id, seed)
-    parts = (batch.pair_index[batch.sequence_id // 2], branch, batch.position_ids[batch.predict_index])
-    for part in (*parts, mask, 0 if step is None else step + 1):
+    branch, position = batch.sequence_id % 2, batch.position_ids[batch.predict_index]
+    pair = batch.pair_index[batch.sequence_id // 2]
+    return hashed_uniform(seed, pair, branch, position, mask, 0 if step is None else step + 1)
+
+
+def hashed_uniform(seed: int, first: Tensor, *parts: Tensor | int) -> Tensor:
+    """[N] float32, uniform in [0, 1): a hash of seed, first [N] int64 and the other parts, in this order."""
+    state = torch.full_like(first, seed)
+    for part in (first, *parts):
         state = _mix(state) + part
     # 24 bits fill a float32 below 1 exactly.
     return _shift(_mix(state), 40).float() * 2.0**-24

@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.ops import DivergenceForm
 
-PreferenceForm = Literal["sigmoid", "hinge", "ipo", "robust"]
+PreferenceForm = Literal["sigmoid", "hinge", "ipo", "robust", "ipo_sum", "norm"]
 
 
 @dataclass
@@ -18,7 +18,7 @@ class ObjectiveConfig:
     """Which loss is minimised, and its constants. Formulas, and which field is for which loss: docs/objectives.md."""
 
     name: str = "sparsepo"
-    """sparsepo, mapo, tdpo1, tdpo2, sepo, dpo, dpop, odpo, beta_dpo, kto, simpo, orpo or sft."""
+    """sparsepo, mapo, tdpo1, tdpo2, sepo, dpo, dpop, odpo, beta_dpo, kto, ld_dpo, sampo, d2po, simpo, orpo or sft."""
     beta: float | None = None
     """Strength of the pull towards the reference, the papers' beta; the scale of the reward in simpo, the weight of the
     odds ratio in orpo. Where not given, 2.5 in simpo and 0.1 elsewhere."""
@@ -26,15 +26,22 @@ class ObjectiveConfig:
     """Token divergence of sparsepo and mapo: `policy` is KL(pi || pi_ref) as in the paper's Eq. 6-8,
     `reference` is -KL(pi_ref || pi) as in the released implementation."""
     form: PreferenceForm = "sigmoid"
-    """Loss of dpo as a function of the margin: `sigmoid` is DPO itself, `hinge` as in SLiC, `ipo` squared and averaged
-    over tokens, `robust` unbiased under flipped labels."""
+    """Loss of dpo as a function of the log-ratios: `sigmoid` is DPO itself, `hinge` as in SLiC, `ipo` squared and
+    averaged over tokens, `ipo_sum` summed, `robust` unbiased under flipped labels, `norm` averaged over tokens."""
     label_smoothing: float = 0.0
     """Share of labels taken to be wrong, in dpo with form sigmoid (conservative DPO) or robust; below 0.5."""
     alpha: float | None = None
     """Weight of the divergence in tdpo2 (0.5 where not given; the paper: 0.7 for sentiment, 0.5 elsewhere), of the
-    offset in odpo (1.0), of the batch's margin in beta_dpo (0.6)."""
-    gamma: float = 0.3
-    """Margin that simpo asks for between the rewards (the paper: 0.3 for dialogue, 0.3 and 1 for sentiment)."""
+    offset in odpo (1.0), of the batch's margin in beta_dpo (0.6), of the longer response's surplus tokens in ld_dpo
+    (0.5)."""
+    gamma: float | None = None
+    """Margin that simpo asks for between the rewards (0.3 where not given; the paper: 0.3 for dialogue, 0.3 and 1 for
+    sentiment); what a token weighs of the one before it in d2po (0.98)."""
+    seed: int = 0
+    """Which tokens sampo draws."""
+    nll_weight: float = 0.0
+    """Weight of the chosen response's mean -log pi beside a preference loss, as in iterative RPO; not in orpo and
+    sft, which have it already."""
     penalty: float = 50.0
     """Weight of dpop's penalty on a chosen response that loses likelihood; its paper's lambda."""
     desirable_weight: float = 1.0
@@ -62,6 +69,8 @@ class Requirements(NamedTuple):
     """Whether every pair must have a chosen_score above its rejected_score."""
     global_means: bool = False
     """Whether the loss needs means over the global batch: the objective is then a BatchObjective."""
+    all_tokens: bool = False
+    """Whether tokens that both masks rule out are computed all the same, in every step."""
     momentum: float = 0.0
     """Of the moving average of those means over training steps: history <- momentum history + (1 - momentum) means."""
 

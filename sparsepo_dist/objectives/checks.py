@@ -13,7 +13,10 @@ from sparsepo_dist.objectives.beta_dpo import LEAST_BETA
 from sparsepo_dist.ops import DivergenceForm
 
 _CHOICES = {"divergence": get_args(DivergenceForm), "form": get_args(PreferenceForm)}
-_NOT_NEGATIVE = ("alpha", "gamma", "penalty", "desirable_weight", "undesirable_weight", "l1_reward", "l1_divergence")
+_NOT_NEGATIVE = (
+    "alpha", "gamma", "nll_weight", "penalty", "desirable_weight", "undesirable_weight", "l1_reward", "l1_divergence",
+)  # fmt: skip
+_SHARES = {"ld_dpo": "alpha", "d2po": "gamma"}
 _SMOOTHED = ("sigmoid", "robust")
 
 
@@ -60,5 +63,8 @@ def check_combinations(config: ObjectiveConfig) -> None:
             f"objective.label_smoothing: {config.label_smoothing} is for form {' and '.join(_SMOOTHED)}, "
             f"not for {config.form}; leave it out"
         )
+    share = getattr(config, _SHARES[config.name]) if config.name in _SHARES else None
+    if share is not None and share > 1:
+        raise UserError(f"objective.{_SHARES[config.name]}: {share} must be in [0, 1] in {config.name}")
     if config.name == "beta_dpo" and config.beta is not None and config.beta < LEAST_BETA:
         raise UserError(f"objective.beta: {config.beta} is below {LEAST_BETA}, the floor of beta_dpo's dynamic beta")

@@ -11,18 +11,21 @@ from sparsepo_dist.objectives.margins import log_ratios
 
 
 @torch.no_grad()
-def preference_metrics(stats: TokenStats, masks: TokenMasks | None, sums: Sums, beta: float) -> dict[str, Tensor]:
+def preference_metrics(
+    stats: TokenStats, masks: TokenMasks | None, sums: Sums, beta: float, weights: Tensor | None = None
+) -> dict[str, Tensor]:
     """Name to [P] values.
 
     Implicit rewards are beta (S[m_u rho] + S[m_d v]); without masks or divergence, those are 1 and 0. KL is a
     positive number in nats per response (`kl`, and `masked_kl` after the mask) or per token (`token_kl`). Where tokens
     were skipped, what needs them (`logps`, `kl`, `token_kl`) is left out. `sparsity/*/pairs` is 1 where a mask is 0 (at
-    its floor) on every token of both responses.
+    its floor) on every token of both responses. `weights` [N], of
+    an objective without masks, count in the rewards.
     """
     metrics: dict[str, Tensor] = {}
     if stats.complete:
         by_branch(metrics, "logps", sums(stats.policy_logp))
-    token_reward = log_ratios(stats)
+    token_reward = log_ratios(stats) if weights is None else weights * log_ratios(stats)
     if masks is not None:
         token_reward = masks.reward * token_reward
         _mask_metrics(metrics, "reward_mask", masks.reward == masks.floor, masks.reward, sums)

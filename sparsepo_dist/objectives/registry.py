@@ -12,6 +12,7 @@ from sparsepo_dist.objectives.checks import check_combinations, check_name, chec
 from sparsepo_dist.objectives.dpo import DPO
 from sparsepo_dist.objectives.dpop import DPOP
 from sparsepo_dist.objectives.kto import KTO
+from sparsepo_dist.objectives.nll import WithLikelihood
 from sparsepo_dist.objectives.odpo import ODPO
 from sparsepo_dist.objectives.orpo import ORPO
 from sparsepo_dist.objectives.sepo import SePO
@@ -19,6 +20,7 @@ from sparsepo_dist.objectives.simpo import SimPO
 from sparsepo_dist.objectives.sparsepo import SparsePO
 from sparsepo_dist.objectives.supervised import SFT
 from sparsepo_dist.objectives.tdpo import TDPO
+from sparsepo_dist.objectives.weighted import D2PO, LDDPO, SamPO
 
 
 class _Entry(NamedTuple):
@@ -30,6 +32,15 @@ class _Entry(NamedTuple):
     """What `alpha` means where the recipe is silent."""
     beta: float = 0.1
     """The same of `beta`."""
+    gamma: float | None = None
+    """The same of `gamma`."""
+    likelihood: bool = True
+    """Whether `nll_weight` adds the chosen response's likelihood."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Every configuration field that makes a difference."""
+        return (*self.uses, "nll_weight") if self.likelihood else self.uses
 
 
 _ENTRIES = {
@@ -43,9 +54,12 @@ _ENTRIES = {
     "odpo": _Entry(ODPO, ("beta", "alpha"), alpha=1.0),
     "beta_dpo": _Entry(BetaDPO, ("beta", "alpha"), alpha=0.6),
     "kto": _Entry(KTO, ("beta", "desirable_weight", "undesirable_weight")),
-    "simpo": _Entry(SimPO, ("beta", "gamma"), beta=2.5),
-    "orpo": _Entry(ORPO, ("beta",)),
-    "sft": _Entry(SFT),
+    "ld_dpo": _Entry(LDDPO, ("beta", "alpha"), alpha=0.5),
+    "sampo": _Entry(SamPO, ("beta", "seed")),
+    "d2po": _Entry(D2PO, ("beta", "gamma"), gamma=0.98),
+    "simpo": _Entry(SimPO, ("beta", "gamma"), beta=2.5, gamma=0.3),
+    "orpo": _Entry(ORPO, ("beta",), likelihood=False),
+    "sft": _Entry(SFT, likelihood=False),
 }
 
 
@@ -56,7 +70,7 @@ def objective_names() -> list[str]:
 
 def unused_fields(config: ObjectiveConfig) -> list[str]:
     """A sentence for each field that is given and that the objective ignores: one recipe serves several objectives."""
-    return describe_unused(config, {name: entry.uses for name, entry in _ENTRIES.items()})
+    return describe_unused(config, {name: entry.fields for name, entry in _ENTRIES.items()})
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:
@@ -69,10 +83,10 @@ def build_objective(config: ObjectiveConfig) -> Objective:
     """
     check_name(config.name, _ENTRIES)
     entry = _ENTRIES[config.name]
-    if "beta" in entry.uses and config.beta is None:
-        config.beta = entry.beta
-    if "alpha" in entry.uses and config.alpha is None:
-        config.alpha = entry.alpha
+    for field in ("beta", "alpha", "gamma"):
+        if field in entry.uses and getattr(config, field) is None:
+            setattr(config, field, getattr(entry, field))
     check_values(config)
     check_combinations(config)
-    return entry.build(**{name: getattr(config, name) for name in entry.uses})
+    objective = entry.build(**{name: getattr(config, name) for name in entry.uses})
+    return WithLikelihood(objective, config.nll_weight) if config.nll_weight and entry.likelihood else objective

@@ -204,7 +204,8 @@ class Trainer:
         if known.first is not None and not training:  # only objectives without masks have a first pass
             stats, masks = known.first, None
         else:
-            stats, masks = self.statistics(batch, known.reference, all_tokens=all_tokens)
+            every = all_tokens or self.objective.requirements.all_tokens
+            stats, masks = self.statistics(batch, known.reference, all_tokens=every)
         responses = batch.responses
         if self.global_means is not None:
             responses = self.global_means.inform(stats, batch, training=training)

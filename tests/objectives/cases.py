@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, ObjectiveOutput, build_objective
+from sparsepo_dist.objectives.positions import sampled
 from sparsepo_dist.ops import Head, token_stats
 from tests.support.brute_force import Response
 
@@ -19,9 +20,10 @@ LENGTHS = [(3, 5), (1, 1), (4, 2)]
 # With it, some chosen responses have lost likelihood and others not, and KTO's estimates of the KL are above 0.
 SEED = 134
 HISTORY = -0.4
+DRAW = 5
 CONSTANTS: dict[str, Any] = {
     "beta": 0.7, "alpha": 0.5, "gamma": 0.3, "penalty": 2.0, "smoothing": 0.1, "desirable": 1.3, "undesirable": 0.6,
-    "l1_u": 0.03, "l1_d": 0.05, "history": HISTORY,
+    "l1_u": 0.03, "l1_d": 0.05, "history": HISTORY, "nll": 0.4,
 }  # fmt: skip
 _L1 = {"l1_reward": CONSTANTS["l1_u"], "l1_divergence": CONSTANTS["l1_d"]}
 _SMOOTHING = {"label_smoothing": CONSTANTS["smoothing"]}
@@ -32,9 +34,15 @@ CASES: dict[str, dict[str, Any]] = {
     "dpo_robust": {"name": "dpo", "form": "robust", **_SMOOTHING},
     "dpo_hinge": {"name": "dpo", "form": "hinge"},
     "dpo_ipo": {"name": "dpo", "form": "ipo"},
+    "dpo_ipo_sum": {"name": "dpo", "form": "ipo_sum"},
+    "dpo_norm": {"name": "dpo", "form": "norm"},
     "dpop": {"name": "dpop", "penalty": CONSTANTS["penalty"]},
     "odpo": {"name": "odpo", "alpha": CONSTANTS["alpha"]},
     "beta_dpo": {"name": "beta_dpo", "alpha": CONSTANTS["alpha"]},
+    "dpo_nll": {"name": "dpo", "nll_weight": CONSTANTS["nll"]},
+    "ld_dpo": {"name": "ld_dpo", "alpha": CONSTANTS["alpha"]},
+    "sampo": {"name": "sampo", "seed": DRAW},
+    "d2po": {"name": "d2po", "gamma": CONSTANTS["gamma"]},
     "kto": {"name": "kto", "desirable_weight": CONSTANTS["desirable"], "undesirable_weight": CONSTANTS["undesirable"]},
     "simpo": {"name": "simpo", "gamma": CONSTANTS["gamma"]},
     "orpo": {"name": "orpo"},
@@ -84,7 +92,7 @@ class Batch:
         self.divergence = draw[2].abs().requires_grad_()
         self.m_u, self.m_d = (mask.relu().requires_grad_() for mask in draw[3:])
         scores = torch.rand(len(lengths), 2, generator=g).sort(dim=1, descending=True).values
-        self.responses = Responses(ids, len(lengths), scores)
+        self.responses = Responses(ids, len(lengths), scores, keys=17 * torch.arange(len(lengths)))
 
     def leaves(self) -> list[Tensor]:
         return [self.policy, self.divergence, self.m_u, self.m_d]
@@ -106,8 +114,9 @@ class Batch:
             setattr(part, name, getattr(self, name)[rows])
         place = {pair: i for i, pair in enumerate(pairs)}
         new_ids = torch.tensor([2 * place[i // 2] + i % 2 for i in ids[rows].tolist()], dtype=torch.int64)
-        assert self.responses.scores is not None
-        part.responses = Responses(new_ids, len(pairs), self.responses.scores[list(pairs)])
+        assert self.responses.scores is not None and self.responses.keys is not None
+        some = list(pairs)
+        part.responses = Responses(new_ids, len(pairs), self.responses.scores[some], keys=self.responses.keys[some])
         return part
 
 
@@ -125,24 +134,25 @@ class ModelBatch:
         masks = torch.randn(2, tokens, generator=g, dtype=torch.float64).relu()
         self.m_u, self.m_d = (m.clone().requires_grad_() for m in masks)
         self.scores = torch.tensor([[1.5, 0.25], [0.5, -2.0], [3.0, 2.75]])
+        self.responses = Responses(self.sequence_id, len(LENGTHS), self.scores, keys=torch.tensor([seed, 3, 8]))
 
     def apply(self, objective: Objective, common: bool = False, history: float | None = HISTORY) -> ObjectiveOutput:
         needs = objective.requirements
         reference = (self.ref_hidden, Head(self.weight.detach())) if needs.reference else (None, None)
         stats = token_stats(self.hidden, Head(self.weight), self.labels, *reference, divergence=needs.divergence)
         masks = TokenMasks(self.m_u, self.m_u if common else self.m_d, common)
-        return apply(objective, stats, masks, Responses(self.sequence_id, len(LENGTHS), self.scores), history)
+        return apply(objective, stats, masks, self.responses, history)
 
     def pairs(self, common: bool = False) -> list[tuple[Response, Response]]:
         """The same for the brute force."""
-        sides = []
+        sides, drawn = [], sampled(self.responses, DRAW, torch.float64)
         for sequence in range(2 * len(LENGTHS)):
             rows = (self.sequence_id == sequence).nonzero().squeeze(-1)
             sides.append(
                 Response(
                     self.hidden[rows] @ self.weight.T, self.ref_hidden[rows] @ self.weight.detach().T,
                     self.labels[rows].tolist(), self.m_u[rows], (self.m_u if common else self.m_d)[rows],
-                    self.scores.flatten()[sequence].item(),
+                    self.scores.flatten()[sequence].item(), drawn[rows],
                 )
             )  # fmt: skip
         return list(zip(sides[::2], sides[1::2], strict=True))

@@ -76,23 +76,49 @@ def trl_inputs(batch: Batch, order: Sequence[int]) -> dict[str, Tensor]:
     return {"input_ids": mask, "attention_mask": mask, "completion_mask": torch.cat([0 * prompt, tokens], 1)}
 
 
-@pytest.mark.parametrize(
-    ("loss_type", "smoothing"), [("sigmoid", 0.0), ("hinge", 0.0), ("ipo", 0.0), ("robust", 0.0), ("robust", 0.2)]
-)
-def test_dpo(loss_type: str, smoothing: float) -> None:
-    batch = Batch(LENGTHS)
-    ids, order = batch.responses.sequence_id, [0, 2, 4, 6, 1, 3, 5, 7]
+def trl_dpo(batch: Batch, **fields: Any) -> tuple[Tensor, Any]:
+    """DPOTrainer's loss of a batch and the trainer."""
+    ids, pairs = batch.responses.sequence_id, batch.responses.pairs
+    order = [*range(0, 2 * pairs, 2), *range(1, 2 * pairs, 2)]
     reference = padded(batch.reference, ids, order).sum(1)
     theirs = trainer(
-        trl.DPOTrainer, loss_types=[loss_type], loss_weights=[1.0], label_smoothing=smoothing, ld_alpha=None,
-        precompute_ref_logps=True, f_divergence_type="reverse_kl", use_weighting=False,
+        trl.DPOTrainer, precompute_ref_logps=True, use_weighting=False,
+        **{"loss_weights": [1.0], "ld_alpha": None, "f_divergence_type": "reverse_kl", **fields},
     )  # fmt: skip
-    inputs = {**trl_inputs(batch, order), "ref_chosen_logps": reference[:4], "ref_rejected_logps": reference[4:]}
-    loss = theirs.compute_loss(TokenModel(padded(batch.policy, ids, order)), inputs)
-    losses, metrics = ours(batch, name="dpo", form=loss_type, label_smoothing=smoothing)
+    inputs = {
+        **trl_inputs(batch, order), "ref_chosen_logps": reference[:pairs], "ref_rejected_logps": reference[pairs:],
+    }  # fmt: skip
+    return theirs.compute_loss(TokenModel(padded(batch.policy, ids, order)), inputs), theirs
+
+
+@pytest.mark.parametrize(
+    ("loss_type", "form", "smoothing"),
+    [("sigmoid", "sigmoid", 0.0), ("hinge", "hinge", 0.0), ("ipo", "ipo", 0.0), ("robust", "robust", 0.0),
+     ("robust", "robust", 0.2), ("sigmoid_norm", "norm", 0.0)],
+)  # fmt: skip
+def test_dpo(loss_type: str, form: str, smoothing: float) -> None:
+    batch = Batch(LENGTHS)
+    loss, theirs = trl_dpo(batch, loss_types=[loss_type], label_smoothing=smoothing)
+    losses, metrics = ours(batch, name="dpo", form=form, label_smoothing=smoothing)
     assert_same(batch, losses, loss)
     for name in ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen"):
         assert metrics[name].mean().item() == pytest.approx(theirs._metrics["train"][name][0]), name
+
+
+def test_ld_dpo() -> None:
+    """Of a reference whose log-probabilities are 0: TRL is given sums of them, which do not know the weights."""
+    batch = Batch(LENGTHS)
+    batch.reference.zero_()
+    loss, _ = trl_dpo(batch, loss_types=["sigmoid"], ld_alpha=0.4)
+    assert_same(batch, ours(batch, name="ld_dpo", alpha=0.4).losses, loss)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_likelihood_of_the_chosen_response(lengths: tuple[int, int]) -> None:
+    """Pair by pair, as TRL's term is a mean over all chosen tokens of a batch."""
+    batch = Batch([lengths])
+    loss, _ = trl_dpo(batch, loss_types=["sigmoid", "sft"], loss_weights=[1.0, 0.3])
+    assert_same(batch, ours(batch, name="dpo", nll_weight=0.3).losses, loss)
 
 
 def cpo(**fields: Any) -> Any:

@@ -21,6 +21,7 @@ from sparsepo_dist.objectives.simpo import SimPO
 from sparsepo_dist.objectives.sparsepo import SparsePO
 from sparsepo_dist.objectives.supervised import SFT
 from sparsepo_dist.objectives.tdpo import TDPO
+from sparsepo_dist.objectives.weighted import D2PO, LDDPO, SamPO
 
 DEFAULTS = {
     "sparsepo": SparsePO(0.1, "policy", "learned", 0.0, 0.0),
@@ -33,6 +34,9 @@ DEFAULTS = {
     "odpo": ODPO(0.1, 1.0),
     "beta_dpo": BetaDPO(0.1, 0.6),
     "kto": KTO(0.1, 1.0, 1.0),
+    "ld_dpo": LDDPO(0.1, 0.5),
+    "sampo": SamPO(0.1, 0),
+    "d2po": D2PO(0.1, 0.98),
     "simpo": SimPO(2.5, 0.3),
     "orpo": ORPO(0.1),
     "sft": SFT(),
@@ -41,9 +45,9 @@ DEFAULTS = {
 OTHER: dict[str, Any] = {
     "beta": 0.3, "alpha": 0.7, "gamma": 0.9, "penalty": 5.0, "divergence": "reference", "form": "hinge",
     "label_smoothing": 0.2, "desirable_weight": 1.4, "undesirable_weight": 0.4, "l1_reward": 0.01,
-    "l1_divergence": 0.02,
+    "l1_divergence": 0.02, "nll_weight": 0.4, "seed": 3,
 }  # fmt: skip
-USES = {
+USES: dict[str, set[str]] = {
     "sparsepo": {"beta", "divergence", "l1_reward", "l1_divergence"},
     "mapo": {"beta", "divergence"},
     "tdpo2": {"beta", "alpha"},
@@ -57,7 +61,13 @@ USES = {
     "tdpo1": {"beta"},
     "sepo": {"beta"},
     "orpo": {"beta"},
+    "ld_dpo": {"beta", "alpha"},
+    "sampo": {"beta", "seed"},
+    "d2po": {"beta", "gamma"},
 }
+for _name in USES.keys() - {"orpo", "sft"}:
+    USES[_name].add("nll_weight")
+NO_NUMBERS = {"form", "divergence", "seed"}
 
 
 def refused(message: str, **settings: Any) -> None:
@@ -77,6 +87,7 @@ def test_what_is_left_open_is_filled_in_where_it_is_used(name: str) -> None:
     built = build_objective(config)
     assert config.beta == getattr(built, "beta", None)
     assert config.alpha == getattr(built, "alpha", None)
+    assert config.gamma == getattr(built, "gamma", None)
     assert build_objective(ObjectiveConfig(**dataclasses.asdict(config))) == built
 
 
@@ -113,13 +124,13 @@ def test_unknown_names_are_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("name", objective_names())
 def test_numbers_that_are_not_finite(name: str, value: float) -> None:
-    for field in USES[name] - {"form", "divergence"}:
+    for field in USES[name] - NO_NUMBERS:
         refused(f"objective.{field}: {value} is not a finite number", name=name, **{field: value})
 
 
 @pytest.mark.parametrize("name", objective_names())
 def test_numbers_out_of_range(name: str) -> None:
-    for field in USES[name] - {"form", "divergence", "beta", "label_smoothing"}:
+    for field in USES[name] - NO_NUMBERS - {"beta", "label_smoothing"}:
         refused(f"objective.{field}: -0.5 must not be negative", name=name, **{field: -0.5})
         build_objective(ObjectiveConfig(name=name, **{field: 0.0}))
     if "beta" in USES[name]:
@@ -149,6 +160,11 @@ def test_beta_dpo_starts_at_its_floor_or_above() -> None:
     build_objective(ObjectiveConfig(name="beta_dpo", beta=0.001))
 
 
+@pytest.mark.parametrize(("name", "field"), [("ld_dpo", "alpha"), ("d2po", "gamma")])
+def test_shares_are_at_most_one(name: str, field: str) -> None:
+    refused(f"objective.{field}: 1.5 must be in [0, 1] in {name}", name=name, **{field: 1.5})
+
+
 def test_requirements() -> None:
     """What must be computed for each, of a reference, a divergence, masks, scores and rejected responses."""
     needs = {name: build_objective(ObjectiveConfig(name=name)).requirements for name in objective_names()}
@@ -161,3 +177,11 @@ def test_requirements() -> None:
     assert {name: need.divergence for name, need in needs.items() if need.divergence} == {
         "sparsepo": "policy", "mapo": "policy", "tdpo1": "reference", "tdpo2": "reference"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["sparsepo", "kto", "simpo"])
+def test_likelihood_beside_a_loss_needs_every_token(name: str) -> None:
+    """The tokens that masks rule out count in it, too."""
+    plain, with_it = (build_objective(ObjectiveConfig(name=name, nll_weight=weight)) for weight in (0.0, 0.2))
+    assert not plain.requirements.all_tokens
+    assert with_it.requirements == plain.requirements._replace(all_tokens=True)

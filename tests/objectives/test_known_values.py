@@ -12,7 +12,7 @@ from tests.objectives.cases import CASES, CONSTANTS, Batch, apply, objective_of
 
 LOG_TWO = [
     "dpo", "dpo_smoothed", "dpo_robust", "dpop", "beta_dpo", "tdpo1", "tdpo2", "sepo", "sparsepo", "sparsepo_released",
-    "mapo",
+    "mapo", "dpo_norm", "ld_dpo", "sampo", "d2po",
 ]  # fmt: skip
 
 
@@ -40,6 +40,7 @@ def test_policy_equal_to_reference_in_the_other_objectives() -> None:
     wanted = {
         "dpo_hinge": ones,
         "dpo_ipo": ones / (2 * beta) ** 2,
+        "dpo_ipo_sum": ones / (2 * beta) ** 2,
         "odpo": torch.log(1 + lead ** CONSTANTS["alpha"]),
         "kto": ones * (CONSTANTS["desirable"] + CONSTANTS["undesirable"]) / 4,
     }
@@ -59,7 +60,10 @@ def test_equal_mean_likelihoods_in_objectives_without_a_reference() -> None:
     torch.testing.assert_close(orpo, torch.full_like(orpo, 0.5 + CONSTANTS["beta"] * math.log(2)))
 
 
-@pytest.mark.parametrize("name", ["dpo", "tdpo1", "sepo", "sparsepo", "sparsepo_released", "mapo", "beta_dpo"])
+@pytest.mark.parametrize(
+    "name",
+    ["dpo", "dpo_norm", "tdpo1", "sepo", "sparsepo", "sparsepo_released", "mapo", "beta_dpo", "ld_dpo", "d2po"],
+)
 def test_swapping_the_responses_mirrors_the_margin(name: str) -> None:
     """-log s(x) and -log s(-x) satisfy exp(-a) + exp(-b) = 1."""
     no_l1 = {"l1_reward": 0.0, "l1_divergence": 0.0} if "l1_reward" in CASES[name] else {}
@@ -108,6 +112,9 @@ def test_sepo_with_every_token_selected_is_dpo_and_with_none_is_log_two() -> Non
         ("dpop", {"penalty": 0.0}),
         ("odpo", {"alpha": 0.0}),
         ("beta_dpo", {"alpha": 0.0}),
+        ("dpo_nll", {"nll_weight": 0.0}),
+        ("ld_dpo", {"alpha": 1.0}),
+        ("d2po", {"gamma": 1.0}),
         ("dpo_smoothed", {"label_smoothing": 0.0}),
         ("dpo_robust", {"label_smoothing": 0.0}),
     ],
@@ -136,13 +143,14 @@ def test_robust_loss_is_unbiased_under_flipped_labels() -> None:
     torch.testing.assert_close(mean, batch.apply(objective_of("dpo")).losses, rtol=1e-12, atol=1e-14)
 
 
-def test_ipo_averages_over_tokens() -> None:
+@pytest.mark.parametrize(("name", "averages"), [("dpo_ipo", True), ("dpo_ipo_sum", False), ("dpo_norm", True)])
+def test_what_averages_over_tokens(name: str, averages: bool) -> None:
     """Repeating every token leaves the loss of the mean alone."""
     batch, twice = Batch([(2, 3)]), Batch([(4, 6)])
     ids = batch.responses.sequence_id
     with torch.no_grad():
-        for name in ("policy", "reference"):
-            getattr(twice, name).copy_(getattr(batch, name).repeat_interleave(2))
+        for leaf in ("policy", "reference"):
+            getattr(twice, leaf).copy_(getattr(batch, leaf).repeat_interleave(2))
     assert torch.equal(twice.responses.sequence_id, ids.repeat_interleave(2))
-    ipo = objective_of("dpo_ipo")
-    torch.testing.assert_close(twice.apply(ipo).losses, batch.apply(ipo).losses, rtol=1e-12, atol=0)
+    losses = [some.apply(objective_of(name)).losses for some in (twice, batch)]
+    assert torch.allclose(*losses, rtol=1e-12, atol=0) == averages

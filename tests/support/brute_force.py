@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Constants = dict[str, Any]
-"""beta, alpha, gamma, penalty, smoothing, desirable, undesirable, l1_u, l1_d, history."""
+"""beta, alpha, gamma, penalty, smoothing, desirable, undesirable, nll, l1_u, l1_d, history."""
 
 
 @dataclass
@@ -26,6 +26,8 @@ class Response:
     m_u: Tensor
     m_d: Tensor
     score: float = 0.0
+    drawn: Tensor | None = None
+    """Which tokens SamPO drew, [n] of 0 and 1."""
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Pair:
     d_c: Tensor
     d_r: Tensor
     scores: tuple[float, float]
+    drawn: tuple[Tensor | None, Tensor | None]
 
     @property
     def margin(self) -> Tensor:
@@ -79,6 +82,7 @@ def _numbers(chosen: Response, rejected: Response) -> Pair:
     return Pair(
         logp_c, logp_r, logp_c - ref_c, logp_r - ref_r, reverse_c, reverse_r, forward_c, forward_r,
         chosen.m_u, rejected.m_u, chosen.m_d, rejected.m_d, (chosen.score, rejected.score),
+        (chosen.drawn, rejected.drawn),
     )  # fmt: skip
 
 
@@ -113,6 +117,14 @@ def _ipo(p: Pair, c: Constants) -> Tensor:
     return (p.rho_c.mean() - p.rho_r.mean() - 1 / (2 * c["beta"])) ** 2
 
 
+def _ipo_sum(p: Pair, c: Constants) -> Tensor:
+    return (p.margin - 1 / (2 * c["beta"])) ** 2
+
+
+def _norm(p: Pair, c: Constants) -> Tensor:
+    return -_log_sigmoid(c["beta"] * (p.rho_c.mean() - p.rho_r.mean()))
+
+
 def _dpop(p: Pair, c: Constants) -> Tensor:
     loss_of_likelihood = torch.maximum(torch.zeros(()).double(), -p.rho_c.sum())
     return -_log_sigmoid(c["beta"] * (p.margin - c["penalty"] * loss_of_likelihood))
@@ -121,6 +133,26 @@ def _dpop(p: Pair, c: Constants) -> Tensor:
 def _odpo(p: Pair, c: Constants) -> Tensor:
     offset = c["alpha"] * torch.tensor(p.scores[0] - p.scores[1]).double().log()
     return -_log_sigmoid(c["beta"] * p.margin - offset)
+
+
+def _nll(p: Pair, c: Constants) -> Tensor:
+    return _dpo(p, c) - c["nll"] * p.logp_c.mean()
+
+
+def _ld_dpo(p: Pair, c: Constants) -> Tensor:
+    shared = min(len(p.rho_c), len(p.rho_r))
+    rewards = [rho[:shared].sum() + c["alpha"] * rho[shared:].sum() for rho in (p.rho_c, p.rho_r)]
+    return -_log_sigmoid(c["beta"] * (rewards[0] - rewards[1]))
+
+
+def _sampo(p: Pair, c: Constants) -> Tensor:
+    assert p.drawn[0] is not None and p.drawn[1] is not None
+    return -_log_sigmoid(c["beta"] * ((p.drawn[0] * p.rho_c).sum() - (p.drawn[1] * p.rho_r).sum()))
+
+
+def _d2po(p: Pair, c: Constants) -> Tensor:
+    rewards = [sum(c["gamma"] ** t * rho for t, rho in enumerate(side)) for side in (p.rho_c, p.rho_r)]
+    return -_log_sigmoid(c["beta"] * (rewards[0] - rewards[1]))
 
 
 def _tdpo1(p: Pair, c: Constants) -> Tensor:
@@ -188,6 +220,7 @@ def _beta_dpo(pairs: list[Pair], c: Constants) -> list[Tensor]:
 
 _PAIR: dict[str, Callable[[Pair, Constants], Tensor]] = {
     "sft": _sft, "dpo": _dpo, "dpo_smoothed": _smoothed, "dpo_robust": _robust, "dpo_hinge": _hinge, "dpo_ipo": _ipo,
+    "dpo_nll": _nll, "ld_dpo": _ld_dpo, "sampo": _sampo, "d2po": _d2po, "dpo_ipo_sum": _ipo_sum, "dpo_norm": _norm,
     "dpop": _dpop, "odpo": _odpo, "tdpo1": _tdpo1, "tdpo2": _tdpo2, "sparsepo": _sparsepo,
     "sparsepo_released": _sparsepo_released, "mapo": _mapo, "sepo": _sepo, "simpo": _simpo, "orpo": _orpo,
 }  # fmt: skip

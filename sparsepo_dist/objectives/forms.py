@@ -1,0 +1,61 @@
+"""Losses of a pair's two log-ratios: what `objective.form` makes of DPO. Formulas and sources: docs/objectives.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsepo_dist.objectives.base import BranchSums, PreferenceForm
+from sparsepo_dist.objectives.margins import logistic_loss
+
+
+@dataclass(frozen=True)
+class FormTerms:
+    """What a form is a function of."""
+
+    beta: float
+    label_smoothing: float
+    sums: BranchSums
+    """S_c[rho] and S_r[rho], [P] each, in nats."""
+    means: BranchSums
+    """The same per token of the response; 0 for an empty one."""
+
+    @property
+    def margin(self) -> Tensor:
+        """[P]: h = beta (S_c[rho] - S_r[rho])."""
+        return self.beta * self.sums.margin
+
+
+def _sigmoid(terms: FormTerms) -> Tensor:
+    # l(-h) = l(h) + h, so that (1 - e) l(h) + e l(-h) is l(h) + e h; the same holds of `robust`.
+    losses, wrong = logistic_loss(terms.margin), terms.label_smoothing
+    return losses + wrong * terms.margin if wrong else losses
+
+
+def _robust(terms: FormTerms) -> Tensor:
+    losses, wrong = logistic_loss(terms.margin), terms.label_smoothing
+    return losses - wrong / (1 - 2 * wrong) * terms.margin if wrong else losses
+
+
+def _hinge(terms: FormTerms) -> Tensor:
+    return torch.relu(1 - terms.margin)
+
+
+def _ipo(terms: FormTerms) -> Tensor:
+    return (terms.means.margin - 1 / (2 * terms.beta)) ** 2
+
+
+def _ipo_sum(terms: FormTerms) -> Tensor:
+    return (terms.sums.margin - 1 / (2 * terms.beta)) ** 2
+
+
+def _norm(terms: FormTerms) -> Tensor:
+    return logistic_loss(terms.beta * terms.means.margin)
+
+
+FORMS: dict[PreferenceForm, Callable[[FormTerms], Tensor]] = {
+    "sigmoid": _sigmoid, "hinge": _hinge, "ipo": _ipo, "robust": _robust, "ipo_sum": _ipo_sum, "norm": _norm,
+}  # fmt: skip
