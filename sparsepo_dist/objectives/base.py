@@ -10,7 +10,10 @@ from torch import Tensor
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.ops import DivergenceForm
 
-PreferenceForm = Literal["sigmoid", "hinge", "ipo", "robust", "ipo_sum", "norm"]
+PreferenceForm = Literal[
+    "sigmoid", "hinge", "ipo", "robust", "ipo_sum", "norm", "exo", "nca", "bco_pair", "sppo", "apo_zero", "apo_down",
+    "discopop",
+]  # fmt: skip
 
 
 @dataclass
@@ -27,9 +30,12 @@ class ObjectiveConfig:
     `reference` is -KL(pi_ref || pi) as in the released implementation."""
     form: PreferenceForm = "sigmoid"
     """Loss of dpo as a function of the log-ratios: `sigmoid` is DPO itself, `hinge` as in SLiC, `ipo` squared and
-    averaged over tokens, `ipo_sum` summed, `robust` unbiased under flipped labels, `norm` averaged over tokens."""
+    averaged over tokens, `ipo_sum` summed, `robust` unbiased under flipped labels, `norm` averaged over tokens;
+    exo, nca, bco_pair, sppo, apo_zero, apo_down and discopop as in their papers."""
     label_smoothing: float = 0.0
-    """Share of labels taken to be wrong, in dpo with form sigmoid (conservative DPO) or robust; below 0.5."""
+    """Share of labels taken to be wrong, in dpo with form sigmoid (conservative DPO), robust or exo; below 0.5."""
+    tau: float = 0.05
+    """How soon form discopop passes from its logistic to its exponential part, in units of the margin; at most 1."""
     alpha: float | None = None
     """Weight of the divergence in tdpo2 (0.5 where not given; the paper: 0.7 for sentiment, 0.5 elsewhere), of the
     offset in odpo (1.0), of the batch's margin in beta_dpo (0.6), of the longer response's surplus tokens in ld_dpo

@@ -17,7 +17,7 @@ _NOT_NEGATIVE = (
     "alpha", "gamma", "nll_weight", "penalty", "desirable_weight", "undesirable_weight", "l1_reward", "l1_divergence",
 )  # fmt: skip
 _SHARES = {"ld_dpo": "alpha", "d2po": "gamma"}
-_SMOOTHED = ("sigmoid", "robust")
+_SMOOTHED = ("sigmoid", "robust", "exo")
 
 
 def check_name(name: str, known: Iterable[str]) -> None:
@@ -44,7 +44,7 @@ def check_values(config: ObjectiveConfig) -> None:
         value = getattr(config, field)
         if value not in choices:
             raise UserError(f"objective.{field}: {value!r} is not one of {', '.join(choices)}")
-    for field in ("beta", "label_smoothing", *_NOT_NEGATIVE):
+    for field in ("beta", "label_smoothing", "tau", *_NOT_NEGATIVE):
         value = getattr(config, field)
         if value is not None and not math.isfinite(value):
             raise UserError(f"objective.{field}: {value} is not a finite number")
@@ -52,6 +52,8 @@ def check_values(config: ObjectiveConfig) -> None:
             raise UserError(f"objective.{field}: {value} must not be negative")
     if config.beta is not None and config.beta <= 0:
         raise UserError(f"objective.beta: {config.beta} must be greater than 0")
+    if not 0 < config.tau <= 1:
+        raise UserError(f"objective.tau: {config.tau} must be in (0, 1]")
     if not 0 <= config.label_smoothing < 0.5:
         raise UserError(f"objective.label_smoothing: {config.label_smoothing} must be in [0, 0.5)")
 
@@ -60,9 +62,15 @@ def check_combinations(config: ObjectiveConfig) -> None:
     """Raise UserError where what is right by itself is not right together."""
     if config.label_smoothing and config.form not in _SMOOTHED:
         raise UserError(
-            f"objective.label_smoothing: {config.label_smoothing} is for form {' and '.join(_SMOOTHED)}, "
+            f"objective.label_smoothing: {config.label_smoothing} is for form sigmoid, robust and exo, "
             f"not for {config.form}; leave it out"
         )
+    if config.name == "dpo" and config.form == "exo" and config.label_smoothing == 0:
+        raise UserError(
+            "objective.label_smoothing: form exo needs one above 0, such as 0.001: at 0 its loss is infinite"
+        )
+    if config.name == "dpo" and config.form != "discopop" and config.tau != ObjectiveConfig().tau:
+        raise UserError(f"objective.tau: {config.tau} is for form discopop, not for {config.form}; leave it out")
     share = getattr(config, _SHARES[config.name]) if config.name in _SHARES else None
     if share is not None and share > 1:
         raise UserError(f"objective.{_SHARES[config.name]}: {share} must be in [0, 1] in {config.name}")

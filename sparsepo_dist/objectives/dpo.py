@@ -18,6 +18,7 @@ class DPO:
     beta: float
     form: PreferenceForm = "sigmoid"
     label_smoothing: float = 0.0
+    tau: float = 0.05
 
     @property
     def requirements(self) -> Requirements:
@@ -25,5 +26,5 @@ class DPO:
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         sums, rho = Sums(responses), log_ratios(stats)
-        losses = FORMS[self.form](FormTerms(self.beta, self.label_smoothing, sums(rho), sums.mean(rho)))
-        return ObjectiveOutput(losses, preference_metrics(stats, None, sums, self.beta))
+        terms = FormTerms(self.beta, self.label_smoothing, self.tau, sums(rho), sums.mean(rho))
+        return ObjectiveOutput(FORMS[self.form](terms), preference_metrics(stats, None, sums, self.beta))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,10 +19,16 @@ class FormTerms:
 
     beta: float
     label_smoothing: float
+    tau: float
     sums: BranchSums
     """S_c[rho] and S_r[rho], [P] each, in nats."""
     means: BranchSums
     """The same per token of the response; 0 for an empty one."""
+
+    @property
+    def rewards(self) -> BranchSums:
+        """[P] each: beta S_c[rho] and beta S_r[rho]."""
+        return BranchSums(*(self.beta * part for part in self.sums))
 
     @property
     def margin(self) -> Tensor:
@@ -56,6 +63,42 @@ def _norm(terms: FormTerms) -> Tensor:
     return logistic_loss(terms.beta * terms.means.margin)
 
 
+def _exo(terms: FormTerms) -> Tensor:
+    margin, wrong = terms.margin, terms.label_smoothing
+    right = torch.sigmoid(margin) * (math.log1p(-wrong) + logistic_loss(margin))
+    return -right - torch.sigmoid(-margin) * (math.log(wrong) + logistic_loss(-margin))
+
+
+def _nca(terms: FormTerms) -> Tensor:
+    chosen, rejected = terms.rewards
+    return logistic_loss(chosen) + (logistic_loss(-chosen) + logistic_loss(-rejected)) / 2
+
+
+def _bco_pair(terms: FormTerms) -> Tensor:
+    return logistic_loss(terms.rewards.chosen) + logistic_loss(-terms.rewards.rejected)
+
+
+def _sppo(terms: FormTerms) -> Tensor:
+    wanted = 1 / (2 * terms.beta)
+    return (terms.sums.chosen - wanted) ** 2 + (terms.sums.rejected + wanted) ** 2
+
+
+def _apo_zero(terms: FormTerms) -> Tensor:
+    return torch.sigmoid(-terms.rewards.chosen) + torch.sigmoid(terms.rewards.rejected)
+
+
+def _apo_down(terms: FormTerms) -> Tensor:
+    return torch.sigmoid(terms.rewards.chosen) + torch.sigmoid(-terms.margin)
+
+
+def _discopop(terms: FormTerms) -> Tensor:
+    margin, scaled = terms.margin, terms.margin / terms.tau
+    # The product of a vanishing sigmoid and an exponential that overflows is taken in logarithms.
+    return torch.sigmoid(-scaled) * logistic_loss(margin) + torch.exp(-logistic_loss(scaled) - margin)
+
+
 FORMS: dict[PreferenceForm, Callable[[FormTerms], Tensor]] = {
     "sigmoid": _sigmoid, "hinge": _hinge, "ipo": _ipo, "robust": _robust, "ipo_sum": _ipo_sum, "norm": _norm,
+    "exo": _exo, "nca": _nca, "bco_pair": _bco_pair, "sppo": _sppo, "apo_zero": _apo_zero, "apo_down": _apo_down,
+    "discopop": _discopop,
 }  # fmt: skip

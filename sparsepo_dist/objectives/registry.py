@@ -49,7 +49,7 @@ _ENTRIES = {
     "tdpo1": _Entry(TDPO, ("beta",)),
     "tdpo2": _Entry(TDPO, ("beta", "alpha"), alpha=0.5),
     "sepo": _Entry(SePO, ("beta",)),
-    "dpo": _Entry(DPO, ("beta", "form", "label_smoothing")),
+    "dpo": _Entry(DPO, ("beta", "form", "label_smoothing", "tau")),
     "dpop": _Entry(DPOP, ("beta", "penalty")),
     "odpo": _Entry(ODPO, ("beta", "alpha"), alpha=1.0),
     "beta_dpo": _Entry(BetaDPO, ("beta", "alpha"), alpha=0.6),

@@ -23,7 +23,7 @@ HISTORY = -0.4
 DRAW = 5
 CONSTANTS: dict[str, Any] = {
     "beta": 0.7, "alpha": 0.5, "gamma": 0.3, "penalty": 2.0, "smoothing": 0.1, "desirable": 1.3, "undesirable": 0.6,
-    "l1_u": 0.03, "l1_d": 0.05, "history": HISTORY, "nll": 0.4,
+    "l1_u": 0.03, "l1_d": 0.05, "history": HISTORY, "nll": 0.4, "tau": 0.3,
 }  # fmt: skip
 _L1 = {"l1_reward": CONSTANTS["l1_u"], "l1_divergence": CONSTANTS["l1_d"]}
 _SMOOTHING = {"label_smoothing": CONSTANTS["smoothing"]}
@@ -36,6 +36,13 @@ CASES: dict[str, dict[str, Any]] = {
     "dpo_ipo": {"name": "dpo", "form": "ipo"},
     "dpo_ipo_sum": {"name": "dpo", "form": "ipo_sum"},
     "dpo_norm": {"name": "dpo", "form": "norm"},
+    "dpo_exo": {"name": "dpo", "form": "exo", **_SMOOTHING},
+    "dpo_nca": {"name": "dpo", "form": "nca"},
+    "dpo_bco_pair": {"name": "dpo", "form": "bco_pair"},
+    "dpo_sppo": {"name": "dpo", "form": "sppo"},
+    "dpo_apo_zero": {"name": "dpo", "form": "apo_zero"},
+    "dpo_apo_down": {"name": "dpo", "form": "apo_down"},
+    "dpo_discopop": {"name": "dpo", "form": "discopop", "tau": CONSTANTS["tau"]},
     "dpop": {"name": "dpop", "penalty": CONSTANTS["penalty"]},
     "odpo": {"name": "odpo", "alpha": CONSTANTS["alpha"]},
     "beta_dpo": {"name": "beta_dpo", "alpha": CONSTANTS["alpha"]},

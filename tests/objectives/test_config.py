@@ -45,13 +45,13 @@ DEFAULTS = {
 OTHER: dict[str, Any] = {
     "beta": 0.3, "alpha": 0.7, "gamma": 0.9, "penalty": 5.0, "divergence": "reference", "form": "hinge",
     "label_smoothing": 0.2, "desirable_weight": 1.4, "undesirable_weight": 0.4, "l1_reward": 0.01,
-    "l1_divergence": 0.02, "nll_weight": 0.4, "seed": 3,
+    "l1_divergence": 0.02, "nll_weight": 0.4, "tau": 0.2, "seed": 3,
 }  # fmt: skip
 USES: dict[str, set[str]] = {
     "sparsepo": {"beta", "divergence", "l1_reward", "l1_divergence"},
     "mapo": {"beta", "divergence"},
     "tdpo2": {"beta", "alpha"},
-    "dpo": {"beta", "form", "label_smoothing"},
+    "dpo": {"beta", "form", "label_smoothing", "tau"},
     "dpop": {"beta", "penalty"},
     "odpo": {"beta", "alpha"},
     "beta_dpo": {"beta", "alpha"},
@@ -67,6 +67,8 @@ USES: dict[str, set[str]] = {
 }
 for _name in USES.keys() - {"orpo", "sft"}:
     USES[_name].add("nll_weight")
+# What a field is refused without, where the objective uses it.
+WITH = {"tau": {"form": "discopop"}}
 NO_NUMBERS = {"form", "divergence", "seed"}
 
 
@@ -94,7 +96,7 @@ def test_what_is_left_open_is_filled_in_where_it_is_used(name: str) -> None:
 @pytest.mark.parametrize("field", OTHER)
 @pytest.mark.parametrize("name", objective_names())
 def test_a_field_reaches_the_objective_or_is_named_as_ignored(name: str, field: str) -> None:
-    settings = {"name": name, field: OTHER[field]}
+    settings = {"name": name, field: OTHER[field], **(WITH.get(field, {}) if field in USES[name] else {})}
     if field in USES[name]:
         assert unused_fields(ObjectiveConfig(**settings)) == []
         built = build_objective(ObjectiveConfig(**settings))
@@ -130,7 +132,7 @@ def test_numbers_that_are_not_finite(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("name", objective_names())
 def test_numbers_out_of_range(name: str) -> None:
-    for field in USES[name] - NO_NUMBERS - {"beta", "label_smoothing"}:
+    for field in USES[name] - NO_NUMBERS - {"beta", "label_smoothing", "tau"}:
         refused(f"objective.{field}: -0.5 must not be negative", name=name, **{field: -0.5})
         build_objective(ObjectiveConfig(name=name, **{field: 0.0}))
     if "beta" in USES[name]:
@@ -146,7 +148,14 @@ def test_label_smoothing_is_below_a_half(form: Any) -> None:
 
 @pytest.mark.parametrize("form", ["hinge", "ipo"])
 def test_label_smoothing_is_for_logistic_forms(form: Any) -> None:
-    refused(f"is for form sigmoid and robust, not for {form}", name="dpo", form=form, label_smoothing=0.1)
+    refused(f"is for form sigmoid, robust and exo, not for {form}", name="dpo", form=form, label_smoothing=0.1)
+
+
+def test_constants_of_a_form() -> None:
+    refused("objective.label_smoothing: form exo needs one above 0", name="dpo", form="exo")
+    refused("objective.tau: 0.2 is for form discopop, not for sigmoid", name="dpo", tau=0.2)
+    for tau in (0.0, -1.0, 1.5):
+        refused(f"objective.tau: {tau} must be in (0, 1]", name="dpo", form="discopop", tau=tau)
 
 
 def test_choices_that_do_not_exist() -> None:

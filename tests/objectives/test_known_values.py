@@ -33,7 +33,7 @@ def test_policy_equal_to_reference_gives_log_two(name: str) -> None:
 
 
 def test_policy_equal_to_reference_in_the_other_objectives() -> None:
-    batch, beta = at_the_reference(), CONSTANTS["beta"]
+    batch, beta, wrong = at_the_reference(), CONSTANTS["beta"], CONSTANTS["smoothing"]
     ones = torch.ones(3).double()
     assert batch.responses.scores is not None
     lead = (batch.responses.scores[:, 0] - batch.responses.scores[:, 1]).double()
@@ -41,6 +41,13 @@ def test_policy_equal_to_reference_in_the_other_objectives() -> None:
         "dpo_hinge": ones,
         "dpo_ipo": ones / (2 * beta) ** 2,
         "dpo_ipo_sum": ones / (2 * beta) ** 2,
+        "dpo_exo": ones * -math.log(2 * math.sqrt(wrong * (1 - wrong))),
+        "dpo_nca": ones * 2 * math.log(2),
+        "dpo_bco_pair": ones * 2 * math.log(2),
+        "dpo_sppo": ones / (2 * beta**2),
+        "dpo_apo_zero": ones,
+        "dpo_apo_down": ones,
+        "dpo_discopop": ones * (math.log(2) + 1) / 2,
         "odpo": torch.log(1 + lead ** CONSTANTS["alpha"]),
         "kto": ones * (CONSTANTS["desirable"] + CONSTANTS["undesirable"]) / 4,
     }

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Constants = dict[str, Any]
-"""beta, alpha, gamma, penalty, smoothing, desirable, undesirable, nll, l1_u, l1_d, history."""
+"""beta, alpha, gamma, penalty, smoothing, desirable, undesirable, nll, tau, l1_u, l1_d, history."""
 
 
 @dataclass
@@ -135,6 +135,47 @@ def _odpo(p: Pair, c: Constants) -> Tensor:
     return -_log_sigmoid(c["beta"] * p.margin - offset)
 
 
+def _rewards(p: Pair, c: Constants) -> tuple[Tensor, Tensor]:
+    return c["beta"] * p.rho_c.sum(), c["beta"] * p.rho_r.sum()
+
+
+def _exo(p: Pair, c: Constants) -> Tensor:
+    """KL of the policy's distribution over the two responses from the smoothed labels."""
+    q = torch.softmax(torch.stack(_rewards(p, c)), 0)
+    labels = torch.tensor([1 - c["smoothing"], c["smoothing"]], dtype=torch.float64)
+    return (q * (q / labels).log()).sum()
+
+
+def _nca(p: Pair, c: Constants) -> Tensor:
+    chosen, rejected = _rewards(p, c)
+    return -_log_sigmoid(chosen) - 0.5 * _log_sigmoid(-chosen) - 0.5 * _log_sigmoid(-rejected)
+
+
+def _bco_pair(p: Pair, c: Constants) -> Tensor:
+    chosen, rejected = _rewards(p, c)
+    return -_log_sigmoid(chosen) - _log_sigmoid(-rejected)
+
+
+def _sppo(p: Pair, c: Constants) -> Tensor:
+    return (p.rho_c.sum() - 0.5 / c["beta"]) ** 2 + (p.rho_r.sum() + 0.5 / c["beta"]) ** 2
+
+
+def _apo_zero(p: Pair, c: Constants) -> Tensor:
+    chosen, rejected = _rewards(p, c)
+    return 1 - torch.sigmoid(chosen) + torch.sigmoid(rejected)
+
+
+def _apo_down(p: Pair, c: Constants) -> Tensor:
+    chosen, rejected = _rewards(p, c)
+    return torch.sigmoid(chosen) + 1 - torch.sigmoid(chosen - rejected)
+
+
+def _discopop(p: Pair, c: Constants) -> Tensor:
+    margin = c["beta"] * p.margin
+    share = torch.sigmoid(margin / c["tau"])
+    return -(1 - share) * _log_sigmoid(margin) + share * torch.exp(-margin)
+
+
 def _nll(p: Pair, c: Constants) -> Tensor:
     return _dpo(p, c) - c["nll"] * p.logp_c.mean()
 
@@ -220,7 +261,9 @@ def _beta_dpo(pairs: list[Pair], c: Constants) -> list[Tensor]:
 
 _PAIR: dict[str, Callable[[Pair, Constants], Tensor]] = {
     "sft": _sft, "dpo": _dpo, "dpo_smoothed": _smoothed, "dpo_robust": _robust, "dpo_hinge": _hinge, "dpo_ipo": _ipo,
-    "dpo_nll": _nll, "ld_dpo": _ld_dpo, "sampo": _sampo, "d2po": _d2po, "dpo_ipo_sum": _ipo_sum, "dpo_norm": _norm,
+    "dpo_exo": _exo, "dpo_nca": _nca, "dpo_bco_pair": _bco_pair, "dpo_sppo": _sppo, "dpo_apo_zero": _apo_zero,
+    "dpo_apo_down": _apo_down, "dpo_discopop": _discopop, "dpo_nll": _nll,
+    "ld_dpo": _ld_dpo, "sampo": _sampo, "d2po": _d2po, "dpo_ipo_sum": _ipo_sum, "dpo_norm": _norm,
     "dpop": _dpop, "odpo": _odpo, "tdpo1": _tdpo1, "tdpo2": _tdpo2, "sparsepo": _sparsepo,
     "sparsepo_released": _sparsepo_released, "mapo": _mapo, "sepo": _sepo, "simpo": _simpo, "orpo": _orpo,
 }  # fmt: skip
