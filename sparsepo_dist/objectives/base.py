@@ -15,13 +15,16 @@ PreferenceForm = Literal[
     "discopop",
 ]  # fmt: skip
 
+FDivergence = Literal["alpha", "js"]
+
 
 @dataclass
 class ObjectiveConfig:
     """Which loss is minimised, and its constants. Formulas, and which field is for which loss: docs/objectives.md."""
 
     name: str = "sparsepo"
-    """sparsepo, mapo, tdpo1, tdpo2, sepo, dpo, dpop, odpo, beta_dpo, kto, ld_dpo, sampo, d2po, simpo, orpo or sft."""
+    """sparsepo, mapo, tdpo1, tdpo2, sepo, dpo, dpop, odpo, beta_dpo, kto, ld_dpo, sampo, d2po, f_dpo, simpo,
+    alphapo, confpo, orpo or sft."""
     beta: float | None = None
     """Strength of the pull towards the reference, the papers' beta; the scale of the reward in simpo, the weight of the
     odds ratio in orpo. Where not given, 2.5 in simpo and 0.1 elsewhere."""
@@ -39,10 +42,13 @@ class ObjectiveConfig:
     alpha: float | None = None
     """Weight of the divergence in tdpo2 (0.5 where not given; the paper: 0.7 for sentiment, 0.5 elsewhere), of the
     offset in odpo (1.0), of the batch's margin in beta_dpo (0.6), of the longer response's surplus tokens in ld_dpo
-    (0.5)."""
+    (0.5); which divergence is meant in f_dpo (0.5: between reverse KL, 0, and forward KL, 1); the shape of the reward
+    in alphapo (0.25)."""
+    f_divergence: FDivergence = "alpha"
+    """What holds the policy near the reference in f_dpo: an `alpha` divergence, or `js`, Jensen-Shannon's."""
     gamma: float | None = None
-    """Margin that simpo asks for between the rewards (0.3 where not given; the paper: 0.3 for dialogue, 0.3 and 1 for
-    sentiment); what a token weighs of the one before it in d2po (0.98)."""
+    """Margin that simpo, alphapo and confpo ask for between the rewards (0.3 where not given; the paper for
+    simpo: 0.3 for dialogue, 0.3 and 1 for sentiment); what a token weighs of the one before it in d2po (0.98)."""
     seed: int = 0
     """Which tokens sampo draws."""
     nll_weight: float = 0.0

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from sparsepo_dist.errors import UserError, did_you_mean
-from sparsepo_dist.objectives.base import ObjectiveConfig, PreferenceForm
+from sparsepo_dist.objectives.base import FDivergence, ObjectiveConfig, PreferenceForm
 from sparsepo_dist.objectives.beta_dpo import LEAST_BETA
 from sparsepo_dist.ops import DivergenceForm
 
-_CHOICES = {"divergence": get_args(DivergenceForm), "form": get_args(PreferenceForm)}
+_CHOICES = {
+    "divergence": get_args(DivergenceForm), "f_divergence": get_args(FDivergence), "form": get_args(PreferenceForm),
+}  # fmt: skip
 _NOT_NEGATIVE = (
     "alpha", "gamma", "nll_weight", "penalty", "desirable_weight", "undesirable_weight", "l1_reward", "l1_divergence",
 )  # fmt: skip
@@ -35,6 +37,8 @@ def describe_unused(config: ObjectiveConfig, uses: Mapping[str, Sequence[str]]) 
         if field not in uses[config.name] and value != getattr(plain, field):
             users = ", ".join(name for name, fields in uses.items() if field in fields)
             unused.append(f"objective.{field}: {value} is for {users}; {config.name} does not use it")
+    if config.name == "f_dpo" and config.f_divergence == "js" and config.alpha is not None:
+        unused.append(f"objective.alpha: {config.alpha} is for f_divergence alpha; js does not use it")
     return unused
 
 

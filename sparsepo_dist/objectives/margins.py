@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,6 +13,11 @@ def log_ratios(stats: TokenStats) -> Tensor:
     """[N]: rho = log pi - log pi_ref of each response token, in nats."""
     assert stats.reference_logp is not None
     return stats.policy_logp - stats.reference_logp
+
+
+def deformed(x: Tensor, alpha: float) -> Tensor:
+    """(1 - e^(-alpha x)) / alpha, elementwise, which is x at alpha 0; e is taken to no more than 80, as TRL does."""
+    return x if alpha == 0 else -torch.expm1((-alpha * x).clamp(max=80)) / alpha
 
 
 def logistic_loss(margin: Tensor) -> Tensor:

@@ -43,11 +43,11 @@ def preference_metrics(
 
 
 @torch.no_grad()
-def reference_free_metrics(stats: TokenStats, sums: Sums, beta: float) -> dict[str, Tensor]:
-    """Name to [P] values of objectives without a reference: rewards are beta S[logp] / len, as TRL has them."""
+def reference_free_metrics(stats: TokenStats, sums: Sums, rewards: BranchSums) -> dict[str, Tensor]:
+    """Name to [P] values of objectives without a reference, which have rewards of their own."""
     metrics: dict[str, Tensor] = {}
     by_branch(metrics, "logps", sums(stats.policy_logp))
-    _reward_metrics(metrics, sums.mean(beta * stats.policy_logp))
+    _reward_metrics(metrics, BranchSums(*(reward.detach() for reward in rewards)))
     return metrics
 
 

@@ -32,7 +32,7 @@ class ORPO:
         log_odds = BranchSums(*(part - _log1mexp(part) for part in mean)).margin
         ratio = logistic_loss(log_odds)
         metrics = {
-            **reference_free_metrics(stats, sums, self.beta),
+            **reference_free_metrics(stats, sums, sums.mean(self.beta * stats.policy_logp)),
             "nll_loss": -mean.chosen.detach(),
             "log_odds_chosen": log_odds.detach(),
             "log_odds_ratio": -ratio.detach(),

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from sparsepo_dist.objectives.alphapo import AlphaPO
 from sparsepo_dist.objectives.base import Objective, ObjectiveConfig
 from sparsepo_dist.objectives.beta_dpo import BetaDPO
 from sparsepo_dist.objectives.checks import check_combinations, check_name, check_values, describe_unused
+from sparsepo_dist.objectives.confpo import ConfPO
 from sparsepo_dist.objectives.dpo import DPO
 from sparsepo_dist.objectives.dpop import DPOP
+from sparsepo_dist.objectives.f_dpo import FDPO
 from sparsepo_dist.objectives.kto import KTO
 from sparsepo_dist.objectives.nll import WithLikelihood
 from sparsepo_dist.objectives.odpo import ODPO
@@ -57,7 +60,10 @@ _ENTRIES = {
     "ld_dpo": _Entry(LDDPO, ("beta", "alpha"), alpha=0.5),
     "sampo": _Entry(SamPO, ("beta", "seed")),
     "d2po": _Entry(D2PO, ("beta", "gamma"), gamma=0.98),
+    "f_dpo": _Entry(FDPO, ("beta", "f_divergence", "alpha"), alpha=0.5),
     "simpo": _Entry(SimPO, ("beta", "gamma"), beta=2.5, gamma=0.3),
+    "alphapo": _Entry(AlphaPO, ("beta", "gamma", "alpha"), beta=2.5, gamma=0.3, alpha=0.25),
+    "confpo": _Entry(ConfPO, ("beta", "gamma"), beta=2.5, gamma=0.3),
     "orpo": _Entry(ORPO, ("beta",), likelihood=False),
     "sft": _Entry(SFT, likelihood=False),
 }

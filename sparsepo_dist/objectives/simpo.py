@@ -23,5 +23,5 @@ class SimPO:
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         sums = Sums(responses)
-        losses = logistic_loss(self.beta * sums.mean(stats.policy_logp).margin - self.gamma)
-        return ObjectiveOutput(losses, reference_free_metrics(stats, sums, self.beta))
+        rewards = sums.mean(self.beta * stats.policy_logp)
+        return ObjectiveOutput(logistic_loss(rewards.margin - self.gamma), reference_free_metrics(stats, sums, rewards))

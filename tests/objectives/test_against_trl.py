@@ -117,6 +117,20 @@ def test_ld_dpo() -> None:
     assert_same(batch, ours(batch, name="ld_dpo", alpha=0.4).losses, loss)
 
 
+@pytest.mark.parametrize(
+    ("theirs", "coefficient", "settings"),
+    [("js_divergence", 0.5, {"f_divergence": "js"}), ("alpha_divergence", 0.3, {"alpha": 0.7}),
+     ("forward_kl", 0.5, {"alpha": 1.0}), ("reverse_kl", 0.5, {"alpha": 0.0})],
+)  # fmt: skip
+def test_f_dpo(theirs: str, coefficient: float, settings: dict[str, Any]) -> None:
+    """In float32, as TRL's alpha divergence has no other."""
+    batch = Batch(LENGTHS, dtype=torch.float32)
+    loss, _ = trl_dpo(batch, loss_types=["sigmoid"], f_divergence_type=theirs, f_alpha_divergence_coef=coefficient)
+    losses = ours(batch, name="f_dpo", **settings).losses
+    torch.testing.assert_close(losses.mean(), loss.squeeze())
+    torch.testing.assert_close(*(torch.autograd.grad(x, batch.policy)[0] for x in (losses.mean(), loss.squeeze())))
+
+
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_likelihood_of_the_chosen_response(lengths: tuple[int, int]) -> None:
     """Pair by pair, as TRL's term is a mean over all chosen tokens of a batch."""
@@ -128,7 +142,7 @@ def test_likelihood_of_the_chosen_response(lengths: tuple[int, int]) -> None:
 def cpo(**fields: Any) -> Any:
     from trl.experimental.cpo import CPOTrainer
 
-    return trainer(CPOTrainer, alpha=0.0, cpo_alpha=0.0, pad_token_id=0, **fields)
+    return trainer(CPOTrainer, **{"alpha": 0.0, "cpo_alpha": 0.0, "pad_token_id": 0, **fields})
 
 
 def test_conservative_dpo() -> None:
@@ -172,10 +186,11 @@ class LogitsBatch:
 REFERENCE_FREE = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins")
 
 
-def test_simpo() -> None:
+@pytest.mark.parametrize("alpha", [0.0, 0.25])
+def test_simpo_and_alphapo(alpha: float) -> None:
     batch = LogitsBatch(LENGTHS)
-    loss, theirs = cpo(loss_type="simpo", simpo_gamma=0.4).get_batch_loss_metrics(batch, batch.inputs())
-    losses, metrics = batch.ours(name="simpo", gamma=0.4)
+    loss, theirs = cpo(loss_type="simpo", simpo_gamma=0.4, alpha=alpha).get_batch_loss_metrics(batch, batch.inputs())
+    losses, metrics = batch.ours(**({"name": "alphapo", "alpha": alpha} if alpha else {"name": "simpo"}), gamma=0.4)
     torch.testing.assert_close(losses.mean(), loss, rtol=1e-12, atol=1e-12)
     gradients = (torch.autograd.grad(x, batch.logits, retain_graph=True)[0] for x in (losses.mean(), loss))
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)

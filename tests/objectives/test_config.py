@@ -10,9 +10,12 @@ import pytest
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.objectives import ObjectiveConfig, build_objective, objective_names, unused_fields
+from sparsepo_dist.objectives.alphapo import AlphaPO
 from sparsepo_dist.objectives.beta_dpo import BetaDPO
+from sparsepo_dist.objectives.confpo import ConfPO
 from sparsepo_dist.objectives.dpo import DPO
 from sparsepo_dist.objectives.dpop import DPOP
+from sparsepo_dist.objectives.f_dpo import FDPO
 from sparsepo_dist.objectives.kto import KTO
 from sparsepo_dist.objectives.odpo import ODPO
 from sparsepo_dist.objectives.orpo import ORPO
@@ -37,6 +40,9 @@ DEFAULTS = {
     "ld_dpo": LDDPO(0.1, 0.5),
     "sampo": SamPO(0.1, 0),
     "d2po": D2PO(0.1, 0.98),
+    "f_dpo": FDPO(0.1, "alpha", 0.5),
+    "alphapo": AlphaPO(2.5, 0.3, 0.25),
+    "confpo": ConfPO(2.5, 0.3),
     "simpo": SimPO(2.5, 0.3),
     "orpo": ORPO(0.1),
     "sft": SFT(),
@@ -45,7 +51,7 @@ DEFAULTS = {
 OTHER: dict[str, Any] = {
     "beta": 0.3, "alpha": 0.7, "gamma": 0.9, "penalty": 5.0, "divergence": "reference", "form": "hinge",
     "label_smoothing": 0.2, "desirable_weight": 1.4, "undesirable_weight": 0.4, "l1_reward": 0.01,
-    "l1_divergence": 0.02, "nll_weight": 0.4, "tau": 0.2, "seed": 3,
+    "l1_divergence": 0.02, "nll_weight": 0.4, "tau": 0.2, "f_divergence": "js", "seed": 3,
 }  # fmt: skip
 USES: dict[str, set[str]] = {
     "sparsepo": {"beta", "divergence", "l1_reward", "l1_divergence"},
@@ -64,12 +70,15 @@ USES: dict[str, set[str]] = {
     "ld_dpo": {"beta", "alpha"},
     "sampo": {"beta", "seed"},
     "d2po": {"beta", "gamma"},
+    "f_dpo": {"beta", "f_divergence", "alpha"},
+    "alphapo": {"beta", "gamma", "alpha"},
+    "confpo": {"beta", "gamma"},
 }
 for _name in USES.keys() - {"orpo", "sft"}:
     USES[_name].add("nll_weight")
 # What a field is refused without, where the objective uses it.
 WITH = {"tau": {"form": "discopop"}}
-NO_NUMBERS = {"form", "divergence", "seed"}
+NO_NUMBERS = {"form", "f_divergence", "divergence", "seed"}
 
 
 def refused(message: str, **settings: Any) -> None:
@@ -106,6 +115,11 @@ def test_a_field_reaches_the_objective_or_is_named_as_ignored(name: str, field: 
         users = [other for other in objective_names() if field in USES[other]]
         (told,) = unused_fields(ObjectiveConfig(**settings))
         assert told == f"objective.{field}: {OTHER[field]} is for {', '.join(users)}; {name} does not use it"
+
+
+def test_alpha_of_another_divergence_is_named_as_ignored() -> None:
+    (told,) = unused_fields(ObjectiveConfig(name="f_dpo", f_divergence="js", alpha=0.7))
+    assert told == "objective.alpha: 0.7 is for f_divergence alpha; js does not use it"
 
 
 def test_every_field_is_used_and_tested() -> None:
@@ -177,7 +191,9 @@ def test_shares_are_at_most_one(name: str, field: str) -> None:
 def test_requirements() -> None:
     """What must be computed for each, of a reference, a divergence, masks, scores and rejected responses."""
     needs = {name: build_objective(ObjectiveConfig(name=name)).requirements for name in objective_names()}
-    assert {name for name, need in needs.items() if not need.reference} == {"simpo", "orpo", "sft"}
+    assert {name for name, need in needs.items() if not need.reference} == {
+        "simpo", "alphapo", "confpo", "orpo", "sft"
+    }  # fmt: skip
     assert {name for name, need in needs.items() if not need.rejected} == {"sft"}
     assert {name for name, need in needs.items() if need.scores} == {"odpo"}
     assert {name: need.masks for name, need in needs.items() if need.masks} == {

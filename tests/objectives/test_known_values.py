@@ -12,7 +12,7 @@ from tests.objectives.cases import CASES, CONSTANTS, Batch, apply, objective_of
 
 LOG_TWO = [
     "dpo", "dpo_smoothed", "dpo_robust", "dpop", "beta_dpo", "tdpo1", "tdpo2", "sepo", "sparsepo", "sparsepo_released",
-    "mapo", "dpo_norm", "ld_dpo", "sampo", "d2po",
+    "mapo", "dpo_norm", "ld_dpo", "sampo", "d2po", "f_dpo_alpha", "f_dpo_js",
 ]  # fmt: skip
 
 
@@ -121,6 +121,7 @@ def test_sepo_with_every_token_selected_is_dpo_and_with_none_is_log_two() -> Non
         ("beta_dpo", {"alpha": 0.0}),
         ("dpo_nll", {"nll_weight": 0.0}),
         ("ld_dpo", {"alpha": 1.0}),
+        ("f_dpo_alpha", {"alpha": 0.0}),
         ("d2po", {"gamma": 1.0}),
         ("dpo_smoothed", {"label_smoothing": 0.0}),
         ("dpo_robust", {"label_smoothing": 0.0}),
@@ -130,6 +131,25 @@ def test_what_is_dpo_without_its_addition(name: str, changes: dict[str, float]) 
     batch = Batch()
     losses = batch.apply(objective_of(name, **changes)).losses
     torch.testing.assert_close(losses, batch.apply(objective_of("dpo")).losses, rtol=1e-14, atol=1e-15)
+
+
+def test_alphapo_at_alpha_0_is_simpo() -> None:
+    batch = Batch()
+    assert torch.equal(
+        batch.apply(objective_of("alphapo", alpha=0.0)).losses, batch.apply(objective_of("simpo")).losses
+    )
+
+
+def test_confpo_moves_unsure_tokens_alone() -> None:
+    """Of each response those below its mean probability; a pair without one adds nothing."""
+    batch = Batch([(3, 2), (1, 4)])
+    with torch.no_grad():
+        batch.policy.copy_(torch.tensor([0.9, 0.1, 0.2, 0.8, 0.3, 0.5, 0.9, 0.1, 0.1, 0.1]).double().log())
+    losses, metrics = batch.apply(objective_of("confpo"))
+    (gradient,) = torch.autograd.grad(losses.sum(), batch.policy)
+    assert (gradient != 0).tolist() == [False, True, True, False, True] + [False] * 5
+    assert losses[1].item() == 0
+    assert metrics["unsure/chosen"].tolist() == pytest.approx([2 / 3, 0])
 
 
 def test_dpop_punishes_only_a_chosen_response_that_lost_likelihood() -> None:

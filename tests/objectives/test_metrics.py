@@ -23,6 +23,7 @@ ADDED = {
     "beta_dpo": {"beta"},
     "kto": {"kl_estimate/chosen", "kl_estimate/rejected"},
     "dpo_nll": {"nll_loss"},
+    "confpo": {"unsure/chosen", "unsure/rejected"},
     "orpo": {"nll_loss", "log_odds_chosen", "log_odds_ratio"},
     "tdpo1": KL, "tdpo2": KL, "sepo": REWARD_MASK,
     **dict.fromkeys(("sparsepo", "sparsepo_released", "mapo"), KL | MASKS),

@@ -235,6 +235,34 @@ def _simpo(p: Pair, c: Constants) -> Tensor:
     return -_log_sigmoid(c["beta"] * p.logp_c.mean() - c["beta"] * p.logp_r.mean() - c["gamma"])
 
 
+def _f_dpo_alpha(p: Pair, c: Constants) -> Tensor:
+    """f'(t) = (1 - t^-alpha) / alpha of the responses' ratios t."""
+    chosen, rejected = ((1 - rho.sum().exp() ** -c["alpha"]) / c["alpha"] for rho in (p.rho_c, p.rho_r))
+    return -_log_sigmoid(c["beta"] * (chosen - rejected))
+
+
+def _f_dpo_js(p: Pair, c: Constants) -> Tensor:
+    ratios = [rho.sum().exp() for rho in (p.rho_c, p.rho_r)]
+    chosen, rejected = ((2 * t / (1 + t)).log() for t in ratios)
+    return -_log_sigmoid(c["beta"] * (chosen - rejected))
+
+
+def _alphapo(p: Pair, c: Constants) -> Tensor:
+    chosen, rejected = ((1 - logp.mean().exp() ** -c["alpha"]) / c["alpha"] for logp in (p.logp_c, p.logp_r))
+    return -_log_sigmoid(c["beta"] * (chosen - rejected) - c["gamma"])
+
+
+def _confpo(p: Pair, c: Constants) -> Tensor:
+    rewards = []
+    for logp in (p.logp_c, p.logp_r):
+        mean = sum(logp.exp().tolist()) / len(logp)
+        unsure = [value for value in logp if value.exp().item() < mean]
+        if not unsure:
+            return 0 * logp.sum()
+        rewards.append(c["beta"] * torch.stack(unsure).mean())
+    return -_log_sigmoid(rewards[0] - rewards[1] - c["gamma"])
+
+
 def _orpo(p: Pair, c: Constants) -> Tensor:
     odds = [mean.exp() / (1 - mean.exp()) for mean in (p.logp_c.mean(), p.logp_r.mean())]
     return -p.logp_c.mean() - c["beta"] * _log_sigmoid((odds[0] / odds[1]).log())
@@ -262,7 +290,8 @@ def _beta_dpo(pairs: list[Pair], c: Constants) -> list[Tensor]:
 _PAIR: dict[str, Callable[[Pair, Constants], Tensor]] = {
     "sft": _sft, "dpo": _dpo, "dpo_smoothed": _smoothed, "dpo_robust": _robust, "dpo_hinge": _hinge, "dpo_ipo": _ipo,
     "dpo_exo": _exo, "dpo_nca": _nca, "dpo_bco_pair": _bco_pair, "dpo_sppo": _sppo, "dpo_apo_zero": _apo_zero,
-    "dpo_apo_down": _apo_down, "dpo_discopop": _discopop, "dpo_nll": _nll,
+    "dpo_apo_down": _apo_down, "dpo_discopop": _discopop, "f_dpo_alpha": _f_dpo_alpha,
+    "f_dpo_js": _f_dpo_js, "alphapo": _alphapo, "confpo": _confpo, "dpo_nll": _nll,
     "ld_dpo": _ld_dpo, "sampo": _sampo, "d2po": _d2po, "dpo_ipo_sum": _ipo_sum, "dpo_norm": _norm,
     "dpop": _dpop, "odpo": _odpo, "tdpo1": _tdpo1, "tdpo2": _tdpo2, "sparsepo": _sparsepo,
     "sparsepo_released": _sparsepo_released, "mapo": _mapo, "sepo": _sepo, "simpo": _simpo, "orpo": _orpo,
