@@ -24,7 +24,7 @@ FLOORS = {
     "runs": ["config", "recipes", ""],
     "plan": ["asked", "model", "needs", "speed", ""],
     "report": ["", "pages"],
-    "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "jobs"],
+    "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "preference", "jobs"],
     "preparation": ["", "sentiment", "dialogue", "summaries", "code", "mix"],
     "experiments": ["contracts", "drawing", "sentiment", "stages", "files", ""],
     "commands": ["saying", ""],

@@ -1,28 +1,39 @@
-"""Response-level KL of a model to its reference, by the operation that training measures it with."""
+"""Models held against one reference, token by token, by the operation that training measures them with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair, TokenStats
 from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
 from sparsepo_dist.engines.decoder.configuration import load_config
 from sparsepo_dist.engines.decoder.loading import load_model
-from sparsepo_dist.engines.decoder.logits import own_head
+from sparsepo_dist.engines.decoder.logits import logit_map, own_head
 from sparsepo_dist.engines.merging import with_adapter
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.ops import token_stats
+from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings
+from sparsepo_dist.ops import DivergenceForm, token_stats
 from sparsepo_dist.sampling.responses import Sample
 
 
-class ReferenceKL:
-    """The distance of models from one reference, which is loaded once; all in float32.
+class Compared(NamedTuple):
+    """Some pairs under a model and the reference."""
+
+    batch: PackedBatch
+    stats: TokenStats
+    reference: ReferenceOutputs
+    """With what masks read."""
+
+
+class ReferenceComparison:
+    """One reference, which is loaded once, and what models say beside it; all in float32.
 
     Args:
         model: folder or hub id of the reference.
@@ -33,39 +44,55 @@ class ReferenceKL:
     """
 
     def __init__(self, model: str | Path, adapter: str | Path | None = None) -> None:
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._name = str(adapter or model)
         self._reference = self._load(model, adapter, "reference")
 
+    def readings(self, kind: MaskKind | None, masks: MaskConfig) -> ReferenceReadings:
+        """What masks of a kind read off the reference. Raises UserError as `ReferenceReadings`."""
+        reference = self._reference
+        return ReferenceReadings(
+            backbone(reference), reference.get_output_embeddings(), logit_map(reference), kind, masks
+        )
+
     @torch.inference_mode()
-    def per_response(
-        self, model: str | Path, samples: Sequence[Sample], *, adapter: str | Path | None = None, batch_size: int = 16
-    ) -> list[float]:
-        """Summed token KL(pi || pi_ref) of each response that `model` sampled, in nats.
+    def of(
+        self,
+        model: str | Path,
+        pairs: Sequence[TokenizedPair],
+        *,
+        adapter: str | Path | None = None,
+        divergence: DivergenceForm | None = "policy",
+        readings: ReferenceReadings | None = None,
+        batch_size: int = 16,
+        description: str = "measuring the KL",
+    ) -> Iterator[Compared]:
+        """`batch_size` pairs after the other, in order.
+
+        Args:
+            readings: of the reference, which masks are made of; by default none.
+            description: of the progress.
 
         Raises:
             UserError: the model cannot be loaded, or has another vocabulary than the reference.
         """
-        models = [self._load(model, adapter, "model"), self._reference]
-        heads = [own_head(m) for m in models]
-        sizes = [head.weight.shape[0] for head in heads]
-        if sizes[0] != sizes[1]:
+        policy = self._load(model, adapter, "model")
+        heads = own_head(policy), own_head(self._reference)
+        ours, theirs = (head.weight.shape[0] for head in heads)
+        if ours != theirs:
             raise UserError(
-                f"model {adapter or model}: its vocabulary of {sizes[0]} cannot be compared with the {sizes[1]} of the "
+                f"model {adapter or model}: its vocabulary of {ours} cannot be compared with the {theirs} of the "
                 f"reference {self._name}"
             )
-        pairs = [TokenizedPair(s.prompt_ids, s.response_ids, ()) for s in samples]
-        found: list[float] = []
-        for start in tqdm(range(0, len(pairs), batch_size), desc="measuring the KL", unit="batch"):
+        readings = readings or self.readings(None, MaskConfig())
+        for start in tqdm(range(0, len(pairs), batch_size), desc=description, unit="batch"):
             chunk = pairs[start : start + batch_size]
-            batch = pack(chunk, [1.0] * len(chunk), "padded", self._device)
-            policy, other = (hidden_at(backbone(model), batch) for model in models)
-            stats = token_stats(policy, heads[0], batch.labels, other, heads[1], divergence="policy")
-            assert stats.divergence is not None
-            sums = torch.zeros(len(chunk), dtype=torch.float64, device=self._device)
-            sums.index_add_(0, batch.sequence_id // 2, stats.divergence.double())
-            found += sums.tolist()
-        return found
+            batch = pack(chunk, [1.0] * len(chunk), "padded", self.device)
+            hidden = hidden_at(backbone(policy), batch)
+            with readings.collect(batch.predict_index) as collected:
+                other = hidden_at(backbone(self._reference), batch)
+            stats = token_stats(hidden, heads[0], batch.labels, other, heads[1], divergence=divergence)
+            yield Compared(batch, stats, collected.outputs(other, stats.reference_logp))
 
     def _load(self, model: str | Path, adapter: str | Path | None, field: str) -> PreTrainedModel:
         path = str(model)
@@ -74,4 +101,21 @@ class ReferenceKL:
         )  # fmt: skip
         if adapter is not None:
             loaded = with_adapter(loaded, Path(adapter), path).merge_and_unload()
-        return loaded.to(self._device).eval()
+        return loaded.to(self.device).eval()
+
+
+class ReferenceKL(ReferenceComparison):
+    """The distance of models from one reference."""
+
+    def per_response(
+        self, model: str | Path, samples: Sequence[Sample], *, adapter: str | Path | None = None, batch_size: int = 16
+    ) -> list[float]:
+        """Summed token KL(pi || pi_ref) of each response that `model` sampled, in nats. Raises UserError as `of`."""
+        pairs = [TokenizedPair(s.prompt_ids, s.response_ids, ()) for s in samples]
+        found: list[float] = []
+        for batch, stats, _ in self.of(model, pairs, adapter=adapter, batch_size=batch_size):
+            assert stats.divergence is not None
+            sums = torch.zeros(batch.pairs, dtype=torch.float64, device=self.device)
+            sums.index_add_(0, batch.sequence_id // 2, stats.divergence.double())
+            found += sums.tolist()
+        return found

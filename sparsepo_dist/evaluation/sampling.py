@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparsepo_dist.evaluation.prompts import digest
-from sparsepo_dist.sampling.backends import TRANSFORMERS, backend_settings
+from sparsepo_dist.evaluation.results import Results
+from sparsepo_dist.evaluation.target import Target
+from sparsepo_dist.sampling.backends import TRANSFORMERS, backend_settings, load_sampler
 from sparsepo_dist.sampling.responses import Nucleus, Sample
 
 if TYPE_CHECKING:  # it brings the hub's client, which drivers must not import before they know whether to ask a hub
@@ -49,3 +51,20 @@ class Sampling:
             "max_new_tokens": self.max_new_tokens, "max_prompt_length": self.max_prompt_length, "seed": self.seed,
             **backend_settings(self.backend, self.batch_size),
         }  # fmt: skip
+
+    def kept(self, results: Results, target: Target, prompts: Sequence[str], temperature: float) -> list[Sample]:
+        """The samples of a model that are among its results, drawn and put there if they are not yet.
+
+        Raises:
+            UserError: as `draw`, the model cannot be loaded, or the results are of other settings.
+            RunError: vLLM fails.
+        """
+        found = results.finished("samples")
+        if found is None:
+            sampler = load_sampler(self.backend, target.model, target.adapter)
+            drawn = self.draw(sampler, prompts, temperature, f"sampling {target.name}")
+            results.write("samples", [sample._asdict() for sample in drawn])
+            return drawn
+        return [
+            Sample(s["prompt"], s["response"], tuple(s["prompt_ids"]), tuple(s["response_ids"])) for s in found
+        ]  # fmt: skip

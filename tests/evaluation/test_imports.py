@@ -44,7 +44,7 @@ def test_what_only_looks_at_jobs_imports_no_framework(command: str, tmp_path: Pa
     assert imported("jobs", command, str(bench.file)) == (0, set())
 
 
-@pytest.mark.parametrize("script", ["leaderboard", "code", "summary", "frontier", "significance", "jobs"])
+@pytest.mark.parametrize("script", ["leaderboard", "code", "summary", "frontier", "preference", "significance", "jobs"])
 def test_help_and_wrong_options_import_no_framework(script: str) -> None:
     assert imported(script, "--help") == (0, set())
     assert imported(script, "--no_such_option") == (2, set())

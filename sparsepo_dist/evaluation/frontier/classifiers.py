@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sparsepo_dist.contracts import Message, Side
+from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.encoders import label_index, load_classifier, longest_input
-from sparsepo_dist.sampling.responses import Sample
 
 _BATCH = 32
+
+
+class Exchange(Protocol):
+    """What was asked and what was answered; samples are such."""
+
+    @property
+    def prompt(self) -> Side:
+        """Text, or messages."""
+
+    @property
+    def response(self) -> str:
+        """The answer."""
 
 
 class Judge(NamedTuple):
@@ -22,7 +35,7 @@ class Judge(NamedTuple):
     """What its numbers are, and of what."""
     measurement: str
     """All that decides them besides the weights, fit for a file name."""
-    score: Callable[[Sequence[Sample]], list[float]]
+    score: Callable[[Sequence[Exchange]], list[float]]
 
 
 class _Form(NamedTuple):
@@ -30,7 +43,7 @@ class _Form(NamedTuple):
 
     said: str
     measurement: str
-    encode: Callable[[Sequence[Sample], int], Any]
+    encode: Callable[[Sequence[Exchange], int], Any]
     """Of samples and the longest input: token ids and their mask, [samples, tokens]."""
 
 
@@ -63,7 +76,7 @@ def judge(path: str, positive: str) -> Judge:
     at_once = _BATCH if tokenizer.pad_token is not None else 1
 
     @torch.inference_mode()
-    def score(samples: Sequence[Sample]) -> list[float]:
+    def score(samples: Sequence[Exchange]) -> list[float]:
         found: list[float] = []
         for start in tqdm(range(0, len(samples), at_once), desc="scoring", unit="batch"):
             inputs = form.encode(samples[start : start + at_once], limit).to(model.device)
@@ -93,8 +106,8 @@ def _meaning(model: PreTrainedModel, positive: str, path: str) -> _Meaning:
 
 
 def _one_text(tokenizer: PreTrainedTokenizerBase) -> _Form:
-    def encode(samples: Sequence[Sample], limit: int) -> Any:
-        return _padded(tokenizer, limit, [sample.prompt + sample.response for sample in samples])
+    def encode(samples: Sequence[Exchange], limit: int) -> Any:
+        return _padded(tokenizer, limit, [_asked(sample) + sample.response for sample in samples])
 
     return _Form("prompt + response", "text", encode)
 
@@ -102,21 +115,38 @@ def _one_text(tokenizer: PreTrainedTokenizerBase) -> _Form:
 def _form(tokenizer: PreTrainedTokenizerBase) -> _Form:
     if tokenizer.chat_template is None:
 
-        def encode_pairs(samples: Sequence[Sample], limit: int) -> Any:
-            prompts, responses = [sample.prompt for sample in samples], [sample.response for sample in samples]
+        def encode_pairs(samples: Sequence[Exchange], limit: int) -> Any:
+            prompts, responses = [_asked(sample) for sample in samples], [sample.response for sample in samples]
             return _padded(tokenizer, limit, prompts, responses)
 
         return _Form("prompt and response as a pair", "pair", encode_pairs)
 
-    def encode(samples: Sequence[Sample], limit: int) -> Any:
-        said = [[("user", sample.prompt), ("assistant", sample.response)] for sample in samples]
-        texts = [
-            tokenizer.apply_chat_template([{"role": r, "content": c} for r, c in turns], tokenize=False)
-            for turns in said
-        ]
+    def encode(samples: Sequence[Exchange], limit: int) -> Any:
+        texts = [tokenizer.apply_chat_template(_turns(sample), tokenize=False) for sample in samples]
         return _padded(tokenizer, limit, texts, add_special_tokens=False)  # the template writes them
 
     return _Form("the conversation in its chat template", "template", encode)
+
+
+def _turns(one: Exchange) -> list[dict[str, Any]]:
+    prompt: Sequence[Message] = one.prompt if not isinstance(one.prompt, str) else [_turn("user", one.prompt)]
+    return [dict(message) for message in (*prompt, _turn("assistant", one.response))]
+
+
+def _turn(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
+
+
+def _asked(one: Exchange) -> str:
+    """The prompt as a text, for classifiers that know no dialogues."""
+    if isinstance(one.prompt, str):
+        return one.prompt
+    if len(one.prompt) == 1 and isinstance(one.prompt[0]["content"], str):
+        return str(one.prompt[0]["content"])
+    raise UserError(
+        "--scorer: prompts are dialogues of several messages, and its tokenizer has no chat template, or it is no "
+        "reward model of one label: name a reward model with a chat template"
+    )
 
 
 def _padded(tokenizer: PreTrainedTokenizerBase, limit: int, *texts: list[str], add_special_tokens: bool = True) -> Any:

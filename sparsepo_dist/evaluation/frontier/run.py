@@ -18,7 +18,6 @@ from sparsepo_dist.evaluation.models import results_folder
 from sparsepo_dist.evaluation.results import Results
 from sparsepo_dist.evaluation.sampling import Sampling
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.sampling.backends import load_sampler
 from sparsepo_dist.sampling.responses import Sample
 
 _PACKAGES = ("vaderSentiment", "peft")
@@ -78,17 +77,8 @@ class Measurement:
 
     def samples(self, target: Target) -> list[Sample]:
         """What a model says, drawn unless it was before. Raises UserError as `row`."""
-        kept = self._kept(target)
-        found = kept.finished("samples")
-        if found is None:
-            prompts, temperature, sampling = self._drawing
-            sampler = load_sampler(sampling.backend, target.model, target.adapter)
-            found = sampling.draw(sampler, prompts, temperature, f"sampling {target.name}")
-            kept.write("samples", [sample._asdict() for sample in found])
-            return found
-        return [
-            Sample(s["prompt"], s["response"], tuple(s["prompt_ids"]), tuple(s["response_ids"])) for s in found
-        ]  # fmt: skip
+        prompts, temperature, sampling = self._drawing
+        return sampling.kept(self._kept(target), target, prompts, temperature)
 
 
 def _mean(name: str, values: Sequence[float], samples: int) -> dict[str, float]:

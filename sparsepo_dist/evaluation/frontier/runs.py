@@ -30,7 +30,7 @@ class Trained(NamedTuple):
     """Objective and masks, where its training is known."""
 
 
-class _Training(NamedTuple):
+class Training(NamedTuple):
     """What is known of the training that a model is of."""
 
     config: dict[str, Any]
@@ -61,7 +61,7 @@ def trained_models(values: Sequence[str], *, base: str | None) -> list[Trained]:
     for value in values:
         method, path = split_name(value)
         one = target(_built(path), base=base)
-        training = _training(path)
+        training = training_of(path)
         if method is None and training is None:
             raise UserError(
                 f"--model: {path} is in no run's folder and no exported checkpoint (there is no config.yaml and no "
@@ -87,7 +87,7 @@ def shared_reference(values: Sequence[str], given: str | None, *, base: str | No
     named = {}
     for value in values:
         path = split_name(value)[1]
-        training = _training(path)
+        training = training_of(path)
         if training is None:
             raise UserError(f"--model: {path} is in no run's folder, which would name its reference; give --reference")
         named[_reference_of(training.config)] = path
@@ -105,7 +105,7 @@ def _built(path: str) -> str:
     return str(smollm2_folder()) if path == BUILTIN_MODEL else path
 
 
-def _training(path: str) -> _Training | None:
+def training_of(path: str) -> Training | None:
     """The training of an exported checkpoint, or of the run that a folder is, or is in; None where it is of none.
 
     Raises:
@@ -119,9 +119,9 @@ def _training(path: str) -> _Training | None:
     try:
         if file.name == TRAINED:
             found = read_json(file)
-            training = _Training(found["config"], int(found["step"]))
+            training = Training(found["config"], int(found["step"]))
         else:
-            training = _Training(yaml.safe_load(file.read_text(encoding="utf-8")), None)
+            training = Training(yaml.safe_load(file.read_text(encoding="utf-8")), None)
         config = training.config
         if not isinstance(config["objective"]["name"], str) or not isinstance(config["model"]["path"], str):
             raise TypeError("objective.name and model.path must be text")

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from sparsepo_dist.builtin.rewards import SCORER, VADER, rewards
-from sparsepo_dist.evaluation.frontier.classifiers import judge
+from sparsepo_dist.evaluation.frontier.classifiers import Exchange, judge
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.sampling.responses import Sample
 
 
 class Scorer(NamedTuple):
@@ -19,7 +18,7 @@ class Scorer(NamedTuple):
     """What its numbers are, for tables and figures."""
     measurement: str
     """All that decides its numbers, fit for a file name."""
-    score: Callable[[Sequence[Sample]], list[float]]
+    score: Callable[[Sequence[Exchange]], list[float]]
 
 
 def scorer(named: str, positive: str) -> Scorer:

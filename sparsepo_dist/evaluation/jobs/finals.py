@@ -86,11 +86,18 @@ def _frontier(table: Mapping[str, Any]) -> Final:
     return Final(numbers, f"the reward is {table['scorer']}")
 
 
+def _preference(table: Mapping[str, Any]) -> Final:
+    (row,) = table["rows"]
+    said = [f"{name} is {table['settings'][name]}" for name in ("scorer", "judge") if table["settings"][name]]
+    return Final({name: value for name, value in row.items() if name != "step"}, "; ".join(said) or None)
+
+
 _DRIVERS: dict[str, tuple[str, Callable[[Mapping[str, Any]], Final]]] = {
     "leaderboard.py": ("leaderboard.json", _leaderboard),
     "code.py": ("code.json", _code),
     "summary.py": ("summary.json", _summary),
     "frontier.py": (FRONTIER, _frontier),
+    "preference.py": ("preference.json", _preference),
 }
 
 

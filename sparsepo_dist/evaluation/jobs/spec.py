@@ -16,7 +16,7 @@ from sparsepo_dist.fields import arguments, check_name, is_tagged, known_entries
 from sparsepo_dist.files import Entry, entries, parse_yaml, read_text
 from sparsepo_dist.queueing.resources import Resources, Slurm, read_resources, read_slurm
 
-_DRIVERS = ("code", "frontier", "leaderboard", "summary")
+_DRIVERS = ("code", "frontier", "leaderboard", "preference", "summary")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from transformers import (
 
 from sparsepo_dist.builtin.rewards import rewards
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.evaluation import sampling
 from sparsepo_dist.evaluation.frontier import run
 from sparsepo_dist.evaluation.frontier.command import frontier
 from sparsepo_dist.evaluation.frontier.figure import draw_frontier
@@ -202,7 +203,7 @@ def test_from_runs_to_a_table_and_a_figure_and_nothing_is_sampled_twice(
     assert (tmp_path / "out" / "frontier.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "out" / "frontier.csv").read_text().count("\n") == 6
 
-    monkeypatch.setattr(run, "load_sampler", None)
+    monkeypatch.setattr(sampling, "load_sampler", None)
     monkeypatch.setattr(run, "ReferenceKL", None)
     frontier([*command, "--scorer", str(classifier), "--reference_point", "100,0"])
     other = json.loads((tmp_path / "out" / "frontier.json").read_text())
