@@ -23,6 +23,7 @@ from sparsepo_dist.evaluation.code import command as code
 from sparsepo_dist.evaluation.frontier import command as frontier
 from sparsepo_dist.evaluation.jobs import command as jobs
 from sparsepo_dist.evaluation.leaderboard import command as leaderboard
+from sparsepo_dist.evaluation.preference import command as preference
 from sparsepo_dist.evaluation.summary import command as summary
 from sparsepo_dist.evaluation.summary import significance
 from sparsepo_dist.preparation.command import name_parser
@@ -34,7 +35,7 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for pat
 DEFAULT_RECIPE = ROOT / "launch" / "recipes" / "sentiment.yaml"
 DRIVERS = {
     "leaderboard": leaderboard.parser, "significance": significance.parser, "code": code.parser,
-    "frontier": frontier.parser, "jobs": jobs.parser, "summary": summary.parser,
+    "frontier": frontier.parser, "jobs": jobs.parser, "preference": preference.parser, "summary": summary.parser,
 }  # fmt: skip
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)

@@ -48,6 +48,7 @@ class OwnReward(NamedTuple):
     """What its masks are made of."""
 
 
+@torch.inference_mode()
 def implicit_rewards(
     comparison: ReferenceComparison, one: Target, pairs: Sequence[TokenizedPair], own: OwnReward | None
 ) -> Rewards:

@@ -17,13 +17,15 @@ from sparsepo_dist.evaluation.jobs.store import JobStore
 from sparsepo_dist.evaluation.jobs.table import Table, collect
 from sparsepo_dist.evaluation.leaderboard.normalisation import COLUMNS, TASKS
 from sparsepo_dist.evaluation.leaderboard.tables import measured_row, write_tables
+from sparsepo_dist.evaluation.preference.tables import write_preference_tables
 from sparsepo_dist.evaluation.summary.command import summary
 from sparsepo_dist.queueing.job import DONE, State
 from tests.support.evaluation_jobs import ROOT
 from tests.support.tiny import save_tiny_model
 
 SUITES = (
-    "suites:\n  leaderboard:\n  code:\n  summary: {prompts: p.jsonl}\n  frontier: {reference: r}\n  own: {driver: %s}\n"
+    "suites:\n  leaderboard:\n  code:\n  summary: {prompts: p.jsonl}\n  frontier: {reference: r}\n"
+    "  preference: {pairs: p.jsonl}\n  own: {driver: %s}\n"
 )
 
 
@@ -64,7 +66,7 @@ def test_final_rows_of_tables_without_models(tmp_path: Path) -> None:
     assert row["leaderboard/average"] == pytest.approx(measured_row("m", results, settings).average)
     assert (row["code/HumanEval pass@1"], row["code/HumanEval pass@10"]) == (12.5, 50)
     assert not [column for column in row if "MBPP" in column]
-    assert table.without == ("m/own",) and table.unfinished == ("m/summary", "m/frontier")
+    assert table.without == ("m/own",) and table.unfinished == ("m/summary", "m/frontier", "m/preference")
     text = table.as_markdown()
     assert "Done without a number: m/own" in text and "m/leaderboard: measured, limit 10." in text
 
@@ -109,3 +111,21 @@ def test_all_points_of_a_suite_are_one_figure_and_others_are_not_mixed_in(tmp_pa
     files[1].write_text(json.dumps(parts[1]))
     with pytest.raises(UserError, match="out2/frontier.json was measured with another settings than .*out1"):
         put_together(files, tmp_path / "both")
+
+
+def test_preferences_are_all_numbers_of_the_models_row_and_who_preferred(tmp_path: Path) -> None:
+    places = done(tmp_path, "preference")
+    row = {
+        "model": "m",
+        "method": "dpo",
+        "step": 9,
+        "path": "/m",
+        "accuracy": 0.75,
+        "own_missing": "none",
+        "win_rate": 1.0,
+    }
+    settings = {"scorer": "a reward", "judge": None, "against": "b", "reference": "r", "beta": 0.1}
+    write_preference_tables([row], settings, {}, places["preference"])
+    table = collected(tmp_path)
+    assert table.rows["m"] == {"preference/accuracy": 0.75, "preference/win_rate": 1.0}
+    assert table.notes == ("m/preference: scorer is a reward",)
