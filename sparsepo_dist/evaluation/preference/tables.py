@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsepo_dist.disk import write_whole
 from sparsepo_dist.evaluation.preference.length_control import PRIOR
 from sparsepo_dist.evaluation.preference.numbers import Row
 from sparsepo_dist.evaluation.preference.resampling import RESAMPLES
-from sparsepo_dist.evaluation.results import write_whole
 from sparsepo_dist.evaluation.tables import Column, csv_table, markdown_table
 
 NAME = "preference"
