@@ -25,7 +25,7 @@ FLOORS = {
     "plan": ["asked", "model", "needs", "speed", ""],
     "report": ["", "pages"],
     "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "preference", "jobs"],
-    "preparation": ["", "sentiment", "dialogue", "summaries", "code", "mix"],
+    "preparation": ["", "sentiment", "dialogue", "summaries", "code", "mix", "pairs"],
     "experiments": ["contracts", "drawing", "sentiment", "stages", "files", ""],
     "commands": ["saying", ""],
 }

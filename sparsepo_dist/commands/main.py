@@ -7,7 +7,8 @@ import importlib
 import sys
 
 COMMANDS = {
-    "prepare": "make the data of an experiment ready: sentiment, dialogue, summaries, code, mix",
+    "prepare": "make the data of an experiment ready: sentiment, dialogue, summaries, code, mix, pairs",
+    "sample-pairs": "sample a policy's responses to prompts, and make pairs of them by a reward",
     "demo": "run the whole sentiment experiment and report on it",
     "report": "draw runs and results beside each other on one page",
     "push": "put a finished run's model, card and report on a hub",
@@ -27,7 +28,7 @@ def main() -> None:
     for name, sentence in COMMANDS.items():
         commands.add_parser(name, help=sentence, add_help=False)
     name = parser.parse_args(sys.argv[1:2]).command
-    sys.exit(importlib.import_module(f"sparsepo_dist.commands.{name}").main(sys.argv[2:]))
+    sys.exit(importlib.import_module(f"sparsepo_dist.commands.{name.replace('-', '_')}").main(sys.argv[2:]))
 
 
 if __name__ == "__main__":

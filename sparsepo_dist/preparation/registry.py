@@ -17,6 +17,7 @@ NAMES = {
     "summaries": "human feedback on summaries of Reddit posts",
     "code": "programs for MBPP's problems that pass their unit tests, and that fail",
     "mix": "argilla/dpo-mix-7k",
+    "pairs": "a policy's own responses to any prompts, ranked by a reward",
 }
 
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from sparsepo_dist.builtin.ranking import Scored
+from sparsepo_dist.evaluation.frontier.classifiers import Exchange
 from sparsepo_dist.evaluation.frontier.scorers import Scorer
 from sparsepo_dist.preparation.drawing import Drawing
 from sparsepo_dist.preparation.work import Portion, Work
@@ -39,9 +40,14 @@ def _sample(row: Mapping[str, Any]) -> Sample:
 
 def scored(work: Work, name: str, samples: Sequence[Sample], scorer: Scorer) -> list[Scored]:
     """Completions with their scores, in their order."""
+    found = scores(work, name, samples, scorer)
+    return [Scored(sample.prompt, sample.response, score) for sample, score in zip(samples, found, strict=True)]
 
-    def make(portion: Portion[Sample]) -> Iterable[dict[str, Any]]:
+
+def scores(work: Work, name: str, answers: Sequence[Exchange], scorer: Scorer) -> list[float]:
+    """What answers are worth, in their order."""
+
+    def make(portion: Portion[Exchange]) -> Iterable[dict[str, Any]]:
         return ({"score": score} for score in scorer.score(portion.items))
 
-    scores = work.in_portions(f"scores-{name}", samples, _SAMPLES, make)
-    return [Scored(sample.prompt, sample.response, row["score"]) for sample, row in zip(samples, scores, strict=True)]
+    return [row["score"] for row in work.in_portions(f"scores-{name}", answers, _SAMPLES, make)]

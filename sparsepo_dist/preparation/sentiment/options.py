@@ -21,12 +21,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--scorer", type=argument, default="siebert/sentiment-roberta-large-english", metavar="PATH",
         help="a text-classification model: a folder or hub id (%(default)s); or vader, of the completion alone",
     )  # fmt: skip
+    add_ranking(scoring)
+
+
+def add_ranking(scoring: argparse._ArgumentGroup) -> None:
+    """What of a scorer counts, and which pairs its scores make."""
     scoring.add_argument(
         "--positive_label", default="POSITIVE", metavar="NAME", help="the classifier's positive label (%(default)s)"
     )
     scoring.add_argument(
         "--pairs_per_prompt", type=positive, default=1, metavar="N",
-        help="pairs of a prefix: best against worst, second-best against second-worst, and so on (%(default)s)",
+        help="pairs of a prompt: best against worst, second-best against second-worst, and so on (%(default)s)",
     )  # fmt: skip
     scoring.add_argument(
         "--least_difference", type=_difference, default=0.0, metavar="D",
@@ -52,11 +57,12 @@ def _add_texts(parser: argparse.ArgumentParser) -> None:
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:
     sampling = parser.add_argument_group("completions", "by default from the model's own distribution")
-    sampling.add_argument("--completions", type=_several, default=2, metavar="N", help="of each prefix (%(default)s)")
+    sampling.add_argument("--completions", type=several, default=2, metavar="N", help="of each prefix (%(default)s)")
     add_sampling(sampling, "insub/gpt2-large-imdb-fine-tuned", Nucleus(temperature=1.0, top_p=1.0))
 
 
-def _several(text: str) -> int:
+def several(text: str) -> int:
+    """An integer above 1. Raises argparse.ArgumentTypeError for anything else."""
     number = positive(text)
     if number < 2:
         raise argparse.ArgumentTypeError("a pair takes 2 completions at least")

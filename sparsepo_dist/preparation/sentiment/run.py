@@ -45,7 +45,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         texts = {name: [prefix.text for prefix in getattr(prefixes, name)] for name in _SPLITS}
         samples = drawn(work, drawing, texts)  # of both, before any is scored: vLLM takes nearly all of the GPU
         for name, said in _SPLITS.items():
-            rows = _ranked(name, scored(work, name, samples[name], judge), given, card)
+            rows = ranked(name, scored(work, name, samples[name], judge), given, card)
             work.write(f"{name}.jsonl", rows, f"{said} preferences, with scores")
         _write_prompts(work, prefixes)
 
@@ -76,7 +76,7 @@ def _split(given: argparse.Namespace, model: Target, card: Card) -> Split:
     return found
 
 
-def _ranked(name: str, samples: Sequence[Scored], given: argparse.Namespace, card: Card) -> list[dict[str, Any]]:
+def ranked(name: str, samples: Sequence[Scored], given: argparse.Namespace, card: Card) -> list[dict[str, Any]]:
     """Preference rows of which no pair is a tie."""
     from sparsepo_dist.builtin.ranking import best_against_worst
 
@@ -90,8 +90,8 @@ def _ranked(name: str, samples: Sequence[Scored], given: argparse.Namespace, car
     card.step(f"{name}: scores differ by more than {given.least_difference}", len(decided), len(kept), unit="pairs")
     if not kept:
         raise UserError(
-            f"{name}: no two completions of a prefix differ enough in their scores; raise --completions or the number "
-            "of prefixes, or lower --least_difference"
+            f"{name}: no two completions of a prompt differ enough in their scores; raise --completions or the number "
+            "of prompts, or lower --least_difference"
         )
     return kept
 

@@ -1,0 +1,1 @@
+"""A policy's own responses to prompts, ranked by a reward."""
