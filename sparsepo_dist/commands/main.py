@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "prepare": "make the data of an experiment ready: sentiment, dialogue, summaries, code, mix, pairs",
@@ -28,7 +29,14 @@ def main() -> None:
     for name, sentence in COMMANDS.items():
         commands.add_parser(name, help=sentence, add_help=False)
     name = parser.parse_args(sys.argv[1:2]).command
-    sys.exit(importlib.import_module(f"sparsepo_dist.commands.{name.replace('-', '_')}").main(sys.argv[2:]))
+    sys.exit(command(name)(sys.argv[2:]))
+
+
+def command(name: str) -> Callable[[Sequence[str]], int]:
+    """What a name in COMMANDS does with its arguments; returns the exit code."""
+    module = importlib.import_module(f"sparsepo_dist.commands.{name.replace('-', '_')}")
+    found: Callable[[Sequence[str]], int] = module.main
+    return found
 
 
 if __name__ == "__main__":

@@ -131,6 +131,7 @@ def test_two_rounds_of_sampling_and_training(folder: Path, tmp_path: Path) -> No
         pairs, _ = prepare(given(folder, tmp_path / f"pairs{number}", "--model", str(policy), "--seed", str(number)))
         fields = {
             "objective.name": "dpo", "model.path": policy if number == 0 else policy / "final", "data.train": pairs,
+            "data.max_length": 200,
             "training.pairs_per_step": 3, "training.learning_rate": 1e-2, "training.precision": "fp32",
             "ds_config": ZERO[0],
         }  # fmt: skip

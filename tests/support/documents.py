@@ -18,7 +18,7 @@ from accelerate.commands.launch import launch_command_parser
 from deepspeed.launcher import runner
 from torch.distributed.run import get_args_parser
 
-from sparsepo_dist.commands.main import COMMANDS
+from sparsepo_dist.commands.main import COMMANDS, command
 from sparsepo_dist.evaluation.code import command as code
 from sparsepo_dist.evaluation.frontier import command as frontier
 from sparsepo_dist.evaluation.jobs import command as jobs
@@ -189,11 +189,13 @@ def _parser_of(main: Callable[[], object], arguments: list[str]) -> tuple[Any, l
 
 
 def _command(name: str, arguments: Sequence[str] = ()) -> Callable[[], object]:
-    return functools.partial(importlib.import_module(f"sparsepo_dist.commands.{name}").main, list(arguments))
+    return functools.partial(command(name), list(arguments))
 
 
 def _check_sparsepo(words: list[str]) -> None:
     assert words[0] in COMMANDS
+    if words[0] == "sample-pairs":
+        words = ["prepare", "pairs", *words[1:]]
     if words[0] == "prepare":
         name_parser(words[1], preparation(words[1])).parse_args(words[2:])
         return
