@@ -272,8 +272,8 @@ def test_a_reference_that_another_call_measured_is_not_measured_again(
     with pytest.raises(UserError, match="was measured with another settings; leave it out to measure the reference"):
         frontier([*command, "--seed", "5"])
     drawn = []
-    load = run.load_sampler
-    monkeypatch.setattr(run, "load_sampler", lambda *given: drawn.append(given[1]) or load(*given))
+    load = sampling.load_sampler
+    monkeypatch.setattr(sampling, "load_sampler", lambda *given: drawn.append(given[1]) or load(*given))
     frontier(command)
     assert drawn == [str(model)]
     shared, alone = (json.loads((folder / "frontier.json").read_text()) for folder in (second, both))

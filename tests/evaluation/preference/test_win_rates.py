@@ -55,14 +55,13 @@ def test_weights_count_items_as_often() -> None:
 
 
 def simulated(seed: int, *, always: bool, better: float = 0.0) -> tuple[float, float]:
-    """Win rate and length-controlled win rate of 300 longer responses under a judge that likes length."""
-    generator = np.random.default_rng(seed)
-    ours, theirs = generator.normal(300, 100, 300), generator.normal(200, 80, 300)
+    """Win rate and length-controlled win rate of many longer responses under a judge that likes length."""
+    generator, many = np.random.default_rng(seed), 4000
+    ours, theirs = generator.normal(300, 100, many), generator.normal(200, 80, many)
     chance = 1 / (1 + np.exp(-(ours - theirs) / 50 - better))
-    wins = (ours > theirs) if always else generator.random(300) < chance
-    found = length_controlled(wins.astype(float).tolist(), ours.tolist(), theirs.tolist(), range(300))
-    assert isinstance(found, LengthControlled)
-    return float(wins.mean()), found.rate
+    wins = ((ours > theirs) if always else generator.random(many) < chance).astype(float)
+    apart = np.tanh((ours - theirs) / (ours - theirs).std(ddof=1))
+    return float(wins.mean()), sigmoid(float(fitted(apart, wins, np.ones((1, many)))[0, 0]))
 
 
 def test_a_judge_that_only_prefers_length_gives_half_at_equal_lengths_and_quality_remains() -> None:
