@@ -1,4 +1,4 @@
-"""The console command `sparsepo`: every command is a file beside this one, which is loaded when it is asked for."""
+"""The console command `sparsepo`: commands are files beside this one, each loaded when it is asked for."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ COMMANDS = {
     "experiment": "run an experiment from its data to its figures: plan, run, status, collect, report, clean",
 }
 
+_ALIASES = {"sample-pairs": ("prepare", "pairs")}  # a step of iterated preference optimisation
+
 
 def main() -> None:
     """Hand the rest of the command line to the command that its first word names; ends with that command's code."""
@@ -34,9 +36,9 @@ def main() -> None:
 
 def command(name: str) -> Callable[[Sequence[str]], int]:
     """What a name in COMMANDS does with its arguments; returns the exit code."""
-    module = importlib.import_module(f"sparsepo_dist.commands.{name.replace('-', '_')}")
-    found: Callable[[Sequence[str]], int] = module.main
-    return found
+    file, *first = _ALIASES.get(name, (name,))
+    entry = importlib.import_module(f"sparsepo_dist.commands.{file}").main
+    return lambda arguments: entry([*first, *arguments])
 
 
 if __name__ == "__main__":
