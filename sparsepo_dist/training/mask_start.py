@@ -1,7 +1,8 @@
 """Before the first update: learned masks are calibrated, if asked for, and refused where they are dead.
 
 Both look at the first global batch of the training pairs: what each head says of every response token is gathered from
-all ranks, a few numbers a token, so that all ranks, in any layout and with any budget, find the same.
+all ranks, a few numbers a token, so that all ranks, in any layout and with any budget, find the same. A quantile over
+few responses says little of others, since tokens of one response are alike: of small batches calibration takes several.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import PackedBatch
+from sparsepo_dist.data.batching.order import SampleOrder
 from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks, of_rank_0, rank
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import LearnedMask, MaskConfig
@@ -21,6 +23,8 @@ from sparsepo_dist.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
+LEAST_PAIRS = 32
+"""That heads are calibrated on, where an epoch has so many. docs/objectives.md has what it was chosen by."""
 TITLES = {"reward": "reward mask", "divergence": "divergence mask", "common": "common mask"}
 
 
@@ -32,6 +36,7 @@ def start_masks(trainer: Trainer, config: MaskConfig) -> None:
     Raises:
         UserError: a mask is 0 on every token, on all ranks.
     """
+    steps = calibration_steps(trainer.order) if config.init == "calibrated" else 1
     with trainer.policy.whole_masks() as heads:
         names = list(heads)
     if not names:
@@ -39,19 +44,25 @@ def start_masks(trainer: Trainer, config: MaskConfig) -> None:
     trainer.progress.at("looking at the masks before the first step")
     trainer.policy.train(False)
     if config.init == "calibrated":
-        _calibrate(trainer, config)
-    masks = _over_first_batch(trainer, lambda head, hidden: head.forward(hidden)[None])
+        _calibrate(trainer, config, steps)
+    masks = _over_first_batches(trainer, steps, lambda head, hidden: head.forward(hidden)[None])
     told = [_described(name, mask[0], config, trainer.config.seed) for name, mask in masks.items()]
     if rank() == 0:
-        log.info("masks over the response tokens of the first global batch: %s", "; ".join(told))
+        where = "batch" if steps == 1 else f"{steps} batches"
+        log.info("masks over the response tokens of the first global %s: %s", where, "; ".join(told))
 
 
-def _calibrate(trainer: Trainer, config: MaskConfig) -> None:
+def calibration_steps(order: SampleOrder) -> int:
+    """How many of the first global batches have LEAST_PAIRS pairs between them; all of an epoch that has fewer."""
+    return min(-(-LEAST_PAIRS // order.pairs_per_step), order.steps_per_epoch)
+
+
+def _calibrate(trainer: Trainer, config: MaskConfig, steps: int) -> None:
     shares = dict(zip(("reward", "divergence"), config.shares(), strict=True))
     targets = {name: Target(shares.get(name, config.shares()[0]), config.initial_mean) for name in TITLES}
     # The layers' parameters are rounded to the run's dtype before what follows them is set by what they then say.
     for settings in (layer_settings, output_settings):
-        scores = _over_first_batch(trainer, lambda head, hidden: head.layer_scores(hidden))
+        scores = _over_first_batches(trainer, steps, lambda head, hidden: head.layer_scores(hidden))
         with trainer.policy.whole_masks(change=True) as heads:
             # Rank 0's: another kind of processor may round otherwise.
             found = of_rank_0({name: settings(scores[name], head, targets[name]) for name, head in heads.items()})
@@ -60,10 +71,10 @@ def _calibrate(trainer: Trainer, config: MaskConfig) -> None:
 
 
 @torch.no_grad()
-def _over_first_batch(trainer: Trainer, of: Callable[[LearnedMask, Tensor], Tensor]) -> dict[str, Tensor]:
+def _over_first_batches(trainer: Trainer, steps: int, of: Callable[[LearnedMask, Tensor], Tensor]) -> dict[str, Tensor]:
     """By head: `of` it and hidden states [L, N, D], float32 [rows, N] on the CPU, over the tokens of all ranks."""
     own: dict[str, list[Tensor]] = {}
-    batches = trainer.train_batches.of(trainer.order.step(0))
+    batches = trainer.train_batches.of([pair for step in range(steps) for pair in trainer.order.step(step)])
     for group in batches.groups(trainer.micro_batches_per_pass):
         batch = group.joined
         hidden = _hidden(trainer, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sparsepo_dist.builtin.pairs import sentiment_files
 from sparsepo_dist.masks import LearnedMask, MaskConfig, MaskHeads
 from sparsepo_dist.masks.calibration import Target, apply_settings, layer_settings, output_settings
 
+Pair = tuple[str, str, str]
+"""Prompt, chosen and rejected response."""
 LONGEST = 60  # tokens of a response
-PROMPT_WORDS = 5
 WORDS = [
     "a", "and", "as", "at", "but", "by", "every", "for", "from", "had", "her", "his", "in", "is", "it", "no", "not",
     "of", "on", "one", "or", "some", "that", "the", "their", "to", "was", "which", "with", "answer", "autumn",
@@ -30,40 +33,50 @@ WORDS = [
 
 
 class Hidden(NamedTuple):
-    """Hidden states [L, N, D] of response tokens, which are those of the batch first, then those of unseen pairs."""
+    """Hidden states of response tokens, of which some pairs are the batch and the others unseen."""
 
     states: Tensor
-    batch: int
-    """Tokens of the batch."""
+    """[L, N, D]."""
+    pair: Tensor
+    """[N] int64."""
+    batch_pairs: int
 
-    @property
-    def parts(self) -> tuple[Tensor, Tensor]:
-        return self.states[:, : self.batch], self.states[:, self.batch :]
+    def in_batch(self, seed: int) -> Tensor:
+        """[N] bool: tokens of the pairs that this seed's order begins with."""
+        order = torch.randperm(int(self.pair.max()) + 1, generator=torch.Generator().manual_seed(seed))
+        return torch.isin(self.pair, order[: self.batch_pairs])
 
 
 @torch.no_grad()
-def hidden_states(folder: Path, texts: list[str], batch: int) -> Hidden:
-    """Of the words of each text after the first few, one sequence at a time; the first `batch` texts are the batch."""
+def hidden_states(folder: Path, pairs: list[Pair], batch_pairs: int) -> Hidden:
+    """One sequence at a time."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    rows = []
-    for text in texts:
-        words = text.split(" ")
-        prompt, response = " ".join(words[:PROMPT_WORDS]), " " + " ".join(words[PROMPT_WORDS:])
-        before, after = (tokenizer(part, add_special_tokens=False).input_ids for part in (prompt, response))
-        ids = torch.tensor([before + after[:LONGEST]])
-        hidden = model(ids, output_hidden_states=True).hidden_states[1:]
-        rows.append(torch.stack([layer[0, len(before) - 1 : -1] for layer in hidden]))
-    return Hidden(torch.cat(rows, 1), sum(row.shape[1] for row in rows[:batch]))
+    rows, numbers = [], []
+    for number, (prompt, *responses) in enumerate(pairs):
+        before = tokenizer(prompt, add_special_tokens=False).input_ids
+        for response in responses:
+            ids = torch.tensor([before + tokenizer(response, add_special_tokens=False).input_ids[:LONGEST]])
+            hidden = model(ids, output_hidden_states=True).hidden_states[1:]
+            rows.append(torch.stack([layer[0, len(before) - 1 : -1] for layer in hidden]))
+            numbers += [number] * rows[-1].shape[1]
+    return Hidden(torch.cat(rows, 1), torch.tensor(numbers), batch_pairs)
 
 
-def sentences(count: int, seed: int = 0) -> list[str]:
-    """Drawn, each long enough to be a prompt and a response."""
+def drawn_pairs(count: int, seed: int = 0) -> list[Pair]:
+    """Of words."""
     generator = random.Random(seed)
-    return [
-        " ".join(generator.choices(WORDS, k=generator.randint(PROMPT_WORDS + 10, PROMPT_WORDS + 50))) + "."
-        for _ in range(count)
-    ]
+
+    def words(least: int, most: int) -> str:
+        return " ".join(generator.choices(WORDS, k=generator.randint(least, most)))
+
+    return [(words(5, 5), *(f" {words(10, 50)}." for _ in range(2))) for _ in range(count)]
+
+
+def sentiment_pairs(count: int) -> list[Pair]:
+    """Of the project's own experiment."""
+    rows = [json.loads(line) for line in sentiment_files().train.read_text(encoding="utf-8").splitlines()]
+    return [(row["prompt"], row["chosen"], row["rejected"]) for row in rows[:count]]
 
 
 def calibrate(head: LearnedMask, hidden: Tensor, target: Target) -> None:
@@ -73,12 +86,41 @@ def calibrate(head: LearnedMask, hidden: Tensor, target: Target) -> None:
             apply_settings(head, settings(head.layer_scores(hidden), head, target))
 
 
-def calibrated_heads(hidden: Hidden, config: MaskConfig, seed: int) -> MaskHeads:
-    """Heads of a configuration and a seed, calibrated on the batch."""
+def calibrated_heads(hidden: Tensor, config: MaskConfig, seed: int) -> MaskHeads:
+    """Heads of a configuration and a seed, calibrated on hidden states [L, N, D] of `config.layers`."""
     torch.manual_seed(seed)
-    layers, _, width = hidden.states.shape
+    layers, _, width = hidden.shape
     heads = MaskHeads(layers, width, config).eval()
-    states = hidden.parts[0] if config.layers == "all" else hidden.parts[0][-1:]
     for name, head in heads.named_heads().items():
-        calibrate(head, states, Target(config.shares()[name == "divergence"], config.initial_mean))
+        calibrate(head, hidden, Target(config.shares()[name == "divergence"], config.initial_mean))
     return heads
+
+
+class Off(NamedTuple):
+    """How far a calibrated head is from what was asked for."""
+
+    batch: float
+    """In its share, over the batch."""
+    unseen: float
+    mean: float
+    """Over the batch, as a share of what was asked for."""
+
+
+@torch.no_grad()
+def off_target(hidden: Hidden, config: MaskConfig, seeds: range) -> list[Off]:
+    """Of the masks of each seed, on a batch of its own, the farthest."""
+    states = hidden.states if config.layers == "all" else hidden.states[-1:]
+    found = []
+    for seed in seeds:
+        batch = hidden.in_batch(seed)
+        masks = calibrated_heads(states[:, batch], config, seed)(states)
+        for mask, share in zip(masks, config.shares(), strict=True):
+            zero = (mask == config.floor).double()
+            found.append(
+                Off(
+                    abs(zero[batch].mean().item() - share),
+                    abs(zero[~batch].mean().item() - share),
+                    abs(mask[batch].mean().item() / config.initial_mean - 1),
+                )
+            )
+    return found

@@ -26,7 +26,9 @@ OPTIONS: dict[str, tuple[int, dict[str, Any]]] = {
             "objective.divergence": "reference"},
     ),
     "released_8_steps": (8, {"masks.init": "released", "training.seed": 1}),
+    "floor_8_steps": (8, {"masks.floor": 0.05, "objective.divergence": "policy"}),
     "mapo_sigmoid_8_steps": (8, {"objective.name": "mapo", "masks.normalisation": "sigmoid"}),
+    "mapo_layernorm_8_steps": (8, {"objective.name": "mapo", "masks.normalisation": "layernorm"}),
 }  # fmt: skip
 
 

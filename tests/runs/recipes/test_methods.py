@@ -11,6 +11,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.plan.asked.request import Request, resolve
 from sparsepo_dist.runs.inputs import load_inputs
 from sparsepo_dist.runs.parsing import parse_train
+from sparsepo_dist.runs.recipes.files import read_recipe, value_of
 from tests.runs.recipes.test_files import write
 from tests.support.documents import ROOT
 from tests.support.runs import ZERO
@@ -91,3 +92,16 @@ def test_a_plan_takes_the_shape_of_what_is_trained(tmp_path: Path) -> None:
     (tmp_path / "sft.yaml").write_text("base: base.yaml\n")
     with pytest.raises(UserError, match=r"sft\.yaml, which trains it, names no model itself"):
         resolve(Request(parse_train(["--recipe", str(tmp_path / "dpo.yaml")]), ZERO[3], gpus=2))
+
+
+def test_recipes_with_a_masked_divergence_say_which_form_and_why() -> None:
+    said = 0
+    for path in sorted(Path("launch/recipes").rglob("*.yaml")):
+        files = read_recipe(str(path))
+        if value_of(files, "objective.name") in ("sparsepo", "mapo"):
+            assert value_of(files, "objective.divergence") in ("policy", "reference"), path
+            (where,) = {file.path for file in files if value_of([file], "objective.divergence")}
+            comments = " ".join(line for line in where.read_text(encoding="utf-8").splitlines() if "#" in line)
+            assert "Eq. 6-8" in comments and "docs/objectives.md" in comments, where
+            said += 1
+    assert said > 10
