@@ -39,9 +39,9 @@ class MaskConfig:
     """Learned: how heads start. `torch`: as its linears do. `released`: as the released implementation's, N(0, 0.02),
     biases 0, and what else its heads are: see docs/objectives.md; what is given of layer_norm and dropout wins.
     `calibrated`: as `torch`, then shifted and scaled to `initial_sparsity` and `initial_mean` by the first global
-    batch."""
+    batch, or the first ones of 64 pairs."""
     initial_sparsity: float | tuple[float, float] = 0.8
-    """Calibrated: share of the first global batch's response tokens whose mask is 0; one for both masks, or [reward,
+    """Calibrated: share of those batches' response tokens whose mask is 0; one for both masks, or [reward,
     divergence]. In the paper reward masks start near 0.8."""
     initial_mean: float = 1.0
     """Calibrated: mean over those tokens; at 1, beta is as strong as in DPO and TDPO."""

@@ -23,7 +23,7 @@ from sparsepo_dist.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
-LEAST_PAIRS = 32
+LEAST_PAIRS = 64
 """That heads are calibrated on, where an epoch has so many. docs/objectives.md has what it was chosen by."""
 TITLES = {"reward": "reward mask", "divergence": "divergence mask", "common": "common mask"}
 

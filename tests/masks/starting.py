@@ -70,7 +70,7 @@ def drawn_pairs(count: int, seed: int = 0) -> list[Pair]:
     def words(least: int, most: int) -> str:
         return " ".join(generator.choices(WORDS, k=generator.randint(least, most)))
 
-    return [(words(5, 5), *(f" {words(10, 50)}." for _ in range(2))) for _ in range(count)]
+    return [(words(5, 5), *(f" {words(8, 30)}." for _ in range(2))) for _ in range(count)]
 
 
 def sentiment_pairs(count: int) -> list[Pair]:
