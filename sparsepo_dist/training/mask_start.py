@@ -36,7 +36,8 @@ def start_masks(trainer: Trainer, config: MaskConfig) -> None:
     Raises:
         UserError: a mask is 0 on every token, on all ranks.
     """
-    steps = calibration_steps(trainer.order) if config.init == "calibrated" else 1
+    order = trainer.order
+    steps = calibration_steps(order) if config.init == "calibrated" else 1
     with trainer.policy.whole_masks() as heads:
         names = list(heads)
     if not names:
@@ -44,6 +45,11 @@ def start_masks(trainer: Trainer, config: MaskConfig) -> None:
     trainer.progress.at("looking at the masks before the first step")
     trainer.policy.train(False)
     if config.init == "calibrated":
+        if rank() == 0 and order.pairs < LEAST_PAIRS:
+            log.warning(
+                "masks are calibrated on all %d pairs of the training data: of fewer than %d, the share of tokens at 0 "
+                "on other pairs depends on the seed (docs/objectives.md says how much)", order.pairs, LEAST_PAIRS,
+            )  # fmt: skip
         _calibrate(trainer, config, steps)
     masks = _over_first_batches(trainer, steps, lambda head, hidden: head.forward(hidden)[None])
     told = [_described(name, mask[0], config, trainer.config.seed) for name, mask in masks.items()]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparsepo_dist.builtin.pairs import sentiment_files
@@ -18,6 +19,7 @@ from sparsepo_dist.masks.calibration import Target, apply_settings, layer_settin
 Pair = tuple[str, str, str]
 """Prompt, chosen and rejected response."""
 LONGEST = 60  # tokens of a response
+AT_A_TIME = 32  # sequences
 WORDS = [
     "a", "and", "as", "at", "but", "by", "every", "for", "from", "had", "her", "his", "in", "is", "it", "no", "not",
     "of", "on", "one", "or", "some", "that", "the", "their", "to", "was", "which", "with", "answer", "autumn",
@@ -48,17 +50,23 @@ class Hidden(NamedTuple):
 
 
 @torch.no_grad()
-def hidden_states(folder: Path, pairs: list[Pair], batch_pairs: int) -> Hidden:
-    """One sequence at a time."""
+def model_states(folder: Path, pairs: list[Pair], batch_pairs: int) -> Hidden:
+    """Of many sequences at a time: what is padded comes after them, where a causal model does not look."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    rows, numbers = [], []
+    sequences = []
     for number, (prompt, *responses) in enumerate(pairs):
         before = tokenizer(prompt, add_special_tokens=False).input_ids
         for response in responses:
-            ids = torch.tensor([before + tokenizer(response, add_special_tokens=False).input_ids[:LONGEST]])
-            hidden = model(ids, output_hidden_states=True).hidden_states[1:]
-            rows.append(torch.stack([layer[0, len(before) - 1 : -1] for layer in hidden]))
+            ids = torch.tensor(before + tokenizer(response, add_special_tokens=False).input_ids[:LONGEST])
+            sequences.append((number, len(before) - 1, ids))
+    rows, numbers = [], []
+    for first in range(0, len(sequences), AT_A_TIME):
+        group = sequences[first : first + AT_A_TIME]
+        padded = pad_sequence([ids for _, _, ids in group], batch_first=True)
+        hidden = torch.stack(model(padded, output_hidden_states=True).hidden_states[1:])
+        for states, (number, start, ids) in zip(hidden.unbind(1), group, strict=True):
+            rows.append(states[:, start : len(ids) - 1])
             numbers += [number] * rows[-1].shape[1]
     return Hidden(torch.cat(rows, 1), torch.tensor(numbers), batch_pairs)
 

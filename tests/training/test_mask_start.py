@@ -158,6 +158,7 @@ def test_a_mask_that_starts_dead_is_refused_on_all_ranks_and_nothing_is_left(
     assert not (tmp_path / "run" / "metrics.jsonl").exists() and not (tmp_path / "run" / "config.yaml").exists()
     done = command(common, 1, **changes, masks__init="calibrated", overwrite="true")
     assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("masks are calibrated on all 2 pairs of the training data: of fewer than 64") == 1
 
 
 def test_a_mask_that_dies_is_warned_of_once_with_the_step(common: dict[str, Any], tmp_path: Path) -> None:
