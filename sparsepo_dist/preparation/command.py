@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from sparsepo_dist.disk import put_in_place, remove, unwritable, unwritten, write_whole
+from sparsepo_dist.data.reading.folders import PREPARED
+from sparsepo_dist.disk import put_in_place, remove, unwritable, write_whole
 from sparsepo_dist.errors import RunError, UserError, shortened
 from sparsepo_dist.evaluation.results import origin
 from sparsepo_dist.files import path_argument, read_json
 from sparsepo_dist.preparation.card import CARD, MARKDOWN, Card
 from sparsepo_dist.preparation.registry import NAMES, Preparation, preparation
-from sparsepo_dist.preparation.work import Work
+from sparsepo_dist.preparation.work import Work, has_parts, writing
 from sparsepo_dist.queueing.locks import lock
 
 _MOST_SEED = 2**32
@@ -37,16 +38,16 @@ def prepare(arguments: Sequence[str]) -> tuple[Path, bool]:
     plan = chosen.plan(given)
     settings = {**plan.settings, "seed": given.seed}
     card = Card(name, json.loads(json.dumps(settings)), json.loads(json.dumps(dict(plan.sources))), origin())
-    output: Path = given.output
-    aside = output.with_name(f".preparing-{output.name}")
-    if _is_finished(output, card):
-        remove(aside)
-        return output, True
+    place, aside = _places(given.output)
+    if _is_finished(place, card) and not aside.exists():
+        return given.output, True
     with _claimed(aside, card):
-        plan.make(work := Work(aside, card), card)
-        _finish(work, card, output)
+        was_there = _is_finished(place, card)  # another process may have finished it before this one had the lock
+        if not was_there:
+            plan.make(work := Work(aside, card), card)
+            _finish(work, card, place)
         remove(aside)
-    return output, False
+    return given.output, was_there
 
 
 def name_parser(name: str, chosen: Preparation) -> argparse.ArgumentParser:
@@ -67,11 +68,25 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _is_finished(output: Path, card: Card) -> bool:
-    reason = unwritable(output)
+def _places(output: Path) -> tuple[Path, Path]:
+    """Where the finished folder and the unfinished one are; a symbolic link is followed, and stays."""
+    try:
+        place = output.resolve()
+        aside = place.with_name(f".preparing-{place.name}")
+        aside.exists()
+        reason = "something is mounted there" if place.is_mount() else None
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = shortened(str(error))
     if reason is not None:
-        raise UserError(f"--output: {output} cannot be written: {reason}; name another folder")
+        raise UserError(f"--output: {shortened(str(output))} cannot be written: {reason}; name another folder")
+    return place, aside
+
+
+def _is_finished(output: Path, card: Card) -> bool:
     if not output.is_dir() or not any(output.iterdir()):
+        reason = unwritable(output) or unwritable(output.parent)
+        if reason is not None:
+            raise UserError(f"--output: {output} cannot be written: {reason}; name another folder")
         return False
     if not (output / CARD).is_file():
         raise UserError(f"--output: {output} holds other things than prepared data; name another folder")
@@ -81,14 +96,16 @@ def _is_finished(output: Path, card: Card) -> bool:
 
 def _claimed(aside: Path, card: Card) -> IO[bytes]:
     """The lock of an unfinished folder, which is begun or gone on with."""
-    held = lock(aside / ".lock")
+    with writing(aside.parent):
+        held = lock(aside / ".lock")
     if held is None:
         raise RunError(f"{aside}: another process is preparing this; wait for it, or name another --output")
     begun = aside / "begun.json"
-    if begun.is_file():
+    if begun.is_file() and has_parts(aside):
         _refuse_others(begun, card, "was begun")
     else:
-        write_whole(begun, json.dumps(card.identity()))
+        with writing(aside):
+            write_whole(begun, json.dumps(card.identity()))
     return held
 
 
@@ -100,6 +117,10 @@ def _refuse_others(record: Path, card: Card, verb: str) -> None:
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{record} cannot be read: {shortened(str(error))}; remove its folder") from None
     wanted = card.identity()
+    if there.get(PREPARED) != card.name:
+        raise UserError(
+            f"--output: {record.parent} {verb} as {there.get(PREPARED)}, not {card.name}; name another folder"
+        )
     changed = sorted(_changed({name: there.get(name) for name in wanted}, wanted))
     if changed:
         raise UserError(
@@ -120,9 +141,7 @@ def _changed(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> set[str]:
 
 
 def _finish(work: Work, card: Card, output: Path) -> None:
-    try:
+    with writing(output.parent):
         (work.files / CARD).write_text(card.as_json(), encoding="utf-8")
         (work.files / MARKDOWN).write_text(card.as_markdown(), encoding="utf-8")
         put_in_place(work.files, output)
-    except OSError as error:
-        raise RunError(f"what was prepared cannot be put in place: {unwritten(error, output.parent)}") from None

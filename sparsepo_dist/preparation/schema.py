@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -19,6 +20,15 @@ class Kind(NamedTuple):
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
+
+
+def _is_whole_text(value: Any) -> bool:
+    """Whether all text in a value can be written."""
+    try:
+        json.dumps(value, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_whole(value: Any) -> bool:
@@ -70,13 +80,13 @@ class Schema:
             UserError: the source cannot be read, or a row is not of this schema: names file, row, field, and what was
                 expected and found.
         """
-        for row in read_rows(source):
-            try:
+        try:
+            for row in read_rows(source):
                 if isinstance(row, RowError):
                     raise row
                 yield self._checked(row)
-            except RowError as bad:
-                raise UserError(f"{option} {bad}") from None
+        except (RowError, UserError) as bad:
+            raise UserError(f"{option} {bad}") from None
 
     def _checked(self, row: Row) -> SchemaRow:
         if not isinstance(row.fields, Mapping):
@@ -96,6 +106,8 @@ class Schema:
                     row.place, f"field {name!r} is missing (there is {shortened(there)}); {self._expected()}"
                 )
             value = value[key]
+        if not _is_whole_text(value):
+            raise RowError(row.place, f"field {name!r} holds half a character (a surrogate), which no file can have")
         if not kind.holds(value):
             found = "null" if value is None else f"{type(value).__name__} {shortened(repr(value), 40)}"
             raise RowError(row.place, f"field {name!r} must be {kind.said}, found {found}; {self._expected()}")

@@ -6,15 +6,18 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sparsepo_dist.disk import remove, write_whole
+from sparsepo_dist.disk import remove, unwritten, write_whole
+from sparsepo_dist.errors import RunError
 from sparsepo_dist.preparation.card import Card, WrittenFile
 
 Item = TypeVar("Item")
+_PARTS = "parts"
 _PART = re.compile(r"[a-z0-9_-]+")
 
 
@@ -47,20 +50,26 @@ class Work:
     """
 
     def __init__(self, folder: Path, card: Card) -> None:
-        self._parts, self.files, self._card = folder / "parts", folder / "files", card
-        remove(self.files)
-        self.files.mkdir(parents=True)
+        self._parts, self.files, self._card = folder / _PARTS, folder / "files", card
+        with writing(folder):
+            remove(self.files)
+            self.files.mkdir(parents=True)
 
     def part(self, name: str, make: Callable[[], Iterable[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """Rows that are made once: kept on disk, whole or not at all.
 
         Args:
             name: of lower-case letters, digits, - and _.
+
+        Raises:
+            RunError: they cannot be written.
         """
         assert _PART.fullmatch(name), name
         path = self._parts / f"{name}.jsonl"
         if not path.is_file():
-            write_whole(path, "".join(map(_line, make())))
+            text = "".join(map(_line, make()))
+            with writing(self.files):
+                write_whole(path, text)
         with path.open(encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
@@ -83,9 +92,12 @@ class Work:
 
         Args:
             said: what its rows are, for the card.
+
+        Raises:
+            RunError: it cannot be written.
         """
         digest, count = hashlib.sha256(), 0
-        with (self.files / name).open("xb") as file:
+        with writing(self.files), (self.files / name).open("xb") as file:
             for row in rows:
                 count += 1
                 line = _line(row).encode()
@@ -93,6 +105,22 @@ class Work:
                 file.write(line)
         self._card.files.append(WrittenFile(name, said, count, digest.hexdigest()))
         return count
+
+
+def has_parts(folder: Path) -> bool:
+    """Whether an unfinished folder keeps something that would have to be made again."""
+    return any((folder / _PARTS).glob("*.jsonl"))
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Raises RunError where what is done in a folder raises OSError: it cannot be written, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"what is prepared cannot be written: {unwritten(error, folder)}; a second start goes on from there"
+        ) from None
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def test_other_settings_are_refused(squares: Squares, tmp_path: Path, more: list
     command.prepare(arguments(tmp_path / "data"))
     with pytest.raises(UserError, match=rf"data was prepared with another {named}; name another folder, or remove it"):
         command.prepare(arguments(tmp_path / "data", *more))
-    squares.dies_at = 1
+    squares.dies_at = 3
     with pytest.raises(Killed):
         command.prepare(arguments(tmp_path / "begun"))
     with pytest.raises(UserError, match=rf"\.preparing-begun was begun with another {named}; name another folder"):
@@ -106,6 +107,58 @@ def test_other_things_are_not_overwritten(squares: Squares, tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"holds other things than prepared data; name another folder"):
         command.prepare(arguments(tmp_path))
     assert squares.made == []
+
+
+def test_what_kept_nothing_is_begun_anew(squares: Squares, tmp_path: Path) -> None:
+    """A start that ended with an error of its options does not hold their correction up."""
+    squares.dies_at = 1
+    with pytest.raises(Killed):
+        command.prepare(arguments(tmp_path / "data"))
+    squares.dies_at = None
+    command.prepare(arguments(tmp_path / "data", "--power", "3"))
+    assert json.loads((tmp_path / "data" / "train.jsonl").read_text().splitlines()[2]) == {"number": 2, "power": 8}
+
+
+def test_another_preparations_folder(squares: Squares, tmp_path: Path) -> None:
+    command.prepare(arguments(tmp_path / "data"))
+    with pytest.raises(UserError, match=r"data was prepared as mix, not code; name another folder"):
+        command.prepare(["code", *arguments(tmp_path / "data")[1:]])
+
+
+def test_a_symbolic_link_is_followed_and_stays(squares: Squares, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "disk" / "big")
+    assert command.prepare(arguments(tmp_path / "data")) == (tmp_path / "data", False)
+    assert (tmp_path / "data").is_symlink() and (tmp_path / "disk" / "big" / "train.jsonl").is_file()
+    assert command.prepare(arguments(tmp_path / "data")) == (tmp_path / "data", True)
+
+
+def test_the_current_folder(squares: Squares, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    command.prepare(arguments(Path()))
+    assert (tmp_path / "here" / "train.jsonl").is_file()
+
+
+@pytest.mark.parametrize("name", ["/", "a\0b", "x" * 250], ids=["root", "zero", "long"])
+def test_names_that_no_folder_can_have(squares: Squares, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"^--output: .*; name another folder"):
+        command.prepare(arguments(tmp_path / name))
+    assert squares.made == []
+
+
+@pytest.mark.parametrize("most", [60, 150], ids=["begun", "files"])
+def test_a_full_disk(squares: Squares, tmp_path: Path, most: int) -> None:
+    """A limit on the size of files, which the system does not let anyone pass."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, limits[1]))
+    try:
+        with pytest.raises(RunError, match=r"what is prepared cannot be written: .*File too large.*: make room; a sec"):
+            command.prepare(arguments(tmp_path / "data"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    command.prepare(arguments(tmp_path / "data"))
+    assert len((tmp_path / "data" / "train.jsonl").read_text().splitlines()) == 5
 
 
 def test_two_processes_do_not_prepare_one_folder(squares: Squares, tmp_path: Path) -> None:

@@ -27,7 +27,12 @@ TRAIN = [
     {"chosen": f"{ASKED} Two.\n\nHuman: \n\nAssistant: Yes.", "rejected": f"{ASKED} Four."},
 ]
 """The last one has an empty turn amid, which text bears and messages do not."""
-TEST = [{"chosen": f"{ASKED} 2", "rejected": f"{ASKED} 3"}, {"chosen": f"{ASKED} 2!", "rejected": f"{ASKED} 3!"}]
+OTHER = "\n\nHuman: And 2 + 2?\n\nAssistant:"
+TEST = [
+    {"chosen": f"{ASKED} 2", "rejected": f"{ASKED} 3"}, {"chosen": f"{ASKED} 2!", "rejected": f"{ASKED} 3!"},
+    {"chosen": f"{OTHER} 4", "rejected": f"{OTHER} 5"}, {"chosen": f"{OTHER} 4!", "rejected": f"{OTHER} 5!"},
+]  # fmt: skip
+"""Of the first prompt the training rows have some, too."""
 
 
 def prepared(folder: Path, *options: str, train: list[Any] = TRAIN) -> Path:
@@ -48,13 +53,14 @@ def test_text(tmp_path: Path) -> None:
     assert train[1] == {"prompt": LONGER, "chosen": " Bye.", "rejected": " No."}
     assert train[2]["chosen"] == " Two.\n\nHuman: Sure?\n\nAssistant: Yes." and len(train) == 4
     assert fields(f"{folder}:sft")[1] == {"prompt": LONGER, "completion": " Bye."}
-    assert fields(f"{folder}:prompts") == [{"prompt": ASKED}]
+    assert fields(f"{folder}:prompts") == [{"prompt": OTHER}]  # each once, and none that is trained on
     card = json.loads((folder / "card.json").read_text())
     left_out = {step["said"]: (step["before"], step["after"]) for step in card["steps"]}
     assert left_out == {
         "--train: without rows where chosen and rejected are equal": (7, 6),
         "--train: without rows where chosen is empty": (6, 5),
         "--train: without rows where chosen begins with an empty turn": (5, 4),
+        "prompts.jsonl: not among the training prompts": (2, 1),
     }
     assert card["counts"]["--train: pairs of which a response holds further turns"] == 2
     assert card["counts"]["held-out pairs whose prompt is in the training pairs too"] == 2
@@ -92,6 +98,20 @@ def test_rows_of_another_set(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         prepared(tmp_path, train=[TRAIN[0], wrong])
     assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--train .*: nothing is left to prepare: .* are equal, 0 of 1 rows$"):
+        prepared(tmp_path, train=TRAIN[3:4])
+    half = {"chosen": f"{ASKED} \ud800.", "rejected": f"{ASKED} No."}
+    with pytest.raises(UserError, match=r"--train .*train\.jsonl, row 1: field 'chosen' holds half a character"):
+        prepared(tmp_path, train=[half])
+
+
+def test_a_file_has_no_test_split(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(TRAIN[0]))
+    with pytest.raises(UserError, match=r"^--heldout .*rows\.jsonl:test: .* is a file, and has no configuration or sp"):
+        prepare(["dialogue", "--train", str(tmp_path / "rows.jsonl"), "--output", str(tmp_path / "out")])
 
 
 def test_the_projects_own_dialogues(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,15 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from sparsepo_dist.builtin.rewards import rewards
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import RunError, UserError
+from sparsepo_dist.evaluation.frontier import scorers
+from sparsepo_dist.evaluation.frontier.scorers import Scorer
 from sparsepo_dist.preparation import drawing
+from sparsepo_dist.preparation.card import Card
 from sparsepo_dist.preparation.command import prepare
 from sparsepo_dist.preparation.sentiment import completions
-from sparsepo_dist.preparation.sentiment.prefixes import Wanted, own_prompts
+from sparsepo_dist.preparation.sentiment.prefixes import Wanted, cut_texts, own_prompts
+from sparsepo_dist.sampling.responses import Sample
 from tests.support.classifiers import save_tiny_classifier
 from tests.support.tiny import save_tiny_model
 
@@ -86,9 +92,10 @@ def test_scores_are_the_papers_and_rank_each_pair(output: Path, folder: Path) ->
 def test_the_card_counts_all_that_was_left_out(output: Path) -> None:
     card = json.loads((output / "card.json").read_text())
     steps = {step["said"]: (step["before"], step["after"]) for step in card["steps"]}
-    assert steps["of more than 8 tokens"] == (TEXTS + 2, TEXTS)
+    assert steps["different texts"] == (TEXTS + 2, TEXTS + 1)
+    assert steps["of more than 8 tokens"] == (TEXTS + 1, TEXTS)
     assert steps["train: not blank"][0] == 64
-    assert steps["train: scores are no tie"][1] == len(rows(output / "train.jsonl"))
+    assert steps["train: scores are no tie, nor completions the same"][1] == len(rows(output / "train.jsonl"))
     assert card["settings"]["seed"] == 0 and len(card["sources"]["--model"]["sha256"]) == 64
 
 
@@ -99,6 +106,33 @@ def test_the_seed_decides_everything(folder: Path, tmp_path: Path) -> None:
     other, _ = prepare(given(folder, tmp_path / "other", *few, "--seed", "1"))
     for name in ("train.jsonl", "heldout.jsonl", "prompts.jsonl", "sft.jsonl"):
         assert (again / name).read_bytes() == (one / name).read_bytes() != (other / name).read_bytes()
+
+
+def test_a_text_that_is_there_many_times_is_on_one_side(folder: Path) -> None:
+    """Prefixes of other lengths would be other prefixes of the same text."""
+    texts = [f"{number:02d}-film that went on." for number in range(6) for _ in range(20)]
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    prefixes = cut_texts(texts, tokenizer, 0, Card("sentiment", {}, {}, {}))
+    assert sorted(prefix.text + prefix.rest for prefix in prefixes) == sorted(set(texts))
+
+
+def judged(monkeypatch: pytest.MonkeyPatch, score: Callable[[Sample], float]) -> None:
+    named = Scorer("by the test", "test", lambda samples: list(map(score, samples)))
+    monkeypatch.setattr(scorers, "scorer", lambda *_: named)
+
+
+def test_the_same_completion_twice_is_no_pair(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A classifier's last digits differ from batch to batch."""
+    digits = itertools.count()
+    judged(monkeypatch, lambda sample: 0.5 + next(digits) * 1e-9)
+    with pytest.raises(UserError, match="train: no two completions of a prefix differ enough in their scores"):
+        prepare(given(folder, tmp_path / "data", "--temperature", "0.0001", "--prompts", "4"))
+
+
+def test_a_scorer_that_gives_no_number(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged(monkeypatch, lambda sample: math.nan)
+    with pytest.raises(RunError, match=r"--scorer gives nan for '\d\d-.*', which is no score: by the test"):
+        prepare(given(folder, tmp_path / "data", "--prompts", "4"))
 
 
 def test_the_projects_own_prompts_more_completions_and_a_kill(

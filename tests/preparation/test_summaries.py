@@ -111,6 +111,11 @@ def test_pairs_and_what_was_left_out(tmp_path: Path) -> None:
     assert fields(f"{folder}:idf")[0] == {"summary": "Other"}
 
 
+def test_a_folder_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    folder = prepared(branch(tmp_path / "set [1]"), tmp_path / "out")
+    assert len(fields(str(folder))) > 40
+
+
 def test_drawn_by_seed_and_no_post_on_both_sides(tmp_path: Path) -> None:
     source = branch(tmp_path / "set")
     sizes = ("--train_pairs", "12", "--heldout_pairs", "6", "--posts", "5")

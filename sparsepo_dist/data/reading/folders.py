@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import glob
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -108,9 +108,10 @@ def is_prepared(folder: Path) -> bool:
     """
     card = folder / CARD
     try:
-        return card.is_file() and PREPARED in read_json(card)
-    except (OSError, ValueError, TypeError) as error:
+        there = read_json(card) if card.is_file() else None
+    except (OSError, ValueError) as error:
         raise UserError(f"{card} cannot be read: {shortened(str(error), 200)}") from None
+    return isinstance(there, Mapping) and PREPARED in there
 
 
 def refuse_unprepared(source: str, path: str) -> None:

@@ -9,15 +9,17 @@ from pathlib import Path
 
 _SAYING = ("errors.py", "report", "evaluation/frontier/figure.py")
 """What words errors and draws results, and decides none."""
+_SHIPPED = ("shipped/*", "templates/*")
+"""What is read beside a module: the project's own data, chat templates."""
 PACKAGE = Path(__file__).resolve().parents[2]
 _KERNELS = PACKAGE.parent / "csrc"
 
 
 @cache
 def code_hash(modules: tuple[str, ...]) -> str:
-    """SHA-256 over the source of modules (`runs.run`), of all that they import of the package, and of csrc/ where ops/
-    is among it. A module that is a folder stands for all files in it. Comments, docstrings and what only words errors
-    or draws is left out."""
+    """SHA-256 over the source of modules (`runs.run`), of all that they import of the package, of what lies beside it
+    to be read, and of csrc/ where ops/ is among it. A module that is a folder stands for all files in it. Comments,
+    docstrings and what only words errors or draws is left out."""
     files: set[Path] = set()
     waiting = [path for module in modules for path in _files(module)]
     while waiting:
@@ -25,6 +27,8 @@ def code_hash(modules: tuple[str, ...]) -> str:
         if path not in files:
             files.add(path)
             waiting += _imported(path)
+    for folder in {path.parent for path in files}:
+        files |= {path for name in _SHIPPED for path in folder.glob(name)}
     if any(path.parent == PACKAGE / "ops" for path in files):
         files |= {path for path in _KERNELS.rglob("*") if path.is_file()}
     digest = hashlib.sha256()

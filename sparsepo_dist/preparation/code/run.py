@@ -52,7 +52,9 @@ def _plan(given: argparse.Namespace) -> Plan:
         _make(work, card, trial, problems)
 
     settings = {name: getattr(given, name) for name in _SETTINGS}
-    sources = {f"--{name}": {**source_record(read[name]), "source": source} for name, source in named.items()}
+    sources = {
+        f"--{name}": {**source_record(read[name], f"--{name}"), "source": source} for name, source in named.items()
+    }
     return Plan(
         {**settings, "limits": LIMITS._asdict()}, {**sources, "--model": model_record(given.model, model)}, make
     )

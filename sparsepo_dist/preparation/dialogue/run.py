@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
 
 from sparsepo_dist.builtin.sets import set_file
 from sparsepo_dist.data.reading.sources import Row, RowError
@@ -16,7 +14,7 @@ from sparsepo_dist.preparation.card import Card
 from sparsepo_dist.preparation.dialogue.turns import Pair, read_pair
 from sparsepo_dist.preparation.registry import Plan, Preparation
 from sparsepo_dist.preparation.schema import Kind, Schema
-from sparsepo_dist.preparation.sources import source_record
+from sparsepo_dist.preparation.sources import refuse_nothing, source_record
 from sparsepo_dist.preparation.work import Work
 
 SET = "Anthropic/hh-rlhf"
@@ -53,9 +51,12 @@ def _plan(given: argparse.Namespace) -> Plan:
             work.write(f"{name}.jsonl", (pair.preference() for pair in pairs), f"{said} preferences")
             prefix = "" if name == "train" else f"_{name}"
             work.write(f"sft{prefix}.jsonl", (pair.supervised() for pair in pairs), f"{said} chosen responses, for SFT")
-        work.write("prompts.jsonl", _prompts(heldout), "held-out prompts, each once")
+        prompts = {_key(pair): pair.prompt for pair in heldout}
+        new = [prompt for key, prompt in prompts.items() if key not in seen]
+        card.step("prompts.jsonl: not among the training prompts", len(prompts), len(new), unit="prompts")
+        work.write("prompts.jsonl", ({"prompt": prompt} for prompt in new), "held-out prompts, each once")
 
-    records = {option: {**source_record(read[option]), "source": source} for option, source in named.items()}
+    records = {option: {**source_record(read[option], option), "source": source} for option, source in named.items()}
     return Plan({"form": given.form}, records, make)
 
 
@@ -72,17 +73,13 @@ def _pairs(option: str, source: str, form: str, card: Card) -> list[Pair]:
     for reason, count in remarks.dropped.most_common():
         card.step(f"{option}: without rows where {reason}", left, left - count)
         left -= count
+    refuse_nothing(option, source, pairs, card)
     card.count(f"{option}: pairs of which a response holds further turns", sum(pair.goes_on for pair in pairs))
     return pairs
 
 
 def _key(pair: Pair) -> str:
     return json.dumps(pair.prompt)
-
-
-def _prompts(pairs: Sequence[Pair]) -> Iterator[dict[str, Any]]:
-    for pair in {_key(pair): pair for pair in pairs}.values():
-        yield {"prompt": pair.prompt}
 
 
 PREPARATION = Preparation(

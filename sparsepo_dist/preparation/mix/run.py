@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sparsepo_dist.builtin.sets import set_file
 from sparsepo_dist.files import argument
 from sparsepo_dist.preparation.card import Card
 from sparsepo_dist.preparation.registry import Plan, Preparation
 from sparsepo_dist.preparation.schema import MESSAGES, NUMBER, TEXT, Schema
-from sparsepo_dist.preparation.sources import source_record
+from sparsepo_dist.preparation.sources import refuse_nothing, source_record
 from sparsepo_dist.preparation.work import Work
 
 SET = "argilla/dpo-mix-7k"
@@ -44,7 +45,7 @@ def _plan(given: argparse.Namespace) -> Plan:
             prefix = "" if name == "train" else f"_{name}"
             work.write(f"sft{prefix}.jsonl", map(_supervised, rows), f"{said} dialogues for SFT, the chosen ones")
 
-    return Plan({}, {option: source_record(source) for option, source in sources.items()}, make)
+    return Plan({}, {option: source_record(set_file(source), option) for option, source in sources.items()}, make)
 
 
 def _usable(option: str, source: str, card: Card) -> list[Row]:
@@ -53,6 +54,7 @@ def _usable(option: str, source: str, card: Card) -> list[Row]:
         kept = [row for row in rows if holds(row)]
         card.step(f"{option}: {said}", len(rows), len(kept))
         rows = kept
+    refuse_nothing(option, source, rows, card)
     for name in sorted({row["dataset"] for row in rows}):
         card.count(f"{option}: rows from {name}", sum(row["dataset"] == name for row in rows))
     return rows

@@ -63,7 +63,7 @@ def _plan(given: argparse.Namespace) -> Plan:
         work.write(f"{_NAME}.jsonl", rows, "preferences between the policy's own responses, with scores")
 
     sources = {
-        "--prompts": source_record(given.prompts),
+        "--prompts": source_record(given.prompts, "--prompts"),
         "--model": model_record(given.model, model),
         "--scorer": {"score": judge.description, "measurement": judge.measurement},
     }

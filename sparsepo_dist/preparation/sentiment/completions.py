@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from sparsepo_dist.builtin.ranking import Scored
+from sparsepo_dist.errors import RunError, shortened
 from sparsepo_dist.evaluation.frontier.classifiers import Exchange
 from sparsepo_dist.evaluation.frontier.scorers import Scorer
 from sparsepo_dist.preparation.drawing import Drawing
@@ -45,9 +47,18 @@ def scored(work: Work, name: str, samples: Sequence[Sample], scorer: Scorer) -> 
 
 
 def scores(work: Work, name: str, answers: Sequence[Exchange], scorer: Scorer) -> list[float]:
-    """What answers are worth, in their order."""
+    """What answers are worth, in their order.
+
+    Raises:
+        RunError: the scorer gives what is no number.
+    """
 
     def make(portion: Portion[Exchange]) -> Iterable[dict[str, Any]]:
-        return ({"score": score} for score in scorer.score(portion.items))
+        found = scorer.score(portion.items)
+        for answer, score in zip(portion.items, found, strict=True):
+            if not math.isfinite(score):
+                text = shortened(repr(answer.prompt + answer.response), 80)
+                raise RunError(f"--scorer gives {score} for {text}, which is no score: {scorer.description}")
+        return ({"score": score} for score in found)
 
     return [row["score"] for row in work.in_portions(f"scores-{name}", answers, _SAMPLES, make)]

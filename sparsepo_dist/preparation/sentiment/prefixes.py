@@ -45,10 +45,12 @@ class Split(NamedTuple):
 
 
 def cut_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, seed: int, card: Card) -> list[Prefix]:
-    """A prefix of each text, in an order and of lengths that the seed draws; equal ones once, and only those that have
-    as many tokens when they stand alone."""
+    """A prefix of each text, in an order and of lengths that the seed draws; equal texts and equal prefixes once, and
+    only those that have as many tokens when they stand alone."""
     drawn = random.Random(seed)
-    order = drawn.sample(texts, len(texts))
+    different = list(dict.fromkeys(texts))  # else prefixes of two lengths could put one text on two sides
+    card.step("different texts", len(texts), len(different), unit="texts")
+    order = drawn.sample(different, len(different))
     long, found = 0, list[Prefix]()
     for text in tqdm(order, desc="cutting texts", unit="text"):
         length = drawn.randint(SHORTEST, LONGEST)
@@ -57,7 +59,7 @@ def cut_texts(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, seed: in
             long += 1
             found += _prefix(text, ids[:length], tokenizer)
     unique = list({prefix.text: prefix for prefix in found}.values())
-    card.step(f"of more than {LONGEST} tokens", len(texts), long, unit="texts")
+    card.step(f"of more than {LONGEST} tokens", len(different), long, unit="texts")
     card.step("their first tokens are the same alone", long, len(found), unit="texts")
     card.step("different prefixes", len(found), len(unique), unit="prefixes")
     return unique

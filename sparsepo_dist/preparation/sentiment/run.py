@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sparsepo_dist.builtin.sets import set_file
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.preparation.card import Card
 from sparsepo_dist.preparation.options import SAMPLING
@@ -51,7 +52,7 @@ def _plan(given: argparse.Namespace) -> Plan:
 
     settings = {name: getattr(given, name) for name in _OPTIONS}
     sources = {
-        "--texts": OWN_PROMPTS if given.texts == OWN_PROMPTS else source_record(given.texts),
+        "--texts": OWN_PROMPTS if given.texts == OWN_PROMPTS else source_record(set_file(given.texts), "--texts"),
         "--model": model_record(given.model, model),
         "--scorer": {"score": judge.description, "measurement": judge.measurement},
     }
@@ -84,8 +85,12 @@ def ranked(name: str, samples: Sequence[Scored], given: argparse.Namespace, card
     card.step(f"{name}: not blank", len(samples), told, unit="completions")
     card.count(f"{name}: mean score of completions", sum(sample.score for sample in samples) / len(samples))
     pairs = list(best_against_worst(samples, given.pairs_per_prompt))
-    decided = [pair for pair in pairs if pair["chosen_score"] > pair["rejected_score"]]
-    card.step(f"{name}: scores are no tie", len(pairs), len(decided), unit="pairs")
+    # A classifier's score of one text differs in the last digits from batch to batch.
+    decided = [
+        pair for pair in pairs
+        if pair["chosen_score"] > pair["rejected_score"] and pair["chosen"].strip() != pair["rejected"].strip()
+    ]  # fmt: skip
+    card.step(f"{name}: scores are no tie, nor completions the same", len(pairs), len(decided), unit="pairs")
     kept = [pair for pair in decided if pair["chosen_score"] - pair["rejected_score"] > given.least_difference]
     card.step(f"{name}: scores differ by more than {given.least_difference}", len(decided), len(kept), unit="pairs")
     if not kept:

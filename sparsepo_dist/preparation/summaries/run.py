@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import glob
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sparsepo_dist.builtin.sets import set_file
-from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.files import argument, at_home
 from sparsepo_dist.preparation.card import Card
 from sparsepo_dist.preparation.registry import Plan, Preparation
-from sparsepo_dist.preparation.sources import source_record
+from sparsepo_dist.preparation.sources import refuse_nothing, source_record
 from sparsepo_dist.preparation.summaries.pairs import SET, Pair, comparisons, preferences, rated
 from sparsepo_dist.preparation.summaries.selection import Wanted, select
 from sparsepo_dist.preparation.work import Work
@@ -46,10 +46,8 @@ def _plan(given: argparse.Namespace) -> Plan:
         train, heldout = (comparisons(part, read[part], card) for part in (_TRAIN, _HELDOUT))
         scored = rated("axis", [read[part] for part in _RATED], card)
         found = select(train, heldout, scored, wanted, given.seed, card)
-        for name, pairs in (("training", found.train), ("held-out", found.heldout)):
-            if not pairs:
-                steps = "; ".join(f"{step.said}, {step.after} of {step.before} {step.unit}" for step in card.steps)
-                raise UserError(f"--source {given.source}: no {name} pairs are left: {steps}")
+        for pairs in (found.train, found.heldout):
+            refuse_nothing("--source", given.source, pairs, card)
         work.write("train.jsonl", preferences(found.train), "training preferences")
         work.write("heldout.jsonl", preferences(found.heldout), "held-out preferences")
         work.write("sft.jsonl", _supervised(found.train), "training summaries that were preferred, for SFT")
@@ -64,7 +62,9 @@ def _plan(given: argparse.Namespace) -> Plan:
             "training summaries that were preferred, each once (evaluation/summary.py --bertscore_idf)",
         )  # fmt: skip
 
-    records = {part: {**source_record(source), "source": f"{given.source}:{part}"} for part, source in read.items()}
+    records = {
+        part: {**source_record(source, "--source"), "source": f"{given.source}:{part}"} for part, source in read.items()
+    }
     return Plan(wanted._asdict(), records, make)
 
 
@@ -72,7 +72,7 @@ def _part(source: str, part: str) -> str:
     """Where a split of a configuration is read: a hub's Parquet branch has a folder for each."""
     configuration, split = part.split(":")
     folder = Path(at_home(source)) / configuration / split
-    return str(folder / "*") if folder.is_dir() else set_file(f"{source}:{part}")
+    return f"{glob.escape(str(folder))}/*" if folder.is_dir() else set_file(f"{source}:{part}")
 
 
 def _supervised(pairs: Iterable[Pair]) -> Iterator[dict[str, str]]:

@@ -15,6 +15,7 @@ FILES = {
     "loss.py": "def loss():\n    from sparsepo_dist.inner import kernel\n    return kernel\n",
     "inner.py": "kernel = 1\n",
     "unused.py": "value = 1\n",
+    "shipped/rows.jsonl": "{}",
 }  # fmt: skip
 
 
@@ -23,6 +24,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "sparsepo_dist"
     folder.mkdir()
     for name, text in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     monkeypatch.setattr(code, "PACKAGE", folder)
     return folder
@@ -33,6 +35,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("inner.py", "kernel = 2\n", True),
         ("loss.py", "def loss():\n    from sparsepo_dist.inner import kernel\n    return kernel + 1\n", True),
+        ("shipped/rows.jsonl", "[]", True),
         ("unused.py", "value = 2\n", False),
         ("errors.py", "class UserError(Exception):\n    exit_code = 2\n", False),
         ("train.py", FILES["train.py"].replace("Trains", "It trains").replace("= 1", "= 1  # one"), False),
