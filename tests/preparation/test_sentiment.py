@@ -125,13 +125,13 @@ def test_the_same_completion_twice_is_no_pair(folder: Path, tmp_path: Path, monk
     """A classifier's last digits differ from batch to batch."""
     digits = itertools.count()
     judged(monkeypatch, lambda sample: 0.5 + next(digits) * 1e-9)
-    with pytest.raises(UserError, match="train: no two completions of a prefix differ enough in their scores"):
+    with pytest.raises(UserError, match="train: no two completions of a prompt differ enough in their scores"):
         prepare(given(folder, tmp_path / "data", "--temperature", "0.0001", "--prompts", "4"))
 
 
 def test_a_scorer_that_gives_no_number(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     judged(monkeypatch, lambda sample: math.nan)
-    with pytest.raises(RunError, match=r"--scorer gives nan for '\d\d-.*', which is no score: by the test"):
+    with pytest.raises(RunError, match=r"--scorer gives nan for the response .*: by the test"):
         prepare(given(folder, tmp_path / "data", "--prompts", "4"))
 
 

@@ -57,8 +57,8 @@ def scores(work: Work, name: str, answers: Sequence[Exchange], scorer: Scorer) -
         found = scorer.score(portion.items)
         for answer, score in zip(portion.items, found, strict=True):
             if not math.isfinite(score):
-                text = shortened(repr(answer.prompt + answer.response), 80)
-                raise RunError(f"--scorer gives {score} for {text}, which is no score: {scorer.description}")
+                text = shortened(repr(answer.response), 80)
+                raise RunError(f"--scorer gives {score} for the response {text}: {scorer.description}")
         return ({"score": score} for score in found)
 
     return [row["score"] for row in work.in_portions(f"scores-{name}", answers, _SAMPLES, make)]
