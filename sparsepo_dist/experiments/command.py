@@ -68,8 +68,18 @@ def experiment(arguments: argparse.Namespace, say: Callable[[str], None]) -> Non
         {"run": _run, "status": _status, "collect": _collect, "report": _report}[arguments.command](file, settled, say)
 
 
-def _plan(file: ExperimentFile, settled: Settled, arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
+def _checked(file: ExperimentFile, settled: Settled) -> dict[str, str]:
+    """Stages that are to be run -> why; where there are any, options of trainings are looked at. Raises UserError."""
     why = reasons(settled.work)
+    if why:
+        from sparsepo_dist.experiments.files.checks import check_runs  # torch, which takes seconds
+
+        check_runs(file.file, file.runs)
+    return why
+
+
+def _plan(file: ExperimentFile, settled: Settled, arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
+    why = _checked(file, settled)
     width = max(map(len, settled.work.jobs))
     lines = [f"{name:<{width}}  {f'to run: {why[name]}' if name in why else 'done'}" for name in settled.work.jobs]
     lines.append(f"{len(why)} of {len(lines)} stages are to be run")
@@ -84,6 +94,7 @@ def _plan(file: ExperimentFile, settled: Settled, arguments: argparse.Namespace,
 
 
 def _run(file: ExperimentFile, settled: Settled, say: Callable[[str], None]) -> None:
+    _checked(file, settled)
     before, states = None, {}
     while before != settled.selected:  # what is selected by results has further stages
         queue = queue_on(file.resources, file.slurm, file.stages, file.name)

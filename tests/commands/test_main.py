@@ -10,8 +10,21 @@ from pathlib import Path
 import pytest
 
 from sparsepo_dist.commands.main import COMMANDS, command
+from sparsepo_dist.experiments.files.spec import read_experiment
+from sparsepo_dist.experiments.settled import settle
+from sparsepo_dist.queueing.job import DONE, State
 
 SPARSEPO = Path(sys.executable).with_name("sparsepo")
+ROOT = Path(__file__).resolve().parents[2]
+EXPERIMENT = """name: small
+output: {folder}/out
+stages: {folder}/stages
+base: {{recipe: {recipe}}}
+methods: {{dpo: {{options: {{objective.name: dpo}}}}}}
+cache: true
+grid: {{objective.beta: [1, 2]}}
+suites: {{frontier: {{seed: "{{training.seed}}", prompt_count: 2}}}}
+"""
 HEAVY = ("torch", "transformers", "deepspeed", "datasets", "jsonargparse", "matplotlib")
 
 
@@ -35,6 +48,20 @@ def test_help_names_every_command_and_loads_none() -> None:
 def test_help_of_a_command_loads_nothing_that_computes(command: str) -> None:
     said, packages = loaded(command, "--help")
     assert f"usage: sparsepo {command}" in said
+    assert packages.isdisjoint(HEAVY), packages & set(HEAVY)
+
+
+@pytest.mark.parametrize("question", ["status", "plan"])
+def test_an_experiment_whose_trainings_were_looked_at_loads_nothing_that_computes(
+    tmp_path: Path, question: str
+) -> None:
+    file = tmp_path / "experiment.yaml"
+    file.write_text(EXPERIMENT.format(folder=tmp_path, recipe=ROOT / "launch" / "recipes" / "sentiment.yaml"))
+    settled = settle(read_experiment(file, ROOT / "evaluation"))
+    for job in settled.work.jobs.values():
+        job.write(State(DONE))
+    said, packages = loaded("experiment", question, str(file))
+    assert "dpo-beta1/frontier" in said and "done" in said
     assert packages.isdisjoint(HEAVY), packages & set(HEAVY)
 
 

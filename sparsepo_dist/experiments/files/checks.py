@@ -10,7 +10,8 @@ from sparsepo_dist.experiments.files.runs import SFT, Run, arguments_of
 from sparsepo_dist.experiments.stages.stage import filled, placeholders
 from sparsepo_dist.masks import resolve_kind
 from sparsepo_dist.objectives import build_objective
-from sparsepo_dist.runs.parsing import parse_arguments, train_parser
+from sparsepo_dist.runs.config import RunConfig
+from sparsepo_dist.runs.parsing import check_field, parse_arguments, train_parser
 
 
 def check_runs(file: Path, runs: Iterable[Run]) -> None:
@@ -26,13 +27,28 @@ def check_runs(file: Path, runs: Iterable[Run]) -> None:
     for method, (first, *others) in of_method.items():
         place = SFT if first.name == SFT else f"methods.{method}"
         try:
-            config = parse_arguments(parser, [f"--recipe={first.training.recipe}", *_arguments(first)])[0]
-            config.validate()
-            needs = build_objective(config.objective).requirements
-            resolve_kind(config.objective.name, needs.masks, config.masks)
+            for name, line in first.training.lines.items():
+                check_field(name, line)
+        except ValueError as error:
+            raise UserError(f"{file}: {error}") from None
+        try:
+            configuration_of(first)
             parser.parse_args([f"--{name}={value}" for name, value in sorted(_values(others))])
         except UserError as error:
             raise UserError(f"{file}: line {first.training.line}: {place}: {error}") from None
+
+
+def configuration_of(run: Run) -> RunConfig:
+    """The configuration that a run will have, but for the folders of stages.
+
+    Raises:
+        UserError: a value is none that its field takes, or they do not go together.
+    """
+    config = parse_arguments(train_parser(), [f"--recipe={run.training.recipe}", *_arguments(run)])[0]
+    config.validate()
+    needs = build_objective(config.objective).requirements
+    resolve_kind(config.objective.name, needs.masks, config.masks)
+    return config
 
 
 def _arguments(run: Run) -> list[str]:

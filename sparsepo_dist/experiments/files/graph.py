@@ -115,7 +115,7 @@ def _cache(
     if not run.training.cache:
         return None
     try:
-        content = cached_content(configuration, run.training.cache)
+        content = cached_content(run, configuration, run.training.cache)
     except UserError as error:
         raise UserError(f"{experiment.file}: line {run.training.line}: methods.{run.method}: {error}") from None
     if content is None:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.experiments.files.remembered import remembered
 from sparsepo_dist.experiments.files.training import Options, Training, plain_value
 from sparsepo_dist.files import leaves
 from sparsepo_dist.runs.recipes.files import read_recipe
@@ -114,6 +115,10 @@ def digest(value: Any) -> str:
 
 @cache
 def _defaults() -> dict[str, Any]:
-    from sparsepo_dist.runs.config import RunConfig  # torch, which most files of experiments are read without
+    return dict(remembered(("runs.config",), "defaults", _asked_defaults))
+
+
+def _asked_defaults() -> dict[str, Any]:
+    from sparsepo_dist.runs.config import RunConfig  # torch, for an answer that is seldom new
 
     return dict(leaves(asdict(RunConfig())))

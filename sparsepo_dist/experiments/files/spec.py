@@ -13,7 +13,6 @@ import yaml
 from sparsepo_dist.errors import UserError, did_you_mean
 from sparsepo_dist.evaluation.arguments import refusal
 from sparsepo_dist.evaluation.jobs.spec import Suite, read_suite
-from sparsepo_dist.experiments.files.checks import check_runs
 from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, as_text, flagged, runs_of
 from sparsepo_dist.experiments.files.selection import Planned, Point, Select, planned, read_select
 from sparsepo_dist.experiments.files.training import (
@@ -21,6 +20,7 @@ from sparsepo_dist.experiments.files.training import (
     Training,
     cache_of,
     grid_of,
+    lines_of,
     list_of,
     mapping,
     options_of,
@@ -115,7 +115,6 @@ def _experiment(file: Path, given: Mapping[str, Entry], scripts: Path) -> Experi
     sft = read_training(given["sft"], "sft", Training()) if "sft" in given else None
     methods = _methods(given)
     runs = runs_of(file, sft, methods)
-    check_runs(file, runs)
     suites = _suites(given, "suites", scripts, runs)
     select = read_select(given["select"], suites) if "select" in given else None
     ranks, slurm = _of(given, "ranks", "int", 1), read_slurm(given.get("slurm"))
@@ -149,6 +148,7 @@ def _methods(given: Mapping[str, Entry]) -> dict[str, Training]:
         grid=grid_of(given["grid"], "grid") if "grid" in given else base.grid,
         seeds=seeds_of(given["seeds"], "seeds") if "seeds" in given else base.seeds,
         cache=cache_of(given["cache"], "cache") if "cache" in given else base.cache,
+        lines={**base.lines, **(lines_of(given["grid"]) if "grid" in given else {})},
     )
     return {
         entry.name: read_training(entry, f"methods.{entry.name}", base) for entry in named(given["methods"], "methods")

@@ -14,7 +14,6 @@ import yaml
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.fields import is_tagged, known_entries, scalar
 from sparsepo_dist.files import Entry, entries
-from sparsepo_dist.runs.parsing import check_field
 from sparsepo_dist.runs.recipes.files import read_recipe
 
 SEED = "training.seed"
@@ -41,6 +40,8 @@ class Training:
     hidden states of all layers, which are large."""
     line: int = 0
     """Where it stands."""
+    lines: Mapping[str, int] = field(default_factory=dict)
+    """Field -> where it stands."""
 
     def points(self) -> Iterator[dict[str, Any]]:
         """Every combination of the grid's values, or every point; each with every seed."""
@@ -62,7 +63,7 @@ def read_training(section: Entry, field: str, base: Training) -> Training:
     recipe = _recipe(given["recipe"], field) if "recipe" in given else base.recipe
     if recipe is None and field != "base":
         raise ValueError(f"line {section.line}: {field}.recipe is missing: a file such as those in launch/recipes/")
-    options = _fields(given["options"], f"{field}.options") if "options" in given else {}
+    options = options_of(given["options"], f"{field}.options") if "options" in given else {}
     if "grid" in given and "runs" in given:
         raise ValueError(
             f"line {given['runs'].line}: {field} has a grid, and runs in place of one; leave out one of them"
@@ -75,6 +76,7 @@ def read_training(section: Entry, field: str, base: Training) -> Training:
         _runs(given["runs"], f"{field}.runs") if "runs" in given else (),
         cache_of(given["cache"], f"{field}.cache") if "cache" in given else base.cache,
         section.line,
+        {**base.lines, **{name: line for part in given.values() for name, line in lines_of(part).items()}},
     )
     if training.seeds and any(SEED in point for point in (training.grid, *training.runs)):
         raise ValueError(
@@ -92,17 +94,21 @@ def _recipe(entry: Entry, field: str) -> Path:
     return recipe
 
 
-def _fields(section: Entry, field: str) -> dict[str, Any]:
-    """Fields of runs and values. Raises ValueError."""
-    for entry in entries(mapping(section, field)):
-        check_field(entry.name, entry.line)
-    return options_of(section, field)
+def lines_of(section: Entry) -> dict[str, int]:
+    """Names of fields in a section, or in a list of sections, and where each stands. Raises ValueError."""
+    nodes = section.node.value if isinstance(section.node, yaml.SequenceNode) else [section.node]
+    return {
+        entry.name: entry.line
+        for node in nodes
+        if isinstance(node, yaml.MappingNode)
+        for entry in entries(node)
+    }  # fmt: skip
 
 
 def _runs(section: Entry, field: str) -> tuple[Options, ...]:
     if not isinstance(section.node, yaml.SequenceNode) or not section.node.value:
         raise ValueError(f"line {section.line}: {field}: a list of points is wanted, as [{{objective.beta: 0.1}}]")
-    return tuple(_fields(Entry(field, node, node.start_mark.line + 1), field) for node in section.node.value)
+    return tuple(options_of(Entry(field, node, node.start_mark.line + 1), field) for node in section.node.value)
 
 
 def options_of(section: Entry, field: str) -> dict[str, Any]:
@@ -114,7 +120,6 @@ def grid_of(section: Entry, field: str) -> dict[str, tuple[Any, ...]]:
     """Fields and lists of their values. Raises ValueError."""
     found = {}
     for entry in entries(mapping(section, field)):
-        check_field(entry.name, entry.line)
         found[entry.name] = tuple(list_of(entry, f"{field}.{entry.name}"))
     return found
 

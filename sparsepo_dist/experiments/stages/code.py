@@ -42,6 +42,7 @@ def _only_says(path: Path) -> bool:
     return any(path.is_relative_to(PACKAGE / part) for part in _SAYING)
 
 
+@cache
 def _content(path: Path) -> str:
     """A hash of a file; of Python, of what it does."""
     data = path.read_bytes()

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.disk import sha256, write_whole
+from sparsepo_dist.experiments.stages.code import PACKAGE
 from sparsepo_dist.files import read_json
+
+_SHIPPED = (PACKAGE / "builtin" / "shipped", PACKAGE / "data" / "tokens" / "templates")
 
 
 class Contents:
@@ -27,8 +30,9 @@ class Contents:
             self._known = {}
 
     def instead_of_paths(self, value: Any) -> Any:
-        """A text that names a file or folder here (also `--option=PATH`, and `PATH:split`) as its hash; anything else,
-        and other texts in lists and mappings, as it is."""
+        """A text that names a file or folder here (also `--option=PATH`, and `PATH:split`) as its hash; `builtin:NAME`
+        with the hashes of the data files that the package ships of that name; anything else, and other texts in lists
+        and mappings, as it is."""
         if isinstance(value, Mapping):
             return {name: self.instead_of_paths(inner) for name, inner in value.items()}
         if isinstance(value, list | tuple):
@@ -37,6 +41,9 @@ class Contents:
             return value
         option, equals, rest = value.partition("=") if value.startswith("--") else ("", "", value)
         path, colon, split = rest.rpartition(":")
+        shipped = _shipped(rest)
+        if shipped:
+            return [value, *(self.hash(file) for file in shipped)]
         for text, after in ((rest, ""), (path, colon + split)):
             if _may_be_path(text):
                 return f"{option}{equals}content:{self.hash(Path(text))}{after}"
@@ -56,6 +63,20 @@ class Contents:
             known = self._known[key] = [*mark, sha256(path)]
             write_whole(self._memory, json.dumps(self._known, indent=0) + "\n")
         return str(known[2])
+
+
+def _shipped(text: str) -> list[Path]:
+    """Data files of the package that `builtin:NAME:part` names, `builtin:NAME` with all its parts."""
+    prefix, _, name = text.partition(":")
+    if prefix != "builtin" or not name:
+        return []
+    stem = name.replace(":", "-")
+    return sorted(
+        file
+        for folder in _SHIPPED
+        for file in folder.iterdir()
+        if file.stem == stem or file.stem.startswith(f"{stem}-")
+    )  # fmt: skip
 
 
 def _may_be_path(text: str) -> bool:

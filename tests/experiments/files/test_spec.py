@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.experiments.files.checks import check_runs
 from sparsepo_dist.experiments.files.runs import CHECKOUT
 from sparsepo_dist.experiments.files.spec import read_experiment
 
@@ -59,4 +60,4 @@ def test_mistakes(tmp_path: Path, there: str, instead: str, words: str) -> None:
     file.write_text(FILE.replace(there, instead, 1))
     assert file.read_text() != FILE
     with pytest.raises(UserError, match=re.escape(words)):
-        read_experiment(file, CHECKOUT / "evaluation")
+        check_runs(file, read_experiment(file, CHECKOUT / "evaluation").runs)

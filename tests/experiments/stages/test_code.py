@@ -45,6 +45,7 @@ def test_edits(package: Path, file: str, text: str, changes: bool) -> None:
     def hashed() -> str:
         code.code_hash.cache_clear()
         code._imported.cache_clear()
+        code._content.cache_clear()
         return code.code_hash(("train",))
 
     before = hashed()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sparsepo_dist.errors import RunError
+from sparsepo_dist.experiments.stages import contents
 from sparsepo_dist.experiments.stages.standing import raise_failures, standing
 from tests.support.evaluation_jobs import until
 from tests.support.stages import Bench
@@ -59,6 +60,20 @@ def test_a_file_that_a_configuration_names_counts_by_its_content(tmp_path: Path)
     assert bench.work.identities["a"] == first
     (tmp_path / "other.jsonl").write_text("two")
     assert bench.work.identities["a"] != first
+
+
+def test_data_that_the_package_ships_counts_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    for name in ("posts-train", "posts-test", "others-train"):
+        (shipped / f"{name}.jsonl").write_text("one")
+    monkeypatch.setattr(contents, "_SHIPPED", (shipped,))
+    bench = Bench(tmp_path, {"all": {"data": "builtin:posts"}, "test": {"data": "--input=builtin:posts:test"}})
+    before = bench.work.identities
+    (shipped / "posts-train.jsonl").write_text("three")
+    (shipped / "others-train.jsonl").write_text("three")
+    after = bench.work.identities
+    assert after["all"] != before["all"] and after["test"] == before["test"]
 
 
 def test_what_fails_leaves_the_others_alone_and_is_tried_again(tmp_path: Path) -> None:
