@@ -6,6 +6,7 @@ import argparse
 import importlib
 from collections.abc import Callable
 
+from sparsepo_dist.errors import RunError
 from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.experiments.collected import collect
 from sparsepo_dist.experiments.files.runs import CHECKOUT
@@ -55,17 +56,23 @@ def experiment(arguments: argparse.Namespace, say: Callable[[str], None]) -> Non
 
     Raises:
         UserError: the file says what cannot be.
-        RunError: some stages failed.
+        RunError: some stages failed, or the disk cannot be written.
         StoppedError: a signal asked to stop.
     """
     file = read_experiment(arguments.file, CHECKOUT / "evaluation")
-    settled = settle(file)
-    if arguments.command == "plan":
-        _plan(file, settled, arguments, say)
-    elif arguments.command == "clean":
-        say(clean(settled.work, results=arguments.results))
-    else:
-        {"run": _run, "status": _status, "collect": _collect, "report": _report}[arguments.command](file, settled, say)
+    try:
+        settled = settle(file)
+        if arguments.command == "plan":
+            _plan(file, settled, arguments, say)
+        elif arguments.command == "clean":
+            say(clean(settled.work, results=arguments.results))
+        else:
+            commands = {"run": _run, "status": _status, "collect": _collect, "report": _report}
+            commands[arguments.command](file, settled, say)
+    except OSError as error:  # a full disk, or folders that are not ours
+        raise RunError(
+            f"{error.filename or file.stages}: {error.strerror or error}; see to it and do it again"
+        ) from None
 
 
 def _checked(file: ExperimentFile, settled: Settled) -> dict[str, str]:

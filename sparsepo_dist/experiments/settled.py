@@ -47,25 +47,24 @@ def _work(file: ExperimentFile, chosen: Mapping[str, Point]) -> Work:
 
 
 def _best(file: ExperimentFile, select: Select, work: Work, runs: list[Run]) -> Run | None:
-    """The first run of the best point by the mean over its seeds; None while not all of the method's runs are done."""
-    numbers: list[tuple[Run, float]] = []
-    for run in runs:
-        stage = f"{run.name}/{select.suite}"
-        if work.jobs[stage].now().state != DONE:
-            return None
-        numbers.append((run, _number(file, select, work, stage)))
-    means = []
-    for first, _ in numbers:
-        of_point = [number for run, number in numbers if point_of(run) == point_of(first)]
-        means.append(sum(of_point) / len(of_point))
-    best = max(means) if select.best == HIGHEST else min(means)
-    return runs[means.index(best)]
-
-
-def _number(file: ExperimentFile, select: Select, work: Work, stage: str) -> float:
+    """The first run of the best point by the mean over its seeds; None while not all of the method's runs are done,
+    and where each point has a run without the number, which is no candidate."""
+    stages = {run.name: f"{run.name}/{select.suite}" for run in runs}
+    if any(work.jobs[stage].now().state != DONE for stage in stages.values()):
+        return None
     driver = next(suite.driver.name for suite in file.suites if suite.name == select.suite)
-    found = final_of(driver, work.output(stage)).numbers
-    if select.metric not in found:
-        hint = did_you_mean(select.metric, found) or f"; there are {', '.join(found) or 'none'}"
+    found = {run.name: final_of(driver, work.output(stages[run.name])).numbers for run in runs}
+    known = {name: None for numbers in found.values() for name in numbers}
+    if select.metric not in known:
+        hint = did_you_mean(select.metric, known) or f"; there are {', '.join(known) or 'none'}"
+        stage = stages[runs[0].name]
         raise UserError(f"{file.file}: select.metric: {stage} has no number {select.metric!r}{hint}")
-    return found[select.metric]
+    means: dict[str, float] = {}
+    for run in runs:
+        alike = [found[other.name] for other in runs if point_of(other) == point_of(run)]
+        if all(select.metric in numbers for numbers in alike):  # not so where a training ended in NaN
+            means[run.name] = sum(numbers[select.metric] for numbers in alike) / len(alike)
+    if not means:
+        return None
+    best = max(means.values()) if select.best == HIGHEST else min(means.values())
+    return next(run for run in runs if means.get(run.name) == best)

@@ -33,6 +33,7 @@ _LIBC = ctypes.CDLL("libc.so.6", use_errno=True)
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)  # Slurm's included
 _PATIENCE_SECONDS = 2.0  # a look at the lock, by `status`, takes far less
 _LONGEST_REASON = 300
+_LAST_BYTES = 1 << 20  # of what was said, which may be more than fits in memory
 
 
 def start(job: Job, retries: int, environment: dict[str, str], held: Sequence[IO[bytes]]) -> subprocess.Popen[bytes]:
@@ -196,7 +197,7 @@ def _reason(code: int, log: Path, offset: int) -> str:
     A launcher of ranks says more behind their error.
     """
     with log.open("rb") as file:
-        file.seek(offset)
+        file.seek(max(offset, file.seek(0, os.SEEK_END) - _LAST_BYTES))
         lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
     said = [line.strip() for line in reversed(lines) if line.strip()]
     last = next((line for line in said if line.startswith("error: ")), said[0] if said else "nothing was said")

@@ -8,6 +8,7 @@ from typing import IO
 
 SECONDS_BETWEEN_STATES = 30.0
 _MOST_AT_ONCE = 1 << 16
+_LONGEST_LINE = 1 << 20  # a longer one is broken
 
 
 class LineLog:
@@ -38,6 +39,9 @@ class LineLog:
                     self._log.write(_last_state(each) + b"\n")
                 if b"\r" in line:
                     line = self._state(line)
+                if len(line) > _LONGEST_LINE:
+                    self._log.write(line + b"\n")
+                    line = b""
             if line:
                 self._log.write(_last_state(line) + b"\n")
 

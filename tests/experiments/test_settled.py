@@ -68,3 +68,9 @@ def test_a_number_that_is_not_there(tmp_path: Path) -> None:
     done(file, REWARDS, column="rewards")
     with pytest.raises(UserError, match="select.metric: dpo-beta1-seed1/tune has no number 'reward'; did you mean"):
         settle(file)
+
+
+def test_a_training_that_ended_in_nan_is_no_candidate(tmp_path: Path) -> None:
+    file = experiment(tmp_path)
+    done(file, {**REWARDS, "dpo-beta2-seed1": float("nan")})
+    assert settle(file).selected == {"dpo": "dpo-beta1-seed1"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -19,6 +20,7 @@ from sparsepo_dist.files import leaves
 from sparsepo_dist.runs.recipes.files import read_recipe
 
 PREPARE, SFT = "prepare", "sft"
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._+=@-]+")
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
@@ -34,7 +36,8 @@ class Run:
 
     def at(self, values: Mapping[str, Any]) -> Run:
         """A run of the same method at other values."""
-        parts = [f"{_short(field, list(values))}{as_text(value)}" for field, value in values.items()]
+        texts = {field: _NOT_IN_NAMES.sub("-", as_text(value)) for field, value in values.items()}
+        parts = [f"{_short(field, list(values))}{text}" for field, text in texts.items()]
         return Run("-".join([self.method, *parts]), self.method, values, self.training)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from sparsepo_dist.experiments.files.training import (
 )
 from sparsepo_dist.experiments.stages.stage import filled, placeholders
 from sparsepo_dist.experiments.stages.work import CODES
-from sparsepo_dist.fields import known_entries, named, scalar
+from sparsepo_dist.fields import check_name, known_entries, named, scalar
 from sparsepo_dist.files import Entry, parse_yaml, read_text
 from sparsepo_dist.preparation.command import name_parser
 from sparsepo_dist.preparation.registry import NAMES, preparation
@@ -39,6 +40,7 @@ _FIELDS = (
     "name", "output", "stages", "keep_weights", "code", "prepare", "sft", "base", "cache", "methods", "grid", "seeds",
     "suites", "select", "selected_suites", "draws", "ranks", "resources", "slurm",
 )  # fmt: skip
+_TAKEN = re.compile(rf"({PREPARE}|{SFT}|start|cache)(-|$)")
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def _experiment(file: Path, given: Mapping[str, Entry], scripts: Path) -> Experi
         if name not in given:
             raise ValueError(f"{name} is missing")
     name = _of(given, "name", "str", "")
+    check_name(name, given["name"].line, "name")
     sft = read_training(given["sft"], "sft", Training()) if "sft" in given else None
     methods = _methods(given)
     runs = runs_of(file, sft, methods)
@@ -150,9 +153,14 @@ def _methods(given: Mapping[str, Entry]) -> dict[str, Training]:
         cache=cache_of(given["cache"], "cache") if "cache" in given else base.cache,
         lines={**base.lines, **(lines_of(given["grid"]) if "grid" in given else {})},
     )
-    return {
-        entry.name: read_training(entry, f"methods.{entry.name}", base) for entry in named(given["methods"], "methods")
-    }
+    methods = {}
+    for entry in named(given["methods"], "methods"):
+        if _TAKEN.match(entry.name):
+            raise ValueError(
+                f"line {entry.line}: methods.{entry.name}: stages of another kind are called so; name it otherwise"
+            )
+        methods[entry.name] = read_training(entry, f"methods.{entry.name}", base)
+    return methods
 
 
 def _suites(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,7 +114,10 @@ def _runs(section: Entry, field: str) -> tuple[Options, ...]:
 
 def options_of(section: Entry, field: str) -> dict[str, Any]:
     """Names and values. Raises ValueError."""
-    return {entry.name: _value(entry.node) for entry in entries(mapping(section, field))}
+    return {
+        entry.name: _value(entry.node, entry.line, f"{field}.{entry.name}")
+        for entry in entries(mapping(section, field))
+    }
 
 
 def grid_of(section: Entry, field: str) -> dict[str, tuple[Any, ...]]:
@@ -135,7 +139,7 @@ def seeds_of(entry: Entry, field: str) -> tuple[int, ...]:
 
 def cache_of(entry: Entry, field: str) -> bool | str:
     """true, false or ALL_LAYERS. Raises ValueError."""
-    value = _value(entry.node)
+    value = _value(entry.node, entry.line, field)
     if not isinstance(value, bool) and value != ALL_LAYERS:
         raise ValueError(f"line {entry.line}: {field}: true, false or {ALL_LAYERS} is wanted, found {value!r}")
     return value
@@ -143,7 +147,7 @@ def cache_of(entry: Entry, field: str) -> bool | str:
 
 def list_of(section: Entry, field: str) -> list[Any]:
     """A list with something in it. Raises ValueError."""
-    value = _value(section.node)
+    value = _value(section.node, section.line, field)
     if not isinstance(value, list) or not value:
         raise ValueError(f"line {section.line}: {field}: a list of values is wanted, as [A, B]")
     return value
@@ -156,8 +160,26 @@ def mapping(section: Entry, field: str) -> yaml.MappingNode:
     return section.node
 
 
-def _value(node: yaml.Node) -> Any:
-    return plain_value(yaml.constructor.SafeConstructor().construct_document(node))
+def _value(node: yaml.Node, line: int, field: str) -> Any:
+    """Raises ValueError where it is none that a command line could have."""
+    try:
+        value = plain_value(yaml.constructor.SafeConstructor().construct_document(node))
+        _check_value(value)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ValueError(
+            f"line {line}: {field}: numbers, true, false, null and texts without control characters are wanted, and "
+            "lists and mappings of them; put texts that look like dates in quotes"
+        ) from None
+    return value
+
+
+def _check_value(value: Any) -> None:
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    for one in inner:
+        _check_value(one)
+    odd = isinstance(value, str) and any(unicodedata.category(character) == "Cc" for character in value)
+    if odd or not isinstance(value, str | int | float | list | dict | None):
+        raise ValueError
 
 
 def plain_value(value: Any) -> Any:

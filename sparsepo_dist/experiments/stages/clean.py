@@ -21,12 +21,14 @@ def clean(work: Work, *, results: bool) -> str:
     temporary = Temporary(work)
     lent = [name for name, stage in work.stages.items() if stage.temporary and work.output(name).is_dir()]
     in_use = [name for name in lent if not temporary.release(name)]
+    read = {need for name, job in work.jobs.items() if job.held() for need in work.stages[name].needs}
+    in_use += sorted(read - set(in_use))
     removed = 0
     for name, job in work.jobs.items() if results else ():
         if not job.folder.is_dir():
             continue
-        claim = job.claim()
-        if claim is None or name in in_use:
+        claim = None if name in in_use else job.claim()
+        if claim is None:
             in_use.append(name)
             continue
         with claim:

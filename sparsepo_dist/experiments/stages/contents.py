@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from hashlib import sha256 as sha256_of
@@ -61,7 +62,8 @@ class Contents:
         known = self._known.get(key)
         if known is None or known[:2] != mark:
             known = self._known[key] = [*mark, sha256(path)]
-            write_whole(self._memory, json.dumps(self._known, indent=0) + "\n")
+            with contextlib.suppress(OSError):  # only looked at: where nothing can be written, all is computed anew
+                write_whole(self._memory, json.dumps(self._known, indent=0) + "\n")
         return str(known[2])
 
 

@@ -134,3 +134,13 @@ def test_points_one_by_one_stand_for_a_grid_and_seeds(tmp_path: Path) -> None:
     runs = [{"objective.beta": 1}, {"objective.beta": 2, "training.seed": 7}]
     found = stages(tmp_path, methods={"dpo": {"runs": runs}}, grid={"objective.beta": [5]}, seeds=[1])
     assert list(found) == ["dpo-beta1", "dpo-beta2-seed7"]
+
+
+def test_values_that_are_paths_or_name_stages_leave_runs_a_plain_name(tmp_path: Path) -> None:
+    prepare = {"name": "dialogue", "options": {"train": "builtin:dialogues"}}
+    grid = {"data.train": ["{prepare}/train.jsonl", "other/rows.jsonl"]}
+    found = stages(tmp_path, prepare=prepare, grid=grid, suites={"frontier": {}})
+    runs = [name for name, stage in found.items() if stage.kind == "train"]
+    assert runs == ["dpo-train-prepare-train.jsonl", "dpo-trainother-rows.jsonl"]
+    assert found[runs[0]].needs == ("prepare",) and found[runs[1]].needs == ()
+    assert f"dpo={{{runs[0]}}}" in found[f"{runs[0]}/frontier"].command

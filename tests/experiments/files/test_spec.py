@@ -50,6 +50,13 @@ MISTAKES = [
         "prepare: {name: mix, options: {tran: x}}\nbase:",
         "line 2: prepare.options: `sparsepo prepare mix`",
     ),
+    ("name: small", "name: a/../b", "line 1: name: 'a/../b' cannot name a folder of results"),
+    ("  dpo:", "  sft:", "line 4: methods.sft: stages of another kind are called so; name it otherwise"),
+    ("[0.1, 0.8]", "&a [0.1, *a]", "line 6: grid.objective.beta: numbers, true, false, null and texts"),
+    ("[0.1, 0.8]", "[2020-01-01]", "line 6: grid.objective.beta: numbers, true, false, null and texts"),
+    ("[0.1, 0.8]", '["\\0"]', "line 6: grid.objective.beta: numbers, true, false, null and texts"),
+    ("[0.1, 0.8]", "[!!binary aGVs]", "line 6: grid.objective.beta: numbers, true, false, null and texts"),
+    ("[0.1, 0.8]", "[!!python/name:os.system '']", "line 6: grid.objective.beta: numbers, true, false, null"),
     ("draws:", "code: hash\ndraws:", "line 9: code: 'hash' is not one of source, version"),
 ]
 

@@ -36,3 +36,14 @@ def test_cleaning_leaves_what_somebody_uses(tmp_path: Path) -> None:
     user.release("a")
     assert clean(work, results=True) == "Results of 5 stages are removed"
     assert reasons(work) == dict.fromkeys(GRID, "never run") and not weights(bench)
+
+
+def test_cleaning_leaves_what_a_stage_at_work_reads(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, {"data": {"kept": True}, "a": {"needs": ["data"]}})
+    bench.run()
+    work = bench.work
+    claim = work.jobs["a"].claim()
+    assert claim is not None
+    with claim:
+        assert clean(work, results=True).startswith("Results of 0 stages are removed; in use, and not touched: data, a")
+    assert weights(bench) == {"data"}
