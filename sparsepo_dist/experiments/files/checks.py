@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+
+from jsonargparse import ArgumentParser
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.files.runs import SFT, Run, arguments_of
@@ -20,7 +23,7 @@ def check_runs(file: Path, runs: Iterable[Run]) -> None:
     Raises:
         UserError: a value is none that its field takes, or they do not go together.
     """
-    parser = train_parser()
+    parser = _parser()
     of_method: dict[str, list[Run]] = {}
     for run in runs:
         of_method.setdefault(run.method, []).append(run)
@@ -38,13 +41,18 @@ def check_runs(file: Path, runs: Iterable[Run]) -> None:
             raise UserError(f"{file}: line {first.training.line}: {place}: {error}") from None
 
 
+@cache
+def _parser() -> ArgumentParser:
+    return train_parser()
+
+
 def configuration_of(run: Run) -> RunConfig:
     """The configuration that a run will have, but for the folders of stages.
 
     Raises:
         UserError: a value is none that its field takes, or they do not go together.
     """
-    config = parse_arguments(train_parser(), [f"--recipe={run.training.recipe}", *_arguments(run)])[0]
+    config = parse_arguments(_parser(), [f"--recipe={run.training.recipe}", *_arguments(run)])[0]
     config.validate()
     needs = build_objective(config.objective).requirements
     resolve_kind(config.objective.name, needs.masks, config.masks)

@@ -142,5 +142,5 @@ def test_values_that_are_paths_or_name_stages_leave_runs_a_plain_name(tmp_path: 
     found = stages(tmp_path, prepare=prepare, grid=grid, suites={"frontier": {}})
     runs = [name for name, stage in found.items() if stage.kind == "train"]
     assert runs == ["dpo-train-prepare-train.jsonl", "dpo-trainother-rows.jsonl"]
-    assert found[runs[0]].needs == ("prepare",) and found[runs[1]].needs == ()
+    assert found[runs[0]].configuration["data.train"] == "{prepare}/train.jsonl"
     assert f"dpo={{{runs[0]}}}" in found[f"{runs[0]}/frontier"].command
