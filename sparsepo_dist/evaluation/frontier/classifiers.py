@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparsepo_dist.contracts import Message, Side
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.evaluation.encoders import label_index, load_classifier, longest_input
 
 _BATCH = 32
@@ -66,7 +67,8 @@ def judge(path: str, positive: str) -> Judge:
         positive: the label that counts as positive, in any case, where there are several.
 
     Raises:
-        UserError: it cannot be loaded, or has no such label.
+        UserError: it cannot be loaded, or has no such label. Its `score`, too: a conversation that its chat template
+            refuses, or a reward that is no finite number.
     """
     model, tokenizer = load_classifier(path, field="--scorer")
     tokenizer.truncation_side = "left"  # the response is what is judged
@@ -81,6 +83,9 @@ def judge(path: str, positive: str) -> Judge:
         for start in tqdm(range(0, len(samples), at_once), desc="scoring", unit="batch"):
             inputs = form.encode(samples[start : start + at_once], limit).to(model.device)
             found += meaning.reward(model(**inputs).logits).tolist()
+        if not all(map(math.isfinite, found)):  # whoever is compared with one would lose without a word
+            lost = sum(not math.isfinite(reward) for reward in found)
+            raise UserError(f"--scorer {path}: its reward of {lost} of {len(found)} responses is no finite number")
         return found
 
     return Judge(f"{meaning.said}, of {form.said}", f"{meaning.measurement}-{form.measurement}", score)
@@ -122,10 +127,17 @@ def _form(tokenizer: PreTrainedTokenizerBase) -> _Form:
         return _Form("prompt and response as a pair", "pair", encode_pairs)
 
     def encode(samples: Sequence[Exchange], limit: int) -> Any:
-        texts = [tokenizer.apply_chat_template(_turns(sample), tokenize=False) for sample in samples]
+        texts = [_rendered(tokenizer, sample) for sample in samples]
         return _padded(tokenizer, limit, texts, add_special_tokens=False)  # the template writes them
 
     return _Form("the conversation in its chat template", "template", encode)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, one: Exchange) -> str:
+    try:
+        return str(tokenizer.apply_chat_template(_turns(one), tokenize=False))
+    except Exception as error:  # templates raise whatever their author chose
+        raise UserError(f"--scorer: its chat template refuses a conversation: {shortened(str(error))}") from None
 
 
 def _turns(one: Exchange) -> list[dict[str, Any]]:

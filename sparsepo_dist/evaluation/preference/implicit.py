@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,8 @@ def implicit_rewards(
     """Rewards of pairs by a model.
 
     Raises:
-        UserError: the model cannot be loaded, or has another vocabulary than the reference.
+        UserError: the model cannot be loaded, has another vocabulary than the reference, or gives a reward that is no
+            finite number.
     """
     found = Rewards([], [], None if own is None else [])
     for compared in comparison.of(
@@ -67,6 +69,9 @@ def implicit_rewards(
         found.lengths.extend(_both(sums.lengths))
         if own is not None and found.own is not None:
             found.own.extend(_both(own.of(compared)))
+    for number, values in enumerate(zip(found.log_ratios, found.own or found.log_ratios, strict=True), start=1):
+        if not all(math.isfinite(value) for both in values for value in both):
+            raise UserError(f"--model: {one.name}: pair {number} of {len(pairs)} has a reward that is no finite number")
     return found
 
 

@@ -87,7 +87,8 @@ def significance(arguments: Sequence[str] | None = None) -> str:
     """Run the driver; the Markdown, which is also written where --output is given.
 
     Raises:
-        UserError: a table cannot be read, the tables are of different prompts, or a model stands in two of them.
+        UserError: a table cannot be read or lacks numbers, the tables are of different prompts, or a model stands in
+            two of them.
     """
     given = parser().parse_args(arguments)
     groups = _read([_file(Path(path)) for path in given.summary])
@@ -132,8 +133,18 @@ def _read(files: Sequence[Path]) -> dict[Group, Scores]:
                 group = groups.setdefault((metric, temperature), {})
                 if model in group:
                     raise UserError(f"{file}: the model {model} stands in two of the tables; leave one of them out")
-                group[model] = scores
+                before = next(iter(group.values()), None)
+                group[model] = _checked(scores, before, f"{file}: {metric} of {model} at {temperature}")
     return groups
+
+
+def _checked(scores: Any, before: Sequence[float] | None, where: str) -> list[float]:
+    """Scores that can be compared with those before. Raises UserError for others: beside NaN all p-values are small."""
+    if not isinstance(scores, list) or not all(isinstance(x, int | float) and math.isfinite(x) for x in scores):
+        raise UserError(f"{where}: a finite number for each prompt is wanted; measure it again")
+    if before is not None and len(scores) != len(before):
+        raise UserError(f"{where}: {len(scores)} scores, and {len(before)} of the models before it; measure it again")
+    return scores
 
 
 def _file(path: Path) -> Path:

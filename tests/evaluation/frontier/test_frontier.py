@@ -130,6 +130,17 @@ def test_a_decoder_without_a_padding_token_is_a_reward_model_too(tmp_path: Path)
             assert value == pytest.approx(float(model(ids).logits[0, 0]), abs=1e-4)
 
 
+def test_rewards_that_cannot_be_had_are_said(tmp_path: Path) -> None:
+    folder, *_ = reward_model(tmp_path / "rm", "{{ raise_exception('no such role') }}")
+    with pytest.raises(UserError, match="--scorer: its chat template refuses a conversation: no such role"):
+        scorer(str(folder), "POSITIVE").score([sample("A", "b")])
+    folder, model, _ = reward_model(tmp_path / "broken", None)
+    model.classifier.bias.data[:] = torch.nan
+    model.save_pretrained(folder)
+    with pytest.raises(UserError, match="its reward of 2 of 2 responses is no finite number"):
+        scorer(str(folder), "POSITIVE").score([sample("A", "b"), sample("A", "c")])
+
+
 def test_labels_that_do_not_exclude_each_other_have_a_probability_each(classifier: Path, tmp_path: Path) -> None:
     several = shutil.copytree(classifier, tmp_path / "several")
     config = json.loads((several / "config.json").read_text())

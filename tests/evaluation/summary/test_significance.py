@@ -119,6 +119,10 @@ def test_tables_that_cannot_be_compared(tmp_path: Path) -> None:
         significance([str(one), str(table(tmp_path / "again", {"a": scores}))])
     with pytest.raises(UserError, match="of other prompts than"):
         significance([str(one), str(table(tmp_path / "others", {"b": scores}, prompts="q"))])
+    with pytest.raises(UserError, match="rouge_l of b at 0.5: a finite number for each prompt is wanted"):
+        significance([str(one), str(table(tmp_path / "lost", {"b": np.append(scores[:9], np.nan)}))])
+    with pytest.raises(UserError, match="rouge_l of b at 0.5: 9 scores, and 10 of the models before it"):
+        significance([str(one), str(table(tmp_path / "short", {"b": scores[:9]}))])
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(UserError, match="not a summary.json"):
         significance([str(tmp_path)])
