@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ def load_tasks(names: Sequence[str], *, mirror: Path | None, seed: int) -> dict[
     manager = leaderboard_manager()
     if mirror is not None:
         for name in names:
-            check_dataset(_dataset(manager, name)[0], mirror, needed_by=name)
+            check_dataset(str(_configured(manager, name)["dataset_path"]), mirror, needed_by=name)
     if "leaderboard_ifeval" in names:
         _check_punkt()
     tasks: dict[str, Task] = {}
@@ -73,7 +73,7 @@ def load_named(
         raise UserError(f"--tasks: lm-eval has no task, group or tag {name}{did_you_mean(name, manager.all_tasks)}")
     leaves = list(_leaves(manager, name))
     for leaf in leaves:
-        config = manager.task_index[leaf].cfg or {}
+        config = _configured(manager, leaf)
         if config.get("unsafe_code"):
             raise UserError(
                 f"--tasks {name}: {leaf} runs what the model writes, in this process; evaluation/code.py has a sandbox "
@@ -137,12 +137,15 @@ def _prepared(task: Task, seed: int) -> Task:
 
 
 def _load_task(manager: TaskManager, name: str, mirror: Path | None) -> Task:
-    dataset, configuration = _dataset(manager, name)
     try:
         return manager.load([name])["tasks"][name]
     except ImportError as error:
         raise UserError(f"{name} needs a package that is not installed: {told(error)}") from None
     except UNREADABLE as error:
+        config = _configured(manager, name)
+        if "dataset_path" not in config:  # tasks that are Python classes do not say what they read
+            raise UserError(f"{name} cannot be loaded: {told(error)}") from None
+        dataset, configuration = str(config["dataset_path"]), config.get("dataset_name")
         if mirror is None:
             check_dataset(dataset, mirror, needed_by=name)  # says it better where we are offline
         of = f"{configuration} of {dataset}" if configuration else dataset
@@ -158,9 +161,9 @@ def draw_from(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _dataset(manager: TaskManager, name: str) -> tuple[str, str | None]:
-    config = manager.task_index[name].cfg or {}
-    return str(config["dataset_path"]), config.get("dataset_name")
+def _configured(manager: TaskManager, name: str) -> Mapping[str, Any]:
+    """What a task's file says, and those that it includes."""
+    return manager.task_index[name].cfg or {}
 
 
 def _check_punkt() -> None:

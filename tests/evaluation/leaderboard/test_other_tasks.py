@@ -48,11 +48,11 @@ def mirror(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TaskManager:
-    """Of these tasks, a group of two of them, and HumanEval: the index of all takes seconds."""
+    """Of these, a group of two of them, HumanEval and a Python class: the index of all takes seconds."""
     (tmp_path / "group").mkdir()
     (tmp_path / "group" / "both.yaml").write_text(GROUP)
     tasks = Path(lm_eval.__file__).parent / "tasks"
-    folders = [*(tasks / name for name in ("gsm8k", "truthfulqa", "humaneval")), tmp_path / "group"]
+    folders = [*(tasks / name for name in ("gsm8k", "truthfulqa", "humaneval", "squadv2")), tmp_path / "group"]
     made = TaskManager(include_path=list(map(str, folders)), include_defaults=False)
     monkeypatch.setattr(leaderboard_run, "every_manager", lambda: made)
     return made
@@ -137,6 +137,7 @@ def test_what_cannot_be_asked_is_said_before_a_model_loads(
     no("--num_fewshot few: give a number of examples", "gsm8k", num_fewshot=("few",))
     no("--num_fewshot: leaderboard_bb is no task of the leaderboard", "gsm8k", num_fewshot=("leaderboard_bb=2",))
     no("truthfulqa_mc1 has 0 examples by its own definition", "truthfulqa_mc1", num_fewshot=("truthfulqa_mc1=2",))
+    no("squadv2 cannot be loaded: ", "squadv2")
     (mirror / "openai" / "gsm8k").rename(mirror / "openai" / "elsewhere")
     no(f"gsm8k reads the dataset openai/gsm8k, which the mirror lacks: it should be in {mirror}", "gsm8k")
 
