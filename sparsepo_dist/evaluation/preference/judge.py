@@ -46,6 +46,9 @@ class Judged(NamedTuple):
     """Answers without a verdict, of the two."""
 
 
+_TIE = Judged(0.5, swayed=False, invalid=0)
+
+
 class Judge:
     """A judge whose answers are kept in a file, so that nothing is asked twice.
 
@@ -62,7 +65,7 @@ class Judge:
         self.said = f"{endpoint.model} at {endpoint.url}, each comparison in both orders"
 
     def of(self, comparisons: Sequence[Comparison], kept: Path, description: str) -> list[Judged]:
-        """The verdicts, in order.
+        """The verdicts, in order; of equal responses a tie, without asking.
 
         Args:
             kept: the file of answers.
@@ -73,11 +76,9 @@ class Judge:
             RunError: the server is out of reach.
         """
         answers = _Answers(kept)
-        asked = [
-            (question(c.prompt, c.response, c.other), question(c.prompt, c.other, c.response)) for c in comparisons
-        ]
+        asked = [_orders(comparison) for comparison in comparisons]
         self._ask([text for both in asked for text in both], answers, description)
-        return [_judged(verdict(answers[first]), verdict(answers[second])) for first, second in asked]
+        return [_judged(*(verdict(answers[text]) for text in both)) if both else _TIE for both in asked]
 
     def _ask(self, questions: Sequence[str], answers: _Answers, description: str) -> None:
         missing = [text for text in dict.fromkeys(questions) if text not in answers]
@@ -90,6 +91,13 @@ class Judge:
                 done.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _orders(it: Comparison) -> tuple[str, ...]:
+    """Both questions; none where the responses are the same text."""
+    if it.response == it.other:
+        return ()
+    return question(it.prompt, it.response, it.other), question(it.prompt, it.other, it.response)
 
 
 def question(prompt: Side, first: str, second: str) -> str:

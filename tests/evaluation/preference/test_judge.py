@@ -43,6 +43,12 @@ def test_both_orders_are_asked_and_cancel_a_bias_of_position(tmp_path: Path) -> 
         assert found == [Judged(0.5, swayed=True, invalid=0)] * 5
 
 
+def test_equal_responses_tie_and_nobody_is_asked(tmp_path: Path) -> None:
+    with judge_server(lambda asked: said("[[A]]")) as server:
+        found = judge_of(server.url).of([Comparison("Why?", "same", "same")], tmp_path / "kept.jsonl", "judging")
+        assert found == [Judged(0.5, swayed=False, invalid=0)] and server.asked == []
+
+
 def test_verdicts() -> None:
     answers = ("[[A]]", "so: [[b]].", "[[TIE]]", "A", "[[A]] or [[B]]", "", "[[A]], I said [[A]]")
     assert [verdict(answer) for answer in answers] == [1.0, 0.0, 0.5, None, None, None, 1.0]
