@@ -94,6 +94,7 @@ def main(arguments: Sequence[str], say: Say) -> None:
         RunError: the harness failed.
     """
     options = parser().parse_args(arguments)
+    options.k = list(dict.fromkeys(options.k))
     source = _generation(options) if options.generations is None else _imported(options)
     evaluated = target(options.model, base=options.base)
     programs = generations(options.output, evaluated, source)

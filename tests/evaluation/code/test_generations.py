@@ -119,8 +119,8 @@ def test_another_k_runs_nothing_again(confining_machine: None, tmp_path: Path, m
     allowed = options(tmp_path, file, "--allow_code_execution", "--limit", "1")
     command.main(allowed, lambda _: None)
     monkeypatch.setattr(command, "execute", lambda *_, **__: pytest.fail("executed again"))
-    command.main([*allowed, "--k", "2"], lambda _: None)
-    assert "| org/theirs | measured | 100.00 |  |" in (tmp_path / "out" / "code.md").read_text()
+    command.main([*allowed, "--k", "2", "2"], lambda _: None)
+    assert "| org/theirs | measured | 100.00 |  |\n" in (tmp_path / "out" / "code.md").read_text()
     bigcode(file, [[RIGHT[0], RIGHT[0]]])
     with pytest.raises(UserError, match="was measured with another imported; name another --output"):
         command.main(allowed, lambda _: None)
