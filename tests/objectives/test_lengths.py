@@ -28,17 +28,15 @@ def assert_finite(batch: Batch, name: str) -> None:
         assert values.isfinite().all() and values.shape == losses.shape and not values.requires_grad, metric
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", CASES)
-def test_empty_and_short_responses(name: str, shape: str, dtype: torch.dtype) -> None:
-    assert_finite(Batch(SHAPES[shape], dtype=dtype), name)
+def test_empty_and_short_responses(name: str, shape: str) -> None:
+    assert_finite(Batch(SHAPES[shape], dtype=torch.float32), name)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", CASES)
-def test_certain_and_hopeless_tokens(name: str, dtype: torch.dtype) -> None:
-    batch = Batch([(1, 1)] * len(LOGPS) ** 2, dtype=dtype)
+def test_certain_and_hopeless_tokens(name: str) -> None:
+    batch = Batch([(1, 1)] * len(LOGPS) ** 2, dtype=torch.float32)
     with torch.no_grad():
         batch.policy.copy_(torch.cartesian_prod(torch.tensor(LOGPS), torch.tensor(LOGPS)).flatten())
     assert_finite(batch, name)

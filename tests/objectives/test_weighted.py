@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import pytest
 import torch
 
-from sparsepo_dist.contracts import Responses
+from sparsepo_dist.contracts import Responses, TokenizedPair
+from sparsepo_dist.data.batching.pack import pack
+from sparsepo_dist.data.config import Layout
 from sparsepo_dist.objectives.base import Sums
 from sparsepo_dist.objectives.positions import decay, positions, sampled, tail
 from tests.objectives.cases import Batch, objective_of, sequence_ids
@@ -48,6 +51,22 @@ def test_the_draw_follows_seed_and_pair_whatever_is_beside_it() -> None:
         assert torch.equal(sampled(alone, 1, torch.float64), whole[pair])
     assert not torch.equal(whole[0], whole[2])
     assert not torch.equal(whole, sampled(given, 2, torch.float64).view(3, 34))
+
+
+@pytest.mark.parametrize("layout", get_args(Layout))
+def test_weights_are_those_of_the_same_tokens_in_every_layout(layout: Layout) -> None:
+    """Those of a pair that is packed alone; positions are of trained tokens."""
+    pairs = [
+        TokenizedPair((1, 2), tuple(range(10, 15)), tuple(range(20, 28))),
+        TokenizedPair((1, 2, 3), tuple(range(30, 39)), tuple(range(40, 42)), chosen_trained=((1, 4), (6, 9))),
+    ]
+    together = pack(pairs, [1.0] * 2, layout)
+    given = together.responses
+    assert [label % 10 for label in together.labels[:13].tolist()] == positions(given)[:13].tolist()
+    assert positions(given)[13:].tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
+    alone = [pack([pair], [1.0], "packed").responses for pair in pairs]
+    for weights in (lambda r: sampled(r, 1, torch.float64), lambda r: tail(r, 0.5, torch.float64)):
+        assert torch.equal(weights(given), torch.cat([weights(one) for one in alone]))
 
 
 def test_pairs_of_equal_lengths_are_dpo_and_rewards_are_weighted() -> None:
