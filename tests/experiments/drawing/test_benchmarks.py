@@ -72,7 +72,7 @@ def test_ablations_on_the_leaderboard_stand_beside_the_papers(tmp_path: Path) ->
         write_leaderboard(folder, 3.0 + number)
         runs.append(replace(run, results={"board": folder}, drivers={"board": "leaderboard.py"}))
     rows = table(tmp_path, "table3", "table3-board", *runs)
-    assert [row["model"] for row in rows[:2]] == ["all layers, 1 linear", "last layer, 1 linear"]
+    assert [row["model"] for row in rows[:2]] == ["all layers, 1 linear, beta 0.1", "last layer, 1 linear, beta 0.1"]
     assert rows[1]["average"]["mean"] == 4.0 and [row["average"] for row in rows[2:]] == [7.74, 7.03, 7.0]
 
 
@@ -80,7 +80,7 @@ def test_table_2_takes_the_winner_of_a_grid(tmp_path: Path) -> None:
     runs = runs_with(tmp_path, "code", betas=(0.1, 0.5))
     for number, run in enumerate(runs):
         result = {
-            "pass@1": 0.1 * number, "left_out": ["pass@10", "pass@100"], "problems": 3, "samples_per_problem": 1,
+            "pass@1": 0.1 * number, "left_out": ["pass@10", "pass@100"], "problems": 3, "samples": [1, 1, 1],
             "outcomes": {"passed": 3},
         }  # fmt: skip
         write_table(run.results["code"], run.name, {"mbpp": result}, "how")
