@@ -100,6 +100,8 @@ def _alone(axes: Axes, spots: Sequence[Spot], kind: str, colour: str, origin: fl
         axes.fill_between(
             np.take(kls, order), np.take(low, order), np.take(high, order), color=colour, alpha=0.18, linewidth=0
         )
+        if len(line) == 1:  # a band of no width is not to be seen
+            axes.plot(kls * 2, [*low, *high], color=colour, alpha=0.4, linewidth=2)
         axes.plot(kls, rewards, marker="o", color=colour, markersize=5, linewidth=1.4, zorder=3)
         for spot in line:
             axes.plot(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,12 +31,15 @@ from sparsepo_dist.experiments.drawing.parts import RUNS, Picture, Section, Tabl
 
 _OF_START = ("init", "layer_norm", "dropout", "initial_sparsity", "initial_mean")
 """Fields of masks that a start consists of."""
+_OF_CALIBRATION = ("initial_sparsity", "initial_mean")
 _REFUSED = (
     "Runs that are missing count in no spread. A training whose mask begins with every token at 0 is refused: see "
     "above which starts lost runs so."
 )
 _ORDER = ("torch", "released", "calibrated")
 _TITLE = "Starts of the learned masks"
+Start = tuple[str, tuple[tuple[str, str], ...]]
+"""`masks.init`, and the other fields of the start that it uses, as JSON."""
 Metrics = Mapping[str, tuple[str, Callable[[TrainedRun], float | None]]]
 """By key: heading, and a run's value."""
 
@@ -44,10 +48,13 @@ def starts(collected: Collected, folder: Path) -> Section:
     """Mean, standard deviation and range over seeds of each start; tests of the spreads; every run as a dot."""
     cells = _cells(collected)
     if not cells:
-        return Section(_TITLE, notes=("Nothing to compare: no setting was run with two kinds of masks.init.",))
+        return Section(
+            _TITLE,
+            notes=("Nothing to compare: no setting was run with two starts (masks.init, and what belongs to it).",),
+        )
     used = {start for by_start in cells.values() for start in by_start}
     metrics = _metrics(collected)
-    names = sorted(used, key=lambda init: _ORDER.index(init) if init in _ORDER else len(_ORDER))
+    names = sorted(used, key=_place)
     runs = tuple(run.name for by_start in cells.values() for same in by_start.values() for run in same)
     caption = "Every run is a dot; a line joins the lowest and the highest seed of one start in one setting."
     picture = Picture(_draw(cells, names, metrics, folder / "starts.png"), caption, runs)
@@ -68,12 +75,38 @@ def starts(collected: Collected, folder: Path) -> Section:
     )
 
 
-def _start_of(collected: Collected, run: TrainedRun) -> str | None:
-    """`masks.init` of a run whose masks are learned."""
+def _place(start: str) -> tuple[int, str]:
+    init = start.partition(",")[0]
+    return _ORDER.index(init) if init in _ORDER else len(_ORDER), start
+
+
+def _start_of(collected: Collected, run: TrainedRun) -> Start | None:
+    """That of a run whose masks are learned."""
     config = collected.settings(run)
     masks = config.get("masks") or {}
     learned = config.get("objective", {}).get("name") == "sparsepo" and masks.get("kind") in ("auto", "learned")
-    return str(masks["init"]) if learned and "init" in masks else None
+    if not learned or "init" not in masks:
+        return None
+    unused = () if masks["init"] == "calibrated" else _OF_CALIBRATION
+    fields = [name for name in _OF_START if name != "init" and name not in unused]
+    return str(masks["init"]), tuple((name, json.dumps(masks.get(name))) for name in fields)
+
+
+def _in_words(starts: Sequence[Start]) -> dict[Start, str]:
+    """`masks.init` of each, with what tells it from the others of that init."""
+    used: dict[str, set[tuple[str, str]]] = {}
+    for init, fields in starts:
+        used.setdefault(init, set()).update(fields)
+    found = {}
+    for init, fields in starts:
+        several = [name for name, _ in used[init]]
+        told = [
+            f"{name.removeprefix('initial_').replace('_', ' ')} {value}"
+            for name, value in fields
+            if several.count(name) > 1
+        ]
+        found[init, fields] = ", ".join([init, *told])
+    return found
 
 
 def _metrics(collected: Collected) -> Metrics:
@@ -94,19 +127,19 @@ def _of_point(points: Mapping[str, Point], key: str, run: TrainedRun) -> float |
 
 def _cells(collected: Collected) -> dict[str, dict[str, list[TrainedRun]]]:
     """Runs by setting, which is all but start and seed, and by start; settings that have two starts or more."""
-    found: dict[tuple[str, float | None], dict[str, dict[str, TrainedRun]]] = {}
+    found: dict[tuple[str, float | None], dict[Start, dict[str, TrainedRun]]] = {}
     for run in collected.runs:
         start, same = _start_of(collected, run), collected.alike(run, _OF_START)
         if start is not None and same is not None:
             # A run that two methods of the file ask for counts once.
             found.setdefault((same, beta(run)), {}).setdefault(start, {}).setdefault(seed(run), run)
+    several = [by_start for by_start in found.values() if len(by_start) > 1]
+    words = _in_words(list(dict.fromkeys(start for by_start in several for start in by_start)))
     cells: dict[str, dict[str, list[TrainedRun]]] = {}
-    for by_start in found.values():
-        if len(by_start) > 1:
-            first = next(iter(next(iter(by_start.values())).values()))
-            name = _name(first)
-            name = name if name not in cells else f"{name} ({len(cells) + 1})"
-            cells[name] = {start: list(by_seed.values()) for start, by_seed in by_start.items()}
+    for by_start in several:
+        name = _name(next(iter(next(iter(by_start.values())).values())))
+        name = name if name not in cells else f"{name} ({len(cells) + 1})"
+        cells[name] = {words[start]: list(by_seed.values()) for start, by_seed in by_start.items()}
     return cells
 
 
@@ -181,7 +214,7 @@ def _draw(
 ) -> Path:
     runs = [run for by_start in cells.values() for same in by_start.values() for run in same]
     drawn = {key: both for key, both in metrics.items() if _values(runs, both[1])}
-    figure = new_figure(3.2 * max(1, len(drawn)) + 0.3, 4.0)
+    figure = new_figure(max(3.2, 0.8 * len(names)) * max(1, len(drawn)) + 0.3, 4.0)
     axes = figure.subplots(1, max(1, len(drawn)), squeeze=False)[0]
     for place, (key, (heading, value)) in zip(axes, drawn.items(), strict=False):
         for number, (setting, by_start) in enumerate(cells.items()):
@@ -193,7 +226,7 @@ def _draw(
                     place.plot([x, x], [min(values), max(values)], color=colour, linewidth=1, alpha=0.6)
                     place.plot([x] * len(values), values, marker, color=colour, markersize=4, label=setting)
         tidy(place, heading, "", "")
-        place.set_xticks(range(len(names)), names)
+        place.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names])
         place.set_xlim(-0.6, len(names) - 0.4)
         if key in MASKS:
             place.set_ylim(-0.03, 1.03)

@@ -172,7 +172,8 @@ def test_ablations_hold_the_rest_the_same(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_masks_are_called_as_in_the_paper(draw: str, masks: list[dict], labels: list[str], tmp_path: Path) -> None:
     runs = [trained(tmp_path, f"m{number}", None, 1, reward=0.1, kl=1.0, masks=own) for number, own in enumerate(masks)]
-    assert [row["variant"] for row in rows_of(drawn(tmp_path, draw, *runs), draw)] == labels
+    found = [row["variant"] for row in rows_of(drawn(tmp_path, draw, *runs), draw)]
+    assert found == [f"{label}, beta 0.1" for label in labels], "beta is the configuration's own, no grid set it"
 
 
 def test_starts_are_compared_within_what_is_otherwise_the_same(tmp_path: Path) -> None:
@@ -196,6 +197,47 @@ def test_starts_are_compared_within_what_is_otherwise_the_same(tmp_path: Path) -
     assert tests["Reward"]["p"] is None and tests["Reward"]["starts"] == "torch / calibrated"
 
 
+def test_starts_of_one_init_are_told_apart(tmp_path: Path) -> None:
+    """One method each, at the configuration's own beta; a grid asks for one of them again, under another name."""
+    starts = {"torch": {"init": "torch"}} | {
+        f"calibrated_{share}": {"init": "calibrated", "initial_sparsity": share} for share in (0.8, 0.2)
+    }
+    runs = [
+        trained(tmp_path, f"start_{name}", None, seed, reward=0.3, kl=2.0, sparsity=0.1 + 0.1 * seed, masks=masks)
+        for name, masks in starts.items() for seed in (1, 2, 3)
+    ]  # fmt: skip
+    again = [trained(tmp_path, "common", beta, 1, reward=9.0, kl=2.0, masks=starts["torch"]) for beta in (0.1, 0.5)]
+    rows = rows_of(drawn(tmp_path, "starts", *runs, *again), "starts")
+    assert [(row["setting"], row["start"], row["seeds"]) for row in rows] == [
+        ("start, beta 0.1", start, 3) for start in ("torch", "calibrated, sparsity 0.2", "calibrated, sparsity 0.8")
+    ]
+    assert [row["runs"] for row in rows] == [[run.name for run in same] for same in (runs[:3], runs[6:], runs[3:6])]
+
+
+def test_runs_without_a_grid_are_compared_at_their_own_beta(tmp_path: Path) -> None:
+    """The grid has betas 0.1 and 0.5; the other's configuration has 0.1, and 0.2 more of reward."""
+    grid = [
+        trained(tmp_path, "dpo", beta, seed, reward=0.3 * seed, kl=2.0, objective="dpo")
+        for beta in (0.1, 0.5) for seed in (1, 2)
+    ]  # fmt: skip
+    lone = [trained(tmp_path, "last_layer", None, seed, reward=0.3 * seed + 0.2, kl=2.0) for seed in (1, 2)]
+    start = trained(tmp_path, "sft", None, 0, reward=0.0, kl=0.0, objective="sft")
+    rows = {row["variant"]: row for row in rows_of(drawn(tmp_path, "ablation", *grid, *lone, start), "ablation")}
+    assert list(rows) == ["DPO, beta 0.1", "DPO, beta 0.5", "last_layer, beta 0.1"]
+    difference = rows["last_layer, beta 0.1"]["frontier/difference"]
+    assert difference["mean"] == pytest.approx(0.2) and difference["n"] == 2
+
+
+def test_the_day_of_a_run_is_no_difference(tmp_path: Path) -> None:
+    runs = [
+        trained(tmp_path, f"m{linears}", 0.1, 1, reward=0.1, kl=1.0, masks={"layers": "last", "linears": linears})
+        for linears in (1, 2)
+    ]  # fmt: skip
+    config = runs[1].run / "config.yaml"
+    config.write_text(config.read_text().replace("data:\n", "data:\n  date: '2026-12-02'\n"))
+    assert len(rows_of(drawn(tmp_path, "table3", *runs), "table3")) == 2
+
+
 def test_one_start_alone_is_said(tmp_path: Path) -> None:
     page = drawn(tmp_path, "starts", trained(tmp_path, "sparsepo_common", 0.2, 1, reward=0.3, kl=2.0)) / "index.html"
-    assert "no setting was run with two kinds of masks.init" in page.read_text()
+    assert "no setting was run with two starts" in page.read_text()

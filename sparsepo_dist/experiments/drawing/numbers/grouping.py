@@ -69,7 +69,7 @@ def seed(run: TrainedRun) -> str:
 
 
 def beta(run: TrainedRun) -> float | None:
-    """Where the grid set one."""
+    """None where it has none, as SFT, or where none is known."""
     value = run.values.get(BETA)
     return None if value is None else float(value)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import numpy as np
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
+from sparsepo_dist.experiments.drawing.numbers.grouping import BETA, START
 from sparsepo_dist.files import read_json
 from sparsepo_dist.report.reading import RunFiles, read_run
 
 log = logging.getLogger(__name__)
 
+_OF_NO_WEIGHT = ("seed", "date", "show", "workers", "cache", "hang_minutes", "track")
+"""Fields of data and training that two runs may differ in and be compared."""
 MASKS = {"reward_mask": "Reward mask", "divergence_mask": "KL mask"}
 
 
@@ -52,10 +56,16 @@ class Collected:
         self._files: dict[str, RunFiles | None] = {}
         self._points: dict[str, list[Point]] = {}
 
-    @property
+    @cached_property
     def runs(self) -> tuple[TrainedRun, ...]:
-        """All that are done."""
-        return self.experiment.runs
+        """All that are done, with their beta among their values, be it the grid's or the configuration's own."""
+        return tuple(self._with_beta(run) for run in self.experiment.runs)
+
+    def _with_beta(self, run: TrainedRun) -> TrainedRun:
+        beta = self.settings(run).get("objective", {}).get("beta")
+        if run.method == START or BETA in run.values or type(beta) not in (int, float):
+            return run
+        return replace(run, values={**run.values, BETA: beta})
 
     def leave_out(self, name: str, why: str) -> None:
         """Say that something of a run is not drawn."""
@@ -84,15 +94,17 @@ class Collected:
 
     def alike(self, run: TrainedRun, without: Sequence[str]) -> str | None:
         """What must be the same in two runs for a fair comparison of something else: model, data, objective, masks and
-        training as configured, but for beta, the seed and the fields `without` of masks. None where nothing is known.
+        training as configured, but for beta, the seed, what no number depends on (the day, which stands in few
+        templates) and the fields `without` of masks. None where nothing is known.
         """
         config = self.settings(run)
-        if not config.get("masks"):
+        if not all(config.get(part) for part in ("data", "objective", "training", "masks")):
             return None
         kept = {
-            **{name: config.get(name) for name in ("model", "lora", "data")},
+            **{name: config.get(name) for name in ("model", "lora")},
+            "data": {name: value for name, value in config["data"].items() if name not in _OF_NO_WEIGHT},
             "objective": {name: value for name, value in config["objective"].items() if name != "beta"},
-            "training": {name: value for name, value in config["training"].items() if name != "seed"},
+            "training": {name: value for name, value in config["training"].items() if name not in _OF_NO_WEIGHT},
             "masks": {name: value for name, value in config["masks"].items() if name not in without},
         }
         return json.dumps(kept, sort_keys=True)
