@@ -1,7 +1,8 @@
 """Rows of metrics.jsonl for wandb, mlflow and trackio, as a run in them that goes on where a resumed training does.
 
 Only rank 0 has them. Where they write, and as whom, they are told by their own environment variables (WANDB_MODE,
-MLFLOW_TRACKING_URI, ...). None of them can end a training: what fails is said once and left out from there on.
+MLFLOW_TRACKING_URI, ...). None of them can end or hold up a training: each is told by a thread of its own, and what
+fails or does not keep up is said once and left out from there on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import json
 import logging
 import math
 import os
+import queue
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -26,6 +29,10 @@ log = logging.getLogger(__name__)
 
 IDS = "trackers.json"
 """The runs' ids in the trackers, in the run's folder."""
+MOST_ROWS = 10_000
+"""That wait for a tracker, before it is left out."""
+MOST_SECONDS = 30.0
+"""That a training which is done waits for its trackers."""
 _PROJECT = "sparsepo"
 
 
@@ -117,39 +124,96 @@ class Trackers:
 
     def __init__(self, names: Sequence[str], run: Path, config: Mapping[str, Any], *, resumed: bool) -> None:
         """Begin a run in each; of a training that is resumed, go on with the one whose id stands in its folder."""
-        self._open: dict[str, _Tracker] = {}
+        self._told: list[_Told] = []
         if rank() != 0 or not names:
             return
-        ids = _ids(run) if resumed else {}
-        for name in names:
-            try:
-                self._open[name] = _KINDS[name](run, ids.get(name), config)
-                ids[name] = self._open[name].id
-                (run / IDS).write_text(json.dumps(ids, indent=1) + "\n", encoding="utf-8")
-            except Exception as error:  # whatever networks, accounts, servers and full disks bring
-                _leave_out(name, error)
+        ids = _Ids(run, resumed=resumed)
+        self._told = [_Told(name, ids, config) for name in names]
 
     def write(self, step: int, split: str, metrics: Mapping[str, float]) -> None:
         """One row, its names SPLIT/NAME, by which all of them group charts; what is no number is left out."""
         values = {f"{split}/{name}": value for name, value in metrics.items() if math.isfinite(value)}
-        for name in list(self._open):
-            try:
-                self._open[name].log(step, values)
-            except Exception as error:  # as above
-                del self._open[name]
-                _leave_out(name, error)
+        for told in self._told:
+            told.put((step, values))
 
     def close(self, *, failed: bool) -> None:
-        """End the runs in them."""
-        for name, tracker in self._open.items():
-            try:
-                tracker.close(failed=failed)
-            except Exception as error:  # as above
-                _leave_out(name, error)
-        self._open.clear()
+        """End the runs in them, of which those that do not answer are waited for MOST_SECONDS in all."""
+        end = time.monotonic() + MOST_SECONDS
+        for told in self._told:
+            told.put(failed)
+        for told in self._told:
+            told.wait(end - time.monotonic())
+        self._told = []
 
 
-def _ids(run: Path) -> dict[str, str]:
+class _Told:
+    """A tracker with the thread that alone calls it, and the rows that it has not been told yet."""
+
+    def __init__(self, name: str, ids: _Ids, config: Mapping[str, Any]) -> None:
+        self._name = name
+        self._rows: queue.Queue[tuple[int, dict[str, float]] | bool] = queue.Queue(MOST_ROWS)
+        self._left_out, self._once = threading.Event(), threading.Lock()
+        # A daemon: one that hangs does not keep the process.
+        self._thread = threading.Thread(target=self._tell, args=(ids, config), name=f"tracker {name}", daemon=True)
+        self._thread.start()
+
+    def put(self, row: tuple[int, dict[str, float]] | bool) -> None:
+        """A row, or, at the end, whether the training failed."""
+        if self._left_out.is_set():
+            return
+        try:
+            self._rows.put_nowait(row)
+        except queue.Full:
+            self._leave_out(f"it does not keep up, {MOST_ROWS:,} rows wait for it")
+
+    def wait(self, seconds: float) -> None:
+        """For all to be told."""
+        if not self._left_out.is_set():
+            self._thread.join(max(0.0, seconds))
+            if self._thread.is_alive():
+                self._leave_out(f"it does not answer, {self._rows.qsize():,} rows wait for it")
+
+    def _tell(self, ids: _Ids, config: Mapping[str, Any]) -> None:
+        try:
+            tracker = _KINDS[self._name](ids.run, ids.known(self._name), config)
+            ids.keep(self._name, tracker.id)
+            while not self._left_out.is_set():
+                row = self._rows.get()
+                if isinstance(row, bool):
+                    tracker.close(failed=row)
+                    return
+                tracker.log(*row)
+        except Exception as error:  # whatever networks, accounts, servers and full disks bring
+            self._leave_out(str(error) or type(error).__name__)
+
+    def _leave_out(self, why: str) -> None:
+        with self._once:
+            if not self._left_out.is_set():
+                said = shortened(why, 300)
+                log.warning("training.track: %s fails, and is told nothing from here on: %s", self._name, said)
+                self._left_out.set()
+
+
+class _Ids:
+    """The ids of a run in its trackers, kept in its folder. Threads of several trackers have them in common."""
+
+    def __init__(self, run: Path, *, resumed: bool) -> None:
+        self.run = run
+        self._ids = _read_ids(run) if resumed else {}
+        self._lock = threading.Lock()
+
+    def known(self, name: str) -> str | None:
+        """A tracker's, of the training that is gone on with."""
+        return self._ids.get(name)
+
+    def keep(self, name: str, found: str) -> None:
+        """Write it down."""
+        with self._lock:
+            self._ids[name] = found
+            (self.run / IDS).write_text(json.dumps(self._ids, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_ids(run: Path) -> dict[str, str]:
     if not (run / IDS).is_file():
         return {}
     try:
@@ -158,8 +222,3 @@ def _ids(run: Path) -> dict[str, str]:
     except (OSError, ValueError, AttributeError) as error:
         log.warning("training.track: %s cannot be read (%s): new runs are begun", run / IDS, error)
         return {}
-
-
-def _leave_out(name: str, error: Exception) -> None:
-    said = shortened(str(error) or type(error).__name__, 300)
-    log.warning("training.track: %s fails, and is told nothing from here on: %s", name, said)

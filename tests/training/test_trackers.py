@@ -7,6 +7,7 @@ import logging
 import math
 import sqlite3
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.training import config as training_config
+from sparsepo_dist.training import trackers as trackers_of
 from sparsepo_dist.training.config import TrainingConfig
 from sparsepo_dist.training.metrics import MetricsWriter
 from sparsepo_dist.training.trackers import IDS, Trackers, missing_tracker
@@ -99,6 +101,25 @@ def test_a_tracker_that_fails_is_said_once_and_ends_nothing(
     monkeypatch.setattr(wandb, "init", lambda **_: (_ for _ in ()).throw(ValueError("no account")))
     written(tmp_path, ["wandb"], 1)
     assert "no account" in caplog.text
+
+
+def test_a_tracker_that_hangs_holds_up_no_training(
+    wandb: FakeWandb, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never answers: not while rows come, not at the end, and, where many come, not before they are too many."""
+    answers = threading.Event()
+    monkeypatch.setattr(wandb, "log", lambda _: answers.wait())
+    monkeypatch.setattr(trackers_of, "MOST_SECONDS", 0.0)
+    written(tmp_path, ["wandb"], 1, 2)
+    assert "wandb fails, and is told nothing from here on: it does not answer" in caplog.text
+    monkeypatch.setattr(trackers_of, "MOST_ROWS", 2)
+    caplog.clear()
+    written(tmp_path, ["wandb"], *range(10))
+    assert [record.getMessage() for record in caplog.records] == [
+        "training.track: wandb fails, and is told nothing from here on: it does not keep up, 2 rows wait for it"
+    ]
+    answers.set()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 12
 
 
 def test_trackio_is_given_the_step_and_resumes_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
