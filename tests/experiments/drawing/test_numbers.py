@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,20 @@ def test_measured_otherwise_or_damaged_is_left_out_and_said(tmp_path: Path) -> N
     assert "measured otherwise" in collected.left_out[runs[1].name]
     assert collected.heldout(runs[2]) == {} and "metrics.jsonl, line 1" in collected.left_out[runs[2].name]
     assert "frontier.json cannot be read" in collected.left_out[runs[2].name]
+
+
+def test_a_reward_or_a_metric_that_is_no_number_is_left_out_and_said(tmp_path: Path) -> None:
+    runs = [trained(tmp_path, "dpo", 0.1, seed, reward=0.3, kl=1.0) for seed in (1, 2)]
+    file = runs[1].results["frontier"] / "frontier.json"
+    record = json.loads(file.read_text())
+    record["rows"] = [{**record["rows"][0], "reward": math.nan}, {**record["rows"][0], "step": 1, "kl": math.inf}]
+    file.write_text(json.dumps(record))
+    metrics = {"step": 1, "split": "final", **heldout(0.5), "sparsity/reward_mask/rejected": math.nan}
+    (runs[1].run / "metrics.jsonl").write_text(json.dumps(metrics))
+    collected = Collected(experiment(*runs))
+    assert [point.run.name for point in collected.points("frontier")] == [runs[0].name]
+    assert collected.left_out == {runs[1].name: "frontier: a KL or a reward is no number"}
+    assert collected.sparsity(runs[1], "reward_mask") == pytest.approx(0.6), "the chosen side's"
 
 
 def test_samples_of_another_seed_are_no_other_measurement(tmp_path: Path) -> None:

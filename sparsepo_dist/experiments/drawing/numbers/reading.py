@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -156,7 +157,11 @@ class Collected:
                     if how != first:
                         self.leave_out(run.name, f"{suite} was measured otherwise than of the first run: {how}")
                         continue
-                    found += _points(run, record, run.results[suite])
+                    points = _points(run, record, run.results[suite])
+                    finite = [p for p in points if math.isfinite(p.kl + p.reward + p.origin)]
+                    if len(finite) < len(points):
+                        self.leave_out(run.name, f"{suite}: a KL or a reward is no number")
+                    found += finite
                 except (KeyError, TypeError, ValueError, AttributeError) as error:
                     self.leave_out(run.name, f"{run.results[suite] / 'frontier.json'} is damaged: {error!r}")
             self._points[suite] = found
@@ -173,8 +178,8 @@ class Collected:
 
 
 def mean_of(row: Mapping[str, Any], names: Sequence[str]) -> float | None:
-    """The mean of metrics that are there as numbers."""
-    values = [value for name in names if isinstance(value := row.get(name), int | float)]
+    """The mean of metrics that are there as finite numbers."""
+    values = [value for name in names if isinstance(value := row.get(name), int | float) and math.isfinite(value)]
     return float(np.mean(values)) if values else None
 
 
