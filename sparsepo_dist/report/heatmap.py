@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from html import escape
 
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 Colour = tuple[int, int, int]
 WHITE: Colour = (255, 255, 255)
 BLUE: Colour = (0, 114, 178)
@@ -44,5 +46,7 @@ def _luminance(colour: Colour) -> float:
 
 
 def readable(text: str) -> str:
-    """Escaped, with line breaks made visible; spaces stay, so that words read on."""
-    return escape(text).replace("\n", "\u21b5<wbr>").replace("\t", "\u21e5") or "\u2205"
+    """Escaped, with line breaks made visible, and marks that would turn the tokens behind them round; spaces stay, so
+    that words read on."""
+    shown = _TURNING.sub(lambda mark: f"\u27e8U+{ord(mark[0]):04X}\u27e9", escape(text))
+    return shown.replace("\n", "\u21b5<wbr>").replace("\t", "\u21e5") or "\u2205"

@@ -157,7 +157,7 @@ def test_a_long_runs_average_is_of_all_its_values(browser: Browser, rich: Path, 
 def test_hostile_names_and_texts_do_nothing(browser: Browser, rich: Path, tmp_path: Path) -> None:
     attack = "</script><script>window.taken = 1</script><img src=x onerror='window.taken = 1'>"
     row = json.loads((rich / "tokens.jsonl").read_text().splitlines()[0])
-    row["prompt"], row["tokens"], row["branch"] = attack, [attack] * 3, attack
+    row["prompt"], row["tokens"], row["branch"] = attack, [attack, "\u202e", attack], attack
     (rich / "tokens.jsonl").write_text(json.dumps(row) + "\n")
     (rich / "metrics.jsonl").write_text(json.dumps({"step": 1, "split": "train", "loss": 0.5, attack: 1.0}) + "\n")
     results = tmp_path / "<img src=x onerror=window.taken=1>"
@@ -166,7 +166,8 @@ def test_hostile_names_and_texts_do_nothing(browser: Browser, rich: Path, tmp_pa
     page = opened(browser, tmp_path, rich.rename(rich.with_name("<script>window.taken=1")), results)
     browser.value("document.getElementById('other-metrics').open = true")
     assert browser.value("window.taken === undefined && document.images.length === 0")
-    assert attack in browser.value("document.querySelector('.tokens').textContent")
+    tokens = browser.value("document.querySelector('.tokens').textContent")
+    assert attack in tokens and "\u27e8U+202E\u27e9" in tokens and "\u202e" not in tokens, "nothing turns tokens round"
     assert_silent(browser, page)
 
 

@@ -80,6 +80,10 @@ def test_accuracies_say_what_they_are_of_and_ties_are_ties() -> None:
         "2 of 4 pairs (50%, 95 % interval 15% to 85%)"
     )
     assert accuracy_in_words({"rewards/accuracies": 0.375}) == "0.375"
+    rounded = {"rewards/accuracies": 0.0, "rewards/ties": 1.0000000447034836, "pairs": 4}
+    assert (accuracy_in_words(rounded) or "").endswith(", 4 tied"), "weights of pairs add up to 1 but for rounding"
+    rounded = {"rewards/accuracies": 1.0000000447034836, "pairs": 10}
+    assert accuracy_in_words(rounded) == "10 of 10 pairs (100%, 95 % interval 72% to 100%)"
     assert accuracy_in_words({"loss": 1.0}) is accuracy_in_words({"rewards/accuracies": float("nan")}) is None
 
 

@@ -67,6 +67,12 @@ def test_masked_and_unmasked_kl_rate_norm_and_speed_have_axes_of_their_own(run: 
     )
 
 
+def test_an_epoch_that_is_no_number_costs_the_time_that_is_left(run: Path, tmp_path: Path) -> None:
+    write_metrics(run, [{"step": 1, "split": "train", "loss": 1.0, "epoch": math.nan}])
+    shutil.rmtree(run / "final", ignore_errors=True)
+    assert "Statestep 1; last written" in drawn(tmp_path, run).text
+
+
 def test_accuracies_say_how_many_pairs_they_are_of_and_how_sure(run: Path, tmp_path: Path) -> None:
     row = {"step": 4, "split": "eval", "rewards/accuracies": 0.375, "rewards/ties": 0.25, "pairs": 8}
     older = {"step": 8, "split": "eval", "rewards/accuracies": 0.5}

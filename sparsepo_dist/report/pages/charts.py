@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsepo_dist.report.histogram import LABELS
-from sparsepo_dist.report.interval import wilson
+from sparsepo_dist.report.interval import share, wilson
 from sparsepo_dist.report.pages.shown import ShownRun
 
 _DIGITS = 6
@@ -112,8 +112,8 @@ def _intervals(steps: Sequence[int], values: Sequence[float], pairs: dict[int, f
     """Pairs and Wilson's 95 % interval of each accuracy; null where a run of an older version does not say."""
     counts = [int(pairs.get(step, 0)) or None for step in steps]
     bounds = [
-        wilson(value * count, count) if count and 0 <= value <= 1 else (None, None)
-        for value, count in zip(values, counts, strict=True)
+        wilson(known * count, count) if count and known is not None else (None, None)
+        for known, count in zip(map(share, values), counts, strict=True)
     ]
     return {"pairs": counts, "low": [low for low, _ in bounds], "high": [high for _, high in bounds]}
 

@@ -19,7 +19,9 @@ function isDark(rgb) {
 }
 
 function visibleText(token) {
-  return token.replace(/\n/g, "\u21b5\n").replace(/\t/g, "\u21e5") || "\u2205";
+  const turning = (mark) => `\u27e8U+${mark.charCodeAt(0).toString(16).toUpperCase()}\u27e9`;
+  return token.replace(/[\u202a-\u202e\u2066-\u2069]/g, turning).replace(/\n/g, "\u21b5\n")
+    .replace(/\t/g, "\u21e5") || "\u2205";
 }
 
 /** The greatest number of a quantity in a pair, over both responses and all runs: colours can be compared. */
