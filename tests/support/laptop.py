@@ -12,16 +12,17 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparsepo_dist.builtin.sets import set_file
+from sparsepo_dist.evaluation.code.exercises import COMPLETION, exercise
 from sparsepo_dist.experiments.files.runs import CHECKOUT
 from tests.support.classifiers import save_tiny_classifier
 from tests.support.tiny import save_tiny_model
 
 NAMES = ("sentiment", "dialogue", "summaries", "code", "ablations")
 _FILES = CHECKOUT / "launch" / "experiments"
-_PROGRAMS = ("return 1", "return  1", "return 2", "return  2")
+_PROGRAMS = (" return 1", " return  1", " return 2", " return  2")
 _SMALL: Mapping[str, Any] = {
     "prompts": 4, "heldout_prompts": 2, "test_prompts": 2, "least_difference": 0.0, "train_pairs": 4,
-    "heldout_pairs": 2, "posts": 2, "prompt_count": 2, "max_new_tokens": 6, "max_length_generation": 12,
+    "heldout_pairs": 2, "posts": 2, "prompt_count": 2, "max_new_tokens": 12, "max_length_generation": 12,
     "temperatures": [0.5, 1.0], "training.pairs_per_step": 2, "training.evaluate_every": 1,
     "training.epochs": 1,
 }  # fmt: skip
@@ -59,7 +60,8 @@ def smoke_file(name: str, models: Path, folder: Path) -> Path:
 def _with(section: Any, values: Mapping[str, Any]) -> Any:
     if not isinstance(section, dict):
         return section
-    changed = {key: values[key] for key, inner in section.items() if type(values.get(key)) is type(inner)}
+    known = section.keys() & values.keys()
+    changed = {key: values[key] for key in known if type(section[key]) is type(values[key])}
     return {key: _with(inner, values) for key, inner in section.items()} | changed
 
 
@@ -79,13 +81,14 @@ def _first_rows(name: str, folder: Path) -> str:
 
 
 def _problems(first: int) -> list[str]:
-    return [
-        json.dumps({
-            "task_id": number, "text": "Return one.", "code": f"def one{number}():\n    return 1",
-            "test_list": [f"assert one{number}() == 1"], "test_setup_code": "", "challenge_test_list": [],
-        })
-        for number in range(first, first + 4)
-    ]  # fmt: skip
+    return [json.dumps({**_problem(number), "challenge_test_list": []}) for number in range(first, first + 4)]
+
+
+def _problem(number: int) -> dict[str, Any]:
+    return {
+        "task_id": number, "text": "Return one.", "code": f"def one{number}():\n    return 1",
+        "test_list": [f"assert one{number}() == 1"], "test_setup_code": "",
+    }  # fmt: skip
 
 
 def save_models(folder: Path) -> Path:
@@ -99,13 +102,19 @@ def save_models(folder: Path) -> Path:
 def _teach(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    texts = [f"{problem}    {program}" for problem in ('"""\n', "e:", "TL;DR:", "x") for program in _PROGRAMS]
-    batch = tokenizer([text + tokenizer.eos_token for text in texts], return_tensors="pt", padding=True)
+    prompts = [_prompt(**_problem(number)) for number in (0, 3, 4)]
+    texts = [f"{prompt}{program}{tokenizer.eos_token}" for prompt in prompts for program in _PROGRAMS]
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+    labels[:, : len(tokenizer(prompts[0])["input_ids"])] = -100
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(40):
         loss = model(**batch, labels=labels).loss
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
     model.save_pretrained(folder)
+
+
+def _prompt(text: str, code: str, test_list: list[str], **_: Any) -> str:
+    return exercise(text, code, test_list, "", COMPLETION).prompt
