@@ -63,3 +63,16 @@ def test_data_and_suites_of_the_papers_experiments(read: dict[str, dict[str, Sta
     assert "dialogue" in read and "sft/leaderboard" in read["dialogue"] and "sft/leaderboard" in read["ablations"]
     starts = [stage for stage in read["sentiment"].values() if stage.name.startswith("start-")]
     assert len(starts) == 1 and "--reference=insub/gpt2-large-imdb-fine-tuned" in starts[0].command
+
+
+def test_findings_compare_what_they_have_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every method with masks in both forms of the divergence, with the betas and seeds of those without."""
+    monkeypatch.chdir(CHECKOUT)
+    file = read_experiment(CHECKOUT / "launch" / "experiments" / "findings_laptop.yaml", CHECKOUT / "evaluation")
+    trained = {stage.name: stage.configuration for stage in stages_of(file, {}) if stage.kind == "train"}
+    grid = {f"beta{beta}-seed{seed}" for beta in (0.1, 0.3, 1) for seed in (1, 2, 3)}
+    compared = ["mapo", "sparsepo_common", "sparsepo_independent"]
+    for method in ("dpo", "tdpo2", *(f"{name}_{form}" for name in compared for form in ("policy", "reference"))):
+        assert {run.removeprefix(f"{method}-") for run in trained if run.startswith(f"{method}-beta")} == grid, method
+    for start in ("torch", "released", "calibrated_80", "calibrated_50", "calibrated_20"):
+        assert sum(run.startswith(f"start_{start}-seed") for run in trained) == 5
