@@ -169,5 +169,5 @@ def test_two_processes_do_not_prepare_one_folder(squares: Squares, tmp_path: Pat
         command.prepare(arguments(tmp_path / "data"))
 
 
-def test_every_name_is_one_that_recipes_may_have() -> None:
-    assert tuple(NAMES) == PREPARATIONS
+def test_recipes_may_have_every_name_of_the_papers() -> None:
+    assert tuple(NAMES) == (*PREPARATIONS, "pairs")
