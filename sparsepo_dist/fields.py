@@ -6,12 +6,13 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from sparsepo_dist.errors import did_you_mean, shortened
-from sparsepo_dist.files import Entry, at_home, entries
+from sparsepo_dist.files import Entry, at_home, entries, parse_yaml, read_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -20,6 +21,28 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]*")
 _TAG = "tag:yaml.org,2002:"
 _KINDS = {"int": "a whole number, 0 or more", "float": "a number", "bool": "true or false", "str": "text"}
 Section = TypeVar("Section", bound="DataclassInstance")
+
+
+def read_fields(file: Path, known: Sequence[str], needed: Sequence[str], form: str) -> dict[str, Entry]:
+    """The fields at the top of a file, by name.
+
+    Args:
+        known: names of all that there are.
+        needed: those that it cannot be without.
+        form: what a file that is no mapping is told.
+
+    Raises:
+        ValueError: it is no mapping, has another field, or lacks one.
+        OSError: it cannot be read.
+    """
+    root = parse_yaml(read_text(file, str(file)))
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError(form)
+    given = {entry.name: entry for entry in known_entries(root, known, "")}
+    for name in needed:
+        if name not in given:
+            raise ValueError(f"{name} is missing")
+    return given
 
 
 def flat_section(kind: type[Section], section: Entry | None) -> Section:

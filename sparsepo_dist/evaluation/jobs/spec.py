@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import yaml
 
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 from sparsepo_dist.evaluation.arguments import refusal
-from sparsepo_dist.fields import arguments, check_name, is_tagged, known_entries, line_of, named, scalar
-from sparsepo_dist.files import Entry, entries, parse_yaml, read_text
+from sparsepo_dist.fields import arguments, check_name, is_tagged, line_of, named, read_fields, scalar
+from sparsepo_dist.files import Entry, entries
 from sparsepo_dist.queueing.resources import Resources, Slurm, read_resources, read_slurm
 
+_FIELDS = ("output", "models", "suites", "resources", "slurm", "keep_exported", "trust_remote_code")
 _DRIVERS = ("code", "frontier", "leaderboard", "preference", "summary")
 
 
@@ -61,20 +62,13 @@ def read_plan(file: Path, scripts: Path) -> Plan:
         UserError: it cannot be read, or says what cannot be.
     """
     try:
-        root = parse_yaml(read_text(file, str(file)))
-        if not isinstance(root, yaml.MappingNode):
-            raise ValueError("it must hold output, models and suites, as docs/evaluation.md shows")
-        return _plan(file, root, scripts)
+        form = "it must hold output, models and suites, as docs/evaluation.md shows"
+        return _plan(file, read_fields(file, _FIELDS, ("output", "suites"), form), scripts)
     except (OSError, ValueError) as error:  # a driver's path may be longer than paths can be
         raise UserError(f"{file}: {error}") from None
 
 
-def _plan(file: Path, root: yaml.MappingNode, scripts: Path) -> Plan:
-    known = ("output", "models", "suites", "resources", "slurm", "keep_exported", "trust_remote_code")
-    given = {entry.name: entry for entry in known_entries(root, known, "")}
-    for name in ("output", "suites"):
-        if name not in given:
-            raise ValueError(f"{name} is missing")
+def _plan(file: Path, given: Mapping[str, Entry], scripts: Path) -> Plan:
     models = list(_models(given["models"])) if "models" in given else []
     resources, slurm = read_resources(given.get("resources")), read_slurm(given.get("slurm"))
     if slurm.nodes != 1:

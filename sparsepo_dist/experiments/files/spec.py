@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparsepo_dist.errors import UserError, did_you_mean
 from sparsepo_dist.evaluation.arguments import refusal
 from sparsepo_dist.evaluation.jobs.spec import Suite, read_suite
@@ -30,8 +28,8 @@ from sparsepo_dist.experiments.files.training import (
 )
 from sparsepo_dist.experiments.stages.stage import filled, placeholders
 from sparsepo_dist.experiments.stages.work import CODES
-from sparsepo_dist.fields import check_name, known_entries, named, scalar
-from sparsepo_dist.files import Entry, parse_yaml, read_text
+from sparsepo_dist.fields import check_name, known_entries, named, read_fields, scalar
+from sparsepo_dist.files import Entry
 from sparsepo_dist.preparation.command import name_parser
 from sparsepo_dist.preparation.registry import NAMES, preparation
 from sparsepo_dist.queueing.resources import Resources, Slurm, read_resources, read_slurm
@@ -101,18 +99,13 @@ def read_experiment(file: Path, scripts: Path) -> ExperimentFile:
         UserError: it cannot be read, or says what cannot be.
     """
     try:
-        root = parse_yaml(read_text(file, str(file)))
-        if not isinstance(root, yaml.MappingNode):
-            raise ValueError("it must hold name, base and methods, as docs/experiments.md shows")
-        return _experiment(file, {entry.name: entry for entry in known_entries(root, _FIELDS, "")}, scripts)
+        form = "it must hold name, base and methods, as docs/experiments.md shows"
+        return _experiment(file, read_fields(file, _FIELDS, ("name", "methods"), form), scripts)
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: {error}") from None
 
 
 def _experiment(file: Path, given: Mapping[str, Entry], scripts: Path) -> ExperimentFile:
-    for name in ("name", "methods"):
-        if name not in given:
-            raise ValueError(f"{name} is missing")
     name = _of(given, "name", "str", "")
     check_name(name, given["name"].line, "name")
     sft = read_training(given["sft"], "sft", Training()) if "sft" in given else None
