@@ -40,6 +40,11 @@ class Target(NamedTuple):
                 digest.update(f"{path.name} {sha256(path)}\n".encode())
         return digest.hexdigest()
 
+    @property
+    def fingerprint(self) -> str:
+        """Fit for names of files: of the weights, for a hub id of its name. It reads all weights."""
+        return hashlib.sha256((self.sha256 or self.model).encode()).hexdigest()[:16]
+
 
 def target(path: str, *, base: str | None = None, name: str | None = None) -> Target:
     """What a person names with --model: a run's folder means the model it ended with.

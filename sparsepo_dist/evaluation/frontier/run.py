@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,8 +39,7 @@ class Measurement:
 
     def __init__(self, reference: Target, scorer: Scorer, drawing: Drawing, output: Path) -> None:
         self._reference, self._scorer, self._drawing, self._output = reference, scorer, drawing, output
-        identity = reference.sha256 or reference.model
-        self._kl_task = f"kl-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+        self._kl_task = f"kl-{reference.fingerprint}"
         self._measure: ReferenceKL | None = None
         self._results: dict[Target, Results] = {}
 

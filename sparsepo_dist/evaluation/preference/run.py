@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,8 +75,9 @@ class Ways(NamedTuple):
 class Preferences:
     """Measurements of models over the same pairs, kept in a folder."""
 
-    def __init__(self, held: Held, against: Target | None, output: Path) -> None:
-        self._held, self._against, self._output = held, against, output
+    def __init__(self, held: Held, against: Target | None, reference: Target | None, output: Path) -> None:
+        self._held, self._against, self._reference, self._output = held, against, reference, output
+        self._pairs_task = f"implicit-{reference.fingerprint}" if reference else ""  # once: it reads all weights
         self._asked: list[Question] = questions(held.rows, held.prompt_count)
         self._results: dict[Target, Results] = {}
         self._responses: dict[Target, list[str]] = {}
@@ -90,20 +90,20 @@ class Preferences:
         """What decides all numbers besides the models and who judges."""
         self._prompts = [place for place in range(len(self._asked)) for _ in range(held.sampling.samples)]
 
-    def of_pairs(self, one: Named, reference: Target, beta: float) -> numbers.Row:
-        """Accuracies and margins by implicit reward.
+    def of_pairs(self, one: Named, beta: float) -> numbers.Row:
+        """Accuracies and margins by implicit reward, where there is a reference.
 
         Raises:
             UserError: a model cannot be loaded or compared with the reference, or the folder holds results of other
                 settings.
         """
-        identity = reference.sha256 or reference.model
-        kept, task = self._kept(one.target), f"implicit-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
-        found = kept.finished(task)
+        assert self._reference is not None
+        kept = self._kept(one.target)
+        found = kept.finished(self._pairs_task)
         if found is None:
-            self._comparison = self._comparison or ReferenceComparison(reference.model, reference.adapter)
+            self._comparison = self._comparison or ReferenceComparison(self._reference.model, self._reference.adapter)
             found = self._rewards(one, self._comparison)
-            kept.write(task, found)
+            kept.write(self._pairs_task, found)
         row = numbers.of_pairs(found["log_ratios"], found["lengths"], found["own"], found["prompts"], beta)
         return row if found["own"] is not None else {**row, "own_missing": found["own_missing"]}
 
@@ -199,14 +199,14 @@ def measure(
         UserError: a model cannot be loaded, or `output` holds results of other settings.
         RunError: vLLM fails, or the judge is out of reach.
     """
-    preferences = Preferences(held, against, output)
+    preferences = Preferences(held, against, ways.reference, output)
     if ways.scorer is not None or ways.judge is not None:
         for target in (*([against] if against else []), *(one.target for one in models)):
             preferences.responses(target)  # before anything stays on the GPU, of which vLLM takes nearly all
     rows = [_row(one) for one in models]
     for one, row in zip(models, rows, strict=True):
         if ways.reference is not None:
-            row |= preferences.of_pairs(one, ways.reference, ways.beta)
+            row |= preferences.of_pairs(one, ways.beta)
     for one, row in zip(models, rows, strict=True):
         if ways.scorer is not None:
             row |= preferences.of_rewards(one.target, ways.scorer)
