@@ -26,6 +26,7 @@ def document(title: str, body: str, style: str = "") -> str:
     )
 
 
-def encoded(path: Path) -> str:
-    """A file as base64, as data: URLs have it."""
-    return base64.b64encode(path.read_bytes()).decode()
+def image(path: Path) -> str:
+    """A PNG within the page, called by its file's name. Raises OSError where it cannot be read."""
+    content = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{escape(path.stem)}" src="data:image/png;base64,{content}">'

@@ -22,7 +22,7 @@ from sparsepo_dist.experiments.drawing.samples import samples
 from sparsepo_dist.experiments.drawing.starts import starts
 from sparsepo_dist.experiments.drawing.summary import summary
 from sparsepo_dist.files import read_json
-from sparsepo_dist.report.page import document, encoded
+from sparsepo_dist.report.page import document, image
 
 DRAWS: Mapping[str, Callable[[Collected, Path], Section]] = {
     "table1": table1, "table2": table2, "table3": table3, "table4": table4, "table5": table5, "ablation": ablation,
@@ -95,9 +95,8 @@ def _section(name: str, section: Section) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    image = f'<img alt="{escape(picture.path.stem)}" src="data:image/png;base64,{encoded(picture.path)}">'
     caption = f"<small>{escape(picture.caption)} Drawn from so many runs:</small> {links(picture.runs)}"
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    return f"<figure>{image(picture.path)}<figcaption>{caption}</figcaption></figure>"
 
 
 def _run(run: TrainedRun) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import read_text
+from sparsepo_dist.report.page import image
 
 _CELL = re.compile(r"(?<!\\)\|")
 _RULE = re.compile(r"\|( *:?-+:? *\|)+ *")
@@ -83,7 +83,6 @@ def _image(path: Path) -> str:
     try:
         if path.stat().st_size > _MOST_FIGURE_BYTES:
             raise UserError(f"{path} is too large for a page: {path.stat().st_size:,} bytes")
-        content = base64.b64encode(path.read_bytes()).decode()
+        return f"<p>{image(path)}</p>"
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    return f'<p><img alt="{escape(path.stem)}" src="data:image/png;base64,{content}"></p>'
