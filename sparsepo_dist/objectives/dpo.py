@@ -26,5 +26,5 @@ class DPO:
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         sums, rho = Sums(responses), log_ratios(stats)
-        terms = FormTerms(self.beta, self.label_smoothing, self.tau, sums(rho), sums.mean(rho))
+        terms = FormTerms(self.beta, self.label_smoothing, self.tau, sums, rho, sums(rho))
         return ObjectiveOutput(FORMS[self.form](terms), preference_metrics(stats, None, sums, self.beta))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsepo_dist.objectives.base import BranchSums, PreferenceForm
+from sparsepo_dist.objectives.base import BranchSums, PreferenceForm, Sums
 from sparsepo_dist.objectives.margins import logistic_loss
 
 
@@ -20,10 +20,16 @@ class FormTerms:
     beta: float
     label_smoothing: float
     tau: float
+    responses: Sums
+    rho: Tensor
+    """[N]: log-ratio of each token."""
     sums: BranchSums
     """S_c[rho] and S_r[rho], [P] each, in nats."""
-    means: BranchSums
-    """The same per token of the response; 0 for an empty one."""
+
+    @property
+    def means(self) -> BranchSums:
+        """The same per token of the response; 0 for an empty one."""
+        return self.responses.mean(self.rho)
 
     @property
     def rewards(self) -> BranchSums:
