@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,14 @@ class Work:
         self._code = code
         self.root = root.absolute()
         self.stages = {stage.name: stage for stage in stages}
+        self._users: dict[str, list[str]] = {stage.name: [] for stage in stages}
         contents = Contents(self.root / "contents.json")
         self.identities: dict[str, str] = {}
         self.jobs: dict[str, Job] = {}
         self.commands: dict[str, list[str]] = {}
         for stage in stages:
+            for need in dict.fromkeys(stage.needs):
+                self._users[need].append(stage.name)
             identity = self.identities[stage.name] = self._identity(stage, contents)
             self.jobs[stage.name] = Job(self.root / stage.kind / identity[:_SHOWN], stage.name)
             folders = {OUTPUT: str(self.output(stage.name)), **{name: str(self.output(name)) for name in stage.needs}}
@@ -76,9 +79,9 @@ class Work:
             if not file.is_file() or record(file).get("command") != described["command"]:
                 write_whole(file, json.dumps(described, indent=1, ensure_ascii=False) + "\n")
 
-    def users(self, name: str) -> Iterator[str]:
+    def users(self, name: str) -> Sequence[str]:
         """Stages that need one."""
-        return (other.name for other in self.stages.values() if name in other.needs)
+        return self._users[name]
 
     def lacks(self, name: str) -> bool:
         """Whether temporary outputs of a stage that was done are gone."""
