@@ -86,12 +86,19 @@ class Progress(tqdm):  # type: ignore[type-arg]
 
 def raise_failures(jobs: Sequence[Job]) -> None:
     """Raise RunError if some jobs failed, with why and where their logs are."""
-    failed = [(job, state) for job in jobs if (state := job.read()).state == FAILED]
+    failed = [job for job in jobs if job.read().state == FAILED]
     if failed:
-        lines = [f"{job.name}: {state.reason} ({job.log})" for job, state in failed[:_MOST_NAMED]]
-        more = f"\n  and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
-        raise RunError(
-            f"{len(failed)} of {len(jobs)} jobs failed; submitting again runs them again:\n  "
-            + "\n  ".join(lines)
-            + more
-        )
+        raise failure(failed, f"{len(jobs)} jobs", "submitting again runs them again")
+
+
+def failure(failed: Sequence[Job], of: str, again: str, more: Sequence[str] = ()) -> RunError:
+    """What is said of jobs that failed: why, and where their logs are.
+
+    Args:
+        of: how many of what there are.
+        again: what has them run again.
+        more: lines that follow.
+    """
+    lines = [f"{job.name}: {job.read().reason} ({job.log})" for job in failed[:_MOST_NAMED]]
+    lines += [f"and {len(failed) - _MOST_NAMED} more"] if len(failed) > _MOST_NAMED else []
+    return RunError(f"{len(failed)} of {of} failed; {again}:\n  " + "\n  ".join([*lines, *more]))

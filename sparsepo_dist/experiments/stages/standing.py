@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sparsepo_dist.errors import RunError
 from sparsepo_dist.experiments.stages.work import Work
 from sparsepo_dist.queueing.job import DONE, FAILED, RUNNING
-
-_MOST_NAMED = 10
+from sparsepo_dist.queueing.queue import failure
 
 
 def standing(work: Work) -> str:
@@ -35,11 +33,6 @@ def raise_failures(work: Work, states: Mapping[str, str]) -> None:
     """Raise RunError if some stages failed, with why, where their logs are, and how many wait for them."""
     failed = [work.jobs[name] for name, state in states.items() if state == FAILED]
     if failed:
-        lines = [f"{job.name}: {job.read().reason} ({job.log})" for job in failed[:_MOST_NAMED]]
-        lines += [f"and {len(failed) - _MOST_NAMED} more"] if len(failed) > _MOST_NAMED else []
         blocked = len(work.blocked(states))
-        lines += [f"{blocked} stages were not run, which need those"] if blocked else []
-        raise RunError(
-            f"{len(failed)} of {len(states)} stages failed; running the experiment again tries them again:\n  "
-            + "\n  ".join(lines)
-        )
+        waiting = [f"{blocked} stages were not run, which need those"] if blocked else []
+        raise failure(failed, f"{len(states)} stages", "running the experiment again tries them again", waiting)
