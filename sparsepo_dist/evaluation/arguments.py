@@ -26,22 +26,27 @@ def add_sampling(parser: argparse.ArgumentParser, prompt_count: int | None, defa
         "--prompt_count", type=positive, metavar="N", help=f"how many prompts, the first ones ({prompt_count or 'all'})"
     )
     parser.add_argument("--samples", type=positive, metavar="N", help="samples of each prompt (%(default)s)")
-    parser.add_argument("--top_p", type=share, metavar="P", help="nucleus sampling's P (%(default)s)")
-    parser.add_argument(
-        "--max_new_tokens", type=positive, metavar="N", help="tokens of a sample, at most (%(default)s)"
-    )
+    add_drawing(parser)
     parser.add_argument(
         "--max_prompt_length", type=positive, metavar="N",
         help="tokens of a prompt, which loses its beginning where it has more (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same samples (%(default)s)")
+    parser.set_defaults(prompt_count=prompt_count, **asdict(defaults))
+
+
+def add_drawing(parser: argparse._ActionsContainer) -> None:
+    """How samples are drawn at any temperature; the caller sets defaults."""
+    parser.add_argument("--top_p", type=share, metavar="P", help="nucleus sampling's P (%(default)s)")
+    parser.add_argument(
+        "--max_new_tokens", type=positive, metavar="N", help="tokens of a sample, at most (%(default)s)"
+    )
     parser.add_argument(
         "--batch_size", type=positive, metavar="N", help="samples drawn at once (%(default)s); vLLM decides by itself"
     )
     parser.add_argument(
         "--backend", choices=(TRANSFORMERS, VLLM), help="what samples (%(default)s; vllm has to be installed)"
     )
-    parser.set_defaults(prompt_count=prompt_count, **asdict(defaults))
 
 
 def given_sampling(given: argparse.Namespace) -> Sampling:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from sparsepo_dist.evaluation.arguments import positive, share, temperature
+from sparsepo_dist.evaluation.arguments import add_drawing, temperature
 from sparsepo_dist.files import argument
-from sparsepo_dist.sampling.backends import TRANSFORMERS, VLLM
+from sparsepo_dist.sampling.backends import TRANSFORMERS
 from sparsepo_dist.sampling.responses import Nucleus
 
 SAMPLING = ("temperature", "top_p", "max_new_tokens", "batch_size", "backend")
@@ -27,17 +27,7 @@ def add_sampling(parser: argparse._ArgumentGroup, model: str, defaults: Nucleus)
         "--temperature", type=temperature, default=defaults.temperature, metavar="T",
         help="that logits are divided by (%(default)s)",
     )  # fmt: skip
-    parser.add_argument(
-        "--top_p", type=share, default=defaults.top_p, metavar="P", help="nucleus sampling's P (%(default)s)"
-    )
-    parser.add_argument(
-        "--max_new_tokens", type=positive, default=defaults.max_new_tokens, metavar="N",
-        help="tokens of a sample, at most (%(default)s)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--batch_size", type=positive, default=96, metavar="N",
-        help="samples drawn at once (%(default)s); vLLM decides by itself",
-    )  # fmt: skip
-    parser.add_argument(
-        "--backend", choices=(TRANSFORMERS, VLLM), default=TRANSFORMERS, help="what samples (%(default)s)"
+    add_drawing(parser)
+    parser.set_defaults(
+        top_p=defaults.top_p, max_new_tokens=defaults.max_new_tokens, batch_size=96, backend=TRANSFORMERS
     )
