@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import torch
@@ -21,6 +24,8 @@ from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.errors import RunError
 
 MASKS = "masks.safetensors"
+TRAINED = "trained.json"
+"""Beside a model that is not the end of its run: the run's name and configuration, and the step."""
 
 
 @torch.no_grad()
@@ -63,8 +68,12 @@ def write_model(
         copy_processor(model.config.name_or_path, folder)
 
 
-def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_final(
+    policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder: Path, trained: Mapping[str, Any] | None = None
+) -> None:
     """final/: the model, or its adapter in peft's format; tokenizer; learned masks. Every rank must call this.
+
+    With `trained`, the content of TRAINED, the same of a step before the end.
 
     It is written aside and renamed, so that nobody finds half a model there.
 
@@ -80,7 +89,7 @@ def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder:
     masks: dict[str, Tensor] = {}
     if module.masker is not None and module.masker.heads is not None:
         masks = gathered_state(module.masker.heads)
-    failure = _write_final(policy, tokenizer, state, masks, folder) if rank() == 0 else None
+    failure = _write_final(policy, tokenizer, state, masks, folder, trained) if rank() == 0 else None
     failure = of_rank_0(failure)
     if failure is not None:
         raise RunError(f"the model could not be saved to {failure}")
@@ -88,7 +97,7 @@ def save_final(policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder:
 
 def _write_final(
     policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, state: dict[str, Tensor], masks: dict[str, Tensor],
-    folder: Path,
+    folder: Path, trained: Mapping[str, Any] | None,
 ) -> str | None:  # fmt: skip
     """On rank 0: why it could not be written."""
     unfinished = folder.with_name(f".writing-{folder.name}")
@@ -101,6 +110,8 @@ def _write_final(
         if masks:
             save_file(masks, unfinished / MASKS, metadata={"format": "pt"})
             follow_umask([unfinished / MASKS])
+        if trained is not None:
+            (unfinished / TRAINED).write_text(json.dumps(trained, indent=1) + "\n", encoding="utf-8")
         put_in_place(unfinished, folder)
     except (OSError, SafetensorError) as error:
         remove(unfinished)

@@ -35,17 +35,19 @@ def check_room(trainer: Trainer, checkpointer: Checkpointer, done: int) -> None:
         done: optimizer steps of the checkpoint that the run goes on from.
 
     Raises:
-        UserError: the disk of the run's folder cannot hold a checkpoint and the model at its end (on every rank).
+        UserError: the disk of the run's folder cannot hold a checkpoint, the model at its end and what is exported on
+            its way (on every rank).
     """
     model, checkpoint = final_bytes(trainer.policy), checkpoint_bytes(trainer.policy)
-    needed = model
+    exports = sum(map(checkpointer.exports, range(done + 1, trainer.total_steps)))
+    needed = model * (1 + exports)
     if done < trainer.total_steps:
         needed += checkpoint
     told: tuple[int, int] | None = None
     if rank() == 0:
         # A checkpoint beyond those that are kept takes the place of one before the model is saved.
         if len(checkpointer.store.complete()) >= checkpointer.config.keep_last:
-            needed = max(model, needed - model)
+            needed = max(model * (1 + exports), needed - model)
         told = needed, free_bytes(trainer.run)
     told = of_rank_0(told)
     assert told is not None
@@ -53,6 +55,7 @@ def check_room(trainer: Trainer, checkpointer: Checkpointer, done: int) -> None:
     if needed > free:
         raise UserError(
             f"output_dir: the disk of {trainer.run} has {in_gib(free)} free, too little for this run: a checkpoint "
-            f"takes about {in_gib(checkpoint)}, the model at its end {in_gib(model)}. Make room, or name a folder on "
+            f"takes about {in_gib(checkpoint)}, the model at its end {in_gib(model)}"
+            f"{f', and as much each of {exports} on its way' if exports else ''}. Make room, or name a folder on "
             "another disk"
         )

@@ -19,12 +19,12 @@ from sparsepo_dist.training.checkpoints.store import open_checkpoint
 
 log = logging.getLogger(__name__)
 
-CHECKPOINTS, FINAL = "checkpoints", "final"
+CHECKPOINTS, EXPORTED, FINAL = "checkpoints", "exported", "final"
 LOCK = ".lock"
 # All that a run writes; nothing else is ever removed.
 WRITTEN = (
-    "config.yaml", "sources.json", "metrics.jsonl", "tokens.jsonl", "evaluation.json", CHECKPOINTS, FINAL, "report",
-    "monitor",
+    "config.yaml", "sources.json", "metrics.jsonl", "tokens.jsonl", "evaluation.json", CHECKPOINTS, EXPORTED, FINAL,
+    "report", "monitor",
 )  # fmt: skip
 # File servers hold the locks of a machine that has died for as long as its lease.
 PATIENCE_SECONDS = 120

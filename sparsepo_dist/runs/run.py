@@ -13,13 +13,14 @@ from transformers.utils.logging import disable_progress_bar
 from sparsepo_dist.data.tokens.showing import show_pairs
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.environment import prepare_environment
+from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.saving import save_final
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.runs.agreement import joined
 from sparsepo_dist.runs.assembly import build_trainer
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.finishing import check_room, check_unfinished
-from sparsepo_dist.runs.folder import CHECKPOINTS, FINAL, check_output_dir, check_shared, claim, run_folder
+from sparsepo_dist.runs.folder import CHECKPOINTS, EXPORTED, FINAL, check_output_dir, check_shared, claim, run_folder
 from sparsepo_dist.runs.inputs import Inputs, load_inputs
 from sparsepo_dist.runs.resumption import check_newest, identity, retire_newer, same_run
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer
@@ -82,11 +83,17 @@ def _train(inputs: Inputs, folder: Path, described: dict[str, Any], progress: Pr
         write_config(described["config"], folder)
     write_origins(inputs, folder)
     save = partial(save_final, trainer.policy, inputs.tokenizer, folder / FINAL)
-    TrainingLoop(trainer, checkpointer, described, save, stop).run(checkpoint)
+    export = partial(_export, trainer.policy, inputs, folder, described)
+    TrainingLoop(trainer, checkpointer, described, save, export, stop).run(checkpoint)
     progress.at("looking at single tokens")
     shown = (inputs.heldout or inputs.train)[:SHOWN_PAIRS]
     beta = config.objective.beta
     write_token_table(trainer, shown, inputs.tokenizer, config.data, beta, folder / "tokens.jsonl")
+
+
+def _export(policy: PolicyEngine, inputs: Inputs, folder: Path, described: dict[str, Any], step: int) -> None:
+    trained = {"run": folder.name, "step": step, "config": described["config"]}
+    save_final(policy, inputs.tokenizer, folder / EXPORTED / f"step-{step:08d}", trained)
 
 
 def open_run(config: RunConfig) -> tuple[Path, IO[str] | None]:

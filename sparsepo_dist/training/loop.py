@@ -31,6 +31,7 @@ class TrainingLoop:
     Args:
         identity: what a checkpoint says of the run it belongs to, for whoever resumes from it.
         save: writes the model that the run is for; a RunError where it cannot, on every rank.
+        export: the same of the model after a step before the last.
         stop: hears signals, if someone has opened it.
     """
 
@@ -38,6 +39,7 @@ class TrainingLoop:
     checkpointer: Checkpointer
     identity: Mapping[str, Any]
     save: Callable[[], None]
+    export: Callable[[int], None]
     stop: StopRequest = dataclasses.field(default_factory=StopRequest)
 
     def __post_init__(self) -> None:
@@ -133,6 +135,10 @@ class TrainingLoop:
 
     def _between_steps(self, step: int, writer: MetricsWriter, *, best: bool) -> None:
         checkpointer, progress = self.checkpointer, self.trainer.progress
+        if checkpointer.exports(step) and step < self.trainer.total_steps:
+            progress.at("exporting the model")
+            checkpointer.require_finite(step)
+            self._export(step)
         progress.at("agreeing on what comes next")
         agreed = agree(self.trainer.policy.device, stop=self.stop.signal or 0, due=best or checkpointer.due(step))
         ended = step == self.trainer.total_steps
@@ -148,6 +154,13 @@ class TrainingLoop:
                 "go on with --resume auto",
                 by_hand=agreed.stop == signal.SIGINT,
             )
+
+    def _export(self, step: int) -> None:
+        try:
+            self.export(step)
+        except RunError as error:
+            self.checkpointer.finish()
+            raise RunError(f"{error}. {self.checkpointer.store.left()}") from None
 
     def _warn_of_dead_masks(self, step: int, result: StepResult) -> None:
         """Once for each mask that rules out all that a step has; what else there is may still be let through."""

@@ -47,7 +47,7 @@ def main() -> None:
     before = resident("VmRSS")
     trainer = build_trainer(inputs, folder)
     checkpointer = Checkpointer(trainer.policy, folder / "checkpoints", inputs.config.checkpoints)
-    TrainingLoop(trainer, checkpointer, {}, lambda: None).run()
+    TrainingLoop(trainer, checkpointer, {}, lambda: None, lambda step: None).run()
     peak = resident("VmHWM") - before
     (folder / f"memory-{distributed.rank()}.json").write_text(json.dumps({"peak": peak}))
 

@@ -41,7 +41,7 @@ def frontier(arguments: Sequence[str] | None = None) -> Path:
 
     sampling = given_sampling(given)
     drawing = Drawing(_prompts(given), given.temperature, sampling)
-    models = trained_models(given.model, base=given.base)
+    models = trained_models(given.model, base=given.base, exported=given.exported)
     reference = shared_reference(given.model, given.reference, base=given.base)
     return write_frontier(
         models, reference, scorer(given.scorer, given.positive_label), drawing, given.output, given.reference_point,
@@ -71,6 +71,10 @@ def parser() -> argparse.ArgumentParser:
         "--model", type=argument, action="append", required=True, metavar="[METHOD=]PATH",
         help="a run's folder or a model's or adapter's in it, whose method its config.yaml names; or any other, "
         "with METHOD=; may be given several times, also for one method",
+    )  # fmt: skip
+    parser.add_argument(
+        "--exported", action="store_true",
+        help="measure too what each run wrote to exported/ on its way (checkpoints.export_every_steps), at its steps",
     )  # fmt: skip
     parser.add_argument(
         "--reference", type=argument, metavar="PATH",

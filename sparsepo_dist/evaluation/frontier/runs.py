@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,12 +10,15 @@ from typing import Any, NamedTuple
 import yaml
 
 from sparsepo_dist.builtin.smollm2 import smollm2_folder
+from sparsepo_dist.engines.saving import TRAINED
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.models import split_name
-from sparsepo_dist.evaluation.target import Target, target
+from sparsepo_dist.evaluation.target import FINAL, Target, target
 from sparsepo_dist.files import read_json
+from sparsepo_dist.runs.folder import EXPORTED
 from sparsepo_dist.runs.inputs import BUILTIN_MODEL
-from sparsepo_dist.training.checkpoints.export import TRAINED
+
+log = logging.getLogger(__name__)
 
 REFERENCE = "reference"
 
@@ -51,14 +55,20 @@ class Training(NamedTuple):
         return {name: self.config[name] for name in ("objective", "masks") if name in self.config}
 
 
-def trained_models(values: Sequence[str], *, base: str | None) -> list[Trained]:
+def trained_models(values: Sequence[str], *, base: str | None, exported: bool = False) -> list[Trained]:
     """What several `--model [METHOD=]PATH` mean; a run's folder and models in it know their method.
+
+    Args:
+        values: as they are given.
+        base: the model that an adapter belongs on, where it is no longer where the adapter says.
+        exported: before the model that each run ended with, those that it wrote on its way, by step.
 
     Raises:
         UserError: one is no model, its method is unknown, or a model is named twice.
     """
     found: list[Trained] = []
-    for value in values:
+    with_exported = [word for value in values for word in (*(_exported(value) if exported else ()), value)]
+    for value in with_exported:
         method, path = split_name(value)
         one = target(_built(path), base=base)
         training = training_of(path)
@@ -74,6 +84,16 @@ def trained_models(values: Sequence[str], *, base: str | None) -> list[Trained]:
         else:
             found.append(Trained(method or training.method, one, training.step, training.settings))
     return found
+
+
+def _exported(value: str) -> list[str]:
+    method, path = split_name(value)
+    folder = Path(path)
+    run = folder.parent if folder.name == FINAL else folder
+    steps = sorted((run / EXPORTED).glob("step-*"))
+    if not steps:
+        log.warning("%s has no %s/: only the model that it ended with is measured", run, EXPORTED)
+    return [f"{method}={step}" if method else str(step) for step in steps]
 
 
 def shared_reference(values: Sequence[str], given: str | None, *, base: str | None) -> Target:

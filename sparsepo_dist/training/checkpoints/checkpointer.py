@@ -59,6 +59,11 @@ class Checkpointer:
         """Whether the last step gets a checkpoint too."""
         return bool(self.config.every_steps or self.config.keep_best)
 
+    def exports(self, step: int) -> bool:
+        """Whether the model after `step` steps is written besides, as it is at the end."""
+        every = self.config.export_every_steps
+        return bool(every) and step % every == 0
+
     def due(self, step: int) -> bool:
         """Whether this rank wants a checkpoint after `step` steps; the clock is rank 0's."""
         by_step = bool(self.config.every_steps) and step % self.config.every_steps == 0

@@ -24,12 +24,14 @@ class CheckpointConfig:
     it is better than ever, and the best one is kept besides the newest."""
     best_is: Literal["lowest", "highest"] = "lowest"
     """Which value of that metric is best."""
+    export_every_steps: int = 0
+    """The model as in final/, in exported/step-N, after every so many optimizer steps but the last; 0: never."""
     final: Literal["last", "best"] = "last"
     """What a run ends as, in final/: the model after its last step, or that of the best evaluation, by keep_best."""
 
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""
-        for name, least in (("every_steps", 0), ("every_minutes", 0), ("keep_last", 1)):
+        for name, least in (("every_steps", 0), ("every_minutes", 0), ("keep_last", 1), ("export_every_steps", 0)):
             if not least <= getattr(self, name) < math.inf:
                 raise UserError(f"checkpoints.{name}: {getattr(self, name)} must be a number of at least {least}")
         if self.final == "best" and self.keep_best is None:

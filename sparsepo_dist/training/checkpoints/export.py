@@ -20,12 +20,10 @@ from sparsepo_dist.engines.decoder.loading import load_generator
 from sparsepo_dist.engines.decoder.structure import empty_model, quiet
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed.trained_weights import trained_weights
-from sparsepo_dist.engines.saving import saved_names, write_model
+from sparsepo_dist.engines.saving import TRAINED, saved_names, write_model
 from sparsepo_dist.errors import UserError, unreadable
 from sparsepo_dist.training.checkpoints.store import Checkpoint, open_checkpoint
 
-TRAINED = "trained.json"
-"""Beside an exported model: its run's name and configuration, and the step."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

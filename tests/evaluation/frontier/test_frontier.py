@@ -246,6 +246,24 @@ def test_an_exported_checkpoint_knows_its_method_and_step_and_common_masks_are_a
     assert set(record["hypervolume"]["by_method"]) == {"sparsepo-common", "sparsepo-independent"}
 
 
+def test_what_a_run_exported_on_its_way_is_measured_at_its_steps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reference = save_tiny_model(tmp_path / "start", seed=0)
+    run, bare = (write_run(tmp_path / name, "dpo", reference, seed) for seed, name in enumerate(("run", "bare"), 1))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for step in (200, 100):
+        folder = save_tiny_model(run / "exported" / f"step-{step:08d}", seed=step)
+        (folder / "trained.json").write_text(json.dumps({"run": "run", "step": step, "config": config}))
+    command = ["--exported", "--output", str(tmp_path / "out"), *SMALL, "--model", f"ours={run}", "--model", str(bare)]
+    rows = json.loads(frontier(command).with_suffix(".json").read_text())["rows"]
+    assert [(row["method"], row["step"]) for row in rows] == [
+        ("ours", 100), ("ours", 200), ("ours", None), ("dpo", None),
+    ]  # fmt: skip
+    assert len({row["kl"] for row in rows}) == 4
+    assert f"{bare} has no exported/: only the model that it ended with is measured" in caplog.text
+
+
 def test_the_default_is_one_sample_of_the_models_own_distribution_of_every_prompt(tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "model")
     prompts = tmp_path / "prompts.jsonl"

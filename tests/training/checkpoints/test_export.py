@@ -48,6 +48,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "model.path": save_tiny_model(folder / "llama"), "data.train": write_pairs(folder / "train.jsonl", 8),
         "data.max_length": 100, "data.tokens_per_micro_batch": 70, "training.pairs_per_step": 4, "training.epochs": 1,
         "training.learning_rate": 1e-2, "training.precision": "fp32", "checkpoints.every_steps": 1,
+        "checkpoints.export_every_steps": 1,
     }  # fmt: skip
     return train_all(folder / "runs", {name: {**common, **special} for name, special in RUNS.items()}, ranks=2)
 
@@ -78,6 +79,12 @@ def test_the_last_checkpoint_is_the_final_model_bit_for_bit(runs: dict[str, Path
     assert not list(tmp_path.glob(".writing-*"))
     earlier = tensors(export_checkpoint(checkpoint(run, 1), tmp_path / "earlier"))
     assert any(not torch.equal(earlier[key], want[key]) for key in want)
+    (on_the_way,) = (run / "exported").iterdir()  # the last step's is final/
+    assert on_the_way.name == "step-00000001"
+    got = tensors(on_the_way)
+    assert earlier.keys() == got.keys() and all(torch.equal(got[key], earlier[key]) for key in earlier)
+    assert {p.name for p in on_the_way.iterdir()} == {p.name for p in (run / "final").iterdir()} | {"trained.json"}
+    assert json.loads((on_the_way / "trained.json").read_text()) == {**origin, "step": 1}
 
 
 def test_float32_masters_say_more_than_the_run_computes_with(runs: dict[str, Path], tmp_path: Path) -> None:
