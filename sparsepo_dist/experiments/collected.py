@@ -7,7 +7,7 @@ import shlex
 from dataclasses import asdict
 
 from sparsepo_dist.disk import write_whole
-from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
+from sparsepo_dist.experiments.contracts import START, Experiment, TrainedRun
 from sparsepo_dist.experiments.files.selection import Planned
 from sparsepo_dist.experiments.files.spec import ExperimentFile
 from sparsepo_dist.experiments.settled import Settled
@@ -23,10 +23,10 @@ def collect(file: ExperimentFile, settled: Settled) -> Experiment:
     states = {name: job.now() for name, job in work.jobs.items()}
     blocked = work.blocked({name: state.state for name, state in states.items()})
     runs, missing = [], {}
-    for one in settled.planned:
+    for one in (*settled.starts, *settled.planned):
         run = one.run
         suites = [f"{run.name}/{suite.name}" for suite in one.suites]
-        for name in (run.name, *suites):
+        for name in (*([] if run.method == START else [run.name]), *suites):
             state = states[name]
             if name in blocked:
                 missing[name] = f"not run: needs {blocked[name]}, which failed"
@@ -34,7 +34,8 @@ def collect(file: ExperimentFile, settled: Settled) -> Experiment:
                 missing[name] = f"failed: {state.reason}"
             elif state.state != DONE:
                 missing[name] = "not run yet"
-        if run.name not in missing:
+        needed = suites if run.method == START else [run.name]
+        if any(name not in missing for name in needed):
             runs.append(_trained(work, one, missing))
     experiment = Experiment(file.name, tuple(runs), missing, settled.selected, file.draws)
     write_whole(file.output / RUNS, json.dumps(asdict(experiment), indent=1, default=str) + "\n")
@@ -44,9 +45,11 @@ def collect(file: ExperimentFile, settled: Settled) -> Experiment:
 def _trained(work: Work, one: Planned, missing: dict[str, str]) -> TrainedRun:
     run = one.run
     done = {suite.name: suite for suite in one.suites if f"{run.name}/{suite.name}" not in missing}
+    trained = run.method != START
     return TrainedRun(
-        run.name, run.method, run.values, work.output(run.name), work.identities[run.name],
-        shlex.join(["python", *work.commands[run.name]]),
+        run.name, run.method, run.values, work.output(run.name) if trained else None,
+        work.identities[run.name if trained else f"{run.name}/{one.suites[0].name}"],
+        shlex.join(["python", *work.commands[run.name]]) if trained else "",
         {name: work.output(f"{run.name}/{name}") for name in done},
         {name: suite.driver.stem for name, suite in done.items()},
     )  # fmt: skip

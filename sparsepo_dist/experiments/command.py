@@ -9,7 +9,7 @@ from collections.abc import Callable
 from sparsepo_dist.errors import RunError
 from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.experiments.collected import collect
-from sparsepo_dist.experiments.files.runs import CHECKOUT
+from sparsepo_dist.experiments.files.runs import CHECKOUT, defaults
 from sparsepo_dist.experiments.files.spec import ExperimentFile, read_experiment
 from sparsepo_dist.experiments.settled import Settled, settle
 from sparsepo_dist.experiments.stages.clean import clean
@@ -103,8 +103,8 @@ def _plan(file: ExperimentFile, settled: Settled, arguments: argparse.Namespace,
 def _run(file: ExperimentFile, settled: Settled, say: Callable[[str], None]) -> None:
     _checked(file, settled)
     before, states = None, {}
+    queue = queue_on(file.resources, file.slurm, file.stages, file.name)  # one, as it counts what was retried
     while before != settled.selected:  # what is selected by results has further stages
-        queue = queue_on(file.resources, file.slurm, file.stages, file.name)
         states = run_stages(settled.work, queue, again=before is None)
         before, settled = settled.selected, settle(file)
     collect(file, settled)
@@ -125,4 +125,4 @@ def _collect(file: ExperimentFile, settled: Settled, say: Callable[[str], None])
 
 def _report(file: ExperimentFile, settled: Settled, say: Callable[[str], None]) -> None:
     drawing = importlib.import_module("sparsepo_dist.experiments.drawing")  # matplotlib, which nothing else here needs
-    say(f"{drawing.build(collect(file, settled), file.output)} shows what came out")
+    say(f"{drawing.build(collect(file, settled), file.output, defaults())} shows what came out")

@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+DRAWS = (
+    "table1", "table2", "table3", "table4", "table5", "ablation", "figure2", "figure3", "figure5", "figure6", "figure7",
+    "figure8", "samples", "starts", "summary",
+)  # fmt: skip
+"""Names of the tables and figures that an experiment's file may ask for."""
+START = "start"
+"""Method of a model that runs start from and that the experiment did not train: a public one, say."""
+
 
 @dataclass(frozen=True)
 class TrainedRun:
@@ -15,15 +23,16 @@ class TrainedRun:
     name: str
     """Unique in the experiment, such as `sparsepo_common-beta0.8-seed1`."""
     method: str
-    """sft, dpo, simpo, dpop, tdpo1, tdpo2, mapo, sparsepo_common, sparsepo_independent, or a name of the file's own."""
+    """START, sft, dpo, simpo, dpop, tdpo1, tdpo2, mapo, sparsepo_common, sparsepo_independent, or a name of the file's
+    own."""
     values: Mapping[str, Any]
     """What the grid set: `{"objective.beta": 0.8, "training.seed": 1}`."""
-    run: Path
-    """The run's folder: run.json, metrics.jsonl and so on; the weights may be gone."""
+    run: Path | None
+    """The run's folder: run.json, metrics.jsonl and so on; the weights may be gone. None of a START."""
     identity: str
-    """Hash of all that the run depends on."""
+    """Hash of all that the run depends on; of a START of all that its first suite does."""
     command: str
-    """How it was trained."""
+    """How it was trained; empty of a START."""
     results: Mapping[str, Path]
     """Name of a suite -> the results folder that its driver wrote."""
     drivers: Mapping[str, str]
@@ -36,10 +45,10 @@ class Experiment:
 
     name: str
     runs: tuple[TrainedRun, ...]
-    """Those that are done; the start (SFT) too, as method `sft`."""
+    """Those that are done; the start too, as method `sft` where the experiment trains it, else `start`."""
     missing: Mapping[str, str]
     """Name of a run that is not there -> why: that it failed and how, or that it was not run yet."""
     selected: Mapping[str, str]
     """Method -> name of the run that won its grid, where the file selects."""
     draws: tuple[str, ...]
-    """Names of the tables and figures that the file asks for."""
+    """What the file asks for, of DRAWS."""

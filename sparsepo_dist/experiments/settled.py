@@ -11,6 +11,7 @@ from sparsepo_dist.experiments.files.graph import stages_of
 from sparsepo_dist.experiments.files.runs import Run
 from sparsepo_dist.experiments.files.selection import HIGHEST, Planned, Point, Select, point_of
 from sparsepo_dist.experiments.files.spec import ExperimentFile
+from sparsepo_dist.experiments.files.suites import starts
 from sparsepo_dist.experiments.stages.work import Work
 from sparsepo_dist.queueing.job import DONE
 
@@ -21,6 +22,8 @@ class Settled:
 
     work: Work
     planned: tuple[Planned, ...]
+    starts: tuple[Planned, ...]
+    """What runs start from that the experiment did not train."""
     selected: Mapping[str, str]
     """Method -> name of the run that was selected, of several seeds the first."""
 
@@ -39,7 +42,8 @@ def settle(file: ExperimentFile) -> Settled:
             best = _best(file, file.select, work, [run for run in file.runs if run.method == method])
             if best is not None:
                 chosen[method], selected[method] = point_of(best), best.name
-    return Settled(_work(file, chosen), tuple(file.planned(chosen)), selected)
+    planned = file.planned(chosen)
+    return Settled(_work(file, chosen), tuple(planned), tuple(starts(file, planned)), selected)
 
 
 def _work(file: ExperimentFile, chosen: Mapping[str, Point]) -> Work:

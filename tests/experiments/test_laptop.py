@@ -12,6 +12,7 @@ import pytest
 from sparsepo_dist.experiments.command import experiment
 from sparsepo_dist.experiments.files.runs import CHECKOUT
 from sparsepo_dist.experiments.stages.work import Work
+from sparsepo_dist.files import read_json
 from tests.support.laptop import NAMES, laptop_file, save_models, smoke_file
 from tests.support.warm import hearth
 
@@ -57,6 +58,9 @@ def test_laptop_experiment_from_its_file_to_its_page(name: str, models: Path, tm
     experiment(Namespace(command="report", file=file), said.append)
     found = json.loads((tmp_path / "out" / "runs.json").read_text())
     assert not found["missing"] and all(run["results"] for run in found["runs"])
+    if name == "sentiment":
+        steps = {(row["method"], row["step"]) for row in read_json(tmp_path / "out" / "figure2-frontier.json")["rows"]}
+        assert {("DPO", 1), ("DPO", None)} <= steps, "each run is measured on its way"
     page = (tmp_path / "out" / "index.html").read_text()
     assert "What is missing" not in page
     assert all(f'<h2 id="{draw}">' in page for draw in found["draws"])

@@ -24,29 +24,31 @@ from sparsepo_dist.experiments.drawing.summary import summary
 from sparsepo_dist.files import read_json
 from sparsepo_dist.report.page import document, image
 
-DRAWS: Mapping[str, Callable[[Collected, Path], Section]] = {
+_DRAWN: Mapping[str, Callable[[Collected, Path], Section]] = {
     "table1": table1, "table2": table2, "table3": table3, "table4": table4, "table5": table5, "ablation": ablation,
     "figure2": figure2, "figure3": figure3, "figure5": figure5, "figure6": figure6, "figure7": figure7,
     "figure8": figure8, "samples": samples, "starts": starts, "summary": summary,
 }  # fmt: skip
-"""By the name that an experiment's file asks for it."""
+"""By the name that an experiment's file asks for it, one of DRAWS."""
 
 
-def build(experiment: Experiment, output: Path) -> Path:
+def build(experiment: Experiment, output: Path, defaults: Mapping[str, Any] | None = None) -> Path:
     """index.html in `output`, which needs no other file, and beside it its figures (PNG) and tables (JSON, Markdown).
+
+    Args:
+        experiment: its runs, and what its file asks for.
+        output: the folder.
+        defaults: by dotted name, what a field has where a run's configuration is older than the field.
 
     Reads files alone. What one run's folder lacks, or has damaged, costs that run's numbers only, and the page says so.
 
     Raises:
-        UserError: the file asks for what is not drawn, scipy is not installed, or `output` cannot be written.
+        UserError: scipy is not installed, or `output` cannot be written.
     """
-    unknown = [name for name in experiment.draws if name not in DRAWS]
-    if unknown:
-        raise UserError(f"draws: {', '.join(unknown)} cannot be drawn; there are {', '.join(DRAWS)}")
-    collected = Collected(experiment)
+    collected = Collected(experiment, defaults)
     try:
         output.mkdir(parents=True, exist_ok=True)
-        sections = {name: DRAWS[name](collected, output) for name in dict.fromkeys(experiment.draws)}
+        sections = {name: _DRAWN[name](collected, output) for name in dict.fromkeys(experiment.draws)}
         for section in sections.values():
             for part in section.parts:
                 if not isinstance(part, Picture):
@@ -102,11 +104,14 @@ def _picture(picture: Picture) -> str:
 def _run(run: TrainedRun) -> str:
     values = ", ".join(f"{name} {json.dumps(value)}" for name, value in run.values.items()) or "nothing"
     measured = "".join(_result(suite, run.drivers.get(suite, ""), folder) for suite, folder in run.results.items())
+    trained = (
+        "" if run.run is None
+        else f"<p><small>trained in {escape(str(run.run))}</small></p><pre>{escape(run.command)}</pre>"
+    )  # fmt: skip
     return (
         f'<div class="run" id="{anchor(run.name)}"><b>{escape(run.name)}</b> <small>{escape(run.method)}; set: '
         f"{escape(values)}; hash <code>{escape(run.identity)}</code></small><details><summary>commands and folders"
-        f"</summary><p><small>trained in {escape(str(run.run))}</small></p><pre>{escape(run.command)}</pre>{measured}"
-        "</details></div>"
+        f"</summary>{trained}{measured}</details></div>"
     )
 
 

@@ -20,7 +20,7 @@ from sparsepo_dist.experiments.files.runs import (
 )
 from sparsepo_dist.experiments.files.selection import Planned, Point
 from sparsepo_dist.experiments.files.spec import ExperimentFile
-from sparsepo_dist.experiments.files.suites import evaluations
+from sparsepo_dist.experiments.files.suites import evaluations, evaluations_of_start, starts
 from sparsepo_dist.experiments.files.training import ALL_LAYERS
 from sparsepo_dist.experiments.stages.stage import OUTPUT, Stage, placeholders
 
@@ -58,7 +58,10 @@ def _stages(experiment: ExperimentFile, chosen: Mapping[str, Point]) -> Iterator
             {"name": name, **options}, ("preparation.command", f"preparation.{name}"),
         )  # fmt: skip
     kept = experiment.undecided(chosen)
-    for one in experiment.planned(chosen):
+    planned = experiment.planned(chosen)
+    for start in starts(experiment, planned):
+        yield from evaluations_of_start(experiment, start)
+    for one in planned:
         for stage in _of_run(experiment, one):
             yield dataclasses.replace(stage, temporary=()) if kept else stage
 
@@ -81,7 +84,7 @@ def _of_run(experiment: ExperimentFile, one: Planned) -> Iterator[Stage]:
         *_launcher(experiment), script, f"--recipe={run.training.recipe}", *arguments_of(options),
         "--output_dir={output}", "--resume=auto",
     )  # fmt: skip
-    temporary = () if experiment.keep_weights else ("final", "checkpoints")
+    temporary = () if experiment.keep_weights else ("final", "checkpoints", "exported")
     nodes = experiment.slurm.nodes if experiment.resources.backend == "slurm" else 1
     yield Stage(run.name, "train", words, configuration, ("runs.run", "runs.parsing"), needs, temporary, nodes)
     yield from evaluations(experiment, run, one.suites, reference)

@@ -53,7 +53,7 @@ class Run:
     def field(self, name: str) -> Any:
         """The value of a field, by default the one that it has where nothing is said."""
         found = self.configuration
-        return found[name] if name in found else _defaults()[name]
+        return found[name] if name in found else defaults()[name]
 
 
 def runs_of(file: Path, sft: Training | None, methods: Mapping[str, Training]) -> list[Run]:
@@ -117,7 +117,8 @@ def digest(value: Any) -> str:
 
 
 @cache
-def _defaults() -> dict[str, Any]:
+def defaults() -> dict[str, Any]:
+    """By dotted name, what every field of a run's configuration has where nothing is said."""
     return dict(remembered(("runs.config",), "defaults", _asked_defaults))
 
 

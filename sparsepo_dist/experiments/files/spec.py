@@ -12,6 +12,7 @@ from typing import Any
 from sparsepo_dist.errors import UserError, did_you_mean
 from sparsepo_dist.evaluation.arguments import refusal
 from sparsepo_dist.evaluation.jobs.spec import Suite, read_suite
+from sparsepo_dist.experiments.contracts import DRAWS
 from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, as_text, flagged, runs_of
 from sparsepo_dist.experiments.files.selection import Planned, Point, Select, planned, read_select
 from sparsepo_dist.experiments.files.training import (
@@ -128,13 +129,22 @@ def _experiment(file: Path, given: Mapping[str, Entry], scripts: Path) -> Experi
         suites=suites,
         select=select,
         selected_suites=_suites(given, "selected_suites", scripts, runs, {suite.name for suite in suites}),
-        draws=tuple(str(value) for value in list_of(given["draws"], "draws")) if "draws" in given else (),
+        draws=_draws(given["draws"]) if "draws" in given else (),
         ranks=ranks,
         keep_weights=_of(given, "keep_weights", "bool", False),
         code=_one_of(given, "code", CODES),
         resources=read_resources(given.get("resources")),
         slurm=slurm,
     )
+
+
+def _draws(entry: Entry) -> tuple[str, ...]:
+    names = tuple(str(value) for value in list_of(entry, "draws"))
+    for name in names:
+        if name not in DRAWS:
+            hint = did_you_mean(name, DRAWS) or f"; there are {', '.join(DRAWS)}"
+            raise ValueError(f"line {entry.line}: draws: {name!r} cannot be drawn{hint}")
+    return names
 
 
 def _methods(given: Mapping[str, Entry]) -> dict[str, Training]:

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sparsepo_dist.evaluation.jobs.spec import Suite
+from sparsepo_dist.experiments.contracts import START
 from sparsepo_dist.experiments.files.runs import CHECKOUT, PREPARE, SFT, Run, as_text, digest
+from sparsepo_dist.experiments.files.selection import Planned
 from sparsepo_dist.experiments.files.spec import ExperimentFile
 from sparsepo_dist.experiments.stages.stage import Stage, filled, placeholders
 
 _NAMED_MODELS = ("frontier", "summary")  # their --model takes NAME=PATH
+_MODEL = "model.path"
 
 
 def evaluations(
@@ -35,10 +38,44 @@ def evaluations(
             yield shared or _evaluation(experiment, suite, run.name, _model(suite, run), options, (run.name,))
 
 
+def starts(experiment: ExperimentFile, planned: Sequence[Planned]) -> list[Planned]:
+    """What the runs start from where the experiment does not train it, with all suites, as runs of the method START;
+    one for each value of the fields that a suite names, such as a seed."""
+    found: dict[str, tuple[Run, dict[str, Suite]]] = {}
+    for one in planned:
+        for suite in (*experiment.suites, *experiment.selected_suites):
+            start = _start(experiment, suite, one.run)
+            if start is not None:
+                found.setdefault(start.name, (start, {}))[1][suite.name] = suite
+    return [Planned(start, tuple(suites.values())) for start, suites in found.values()]
+
+
+def evaluations_of_start(experiment: ExperimentFile, start: Planned) -> Iterator[Stage]:
+    """The suites of one of `starts`."""
+    path = str(start.run.field(_MODEL))
+    for suite in start.suites:
+        options = options_for(suite, start.run)
+        model = f"{START}={path}" if _names_models(suite) else path
+        shared = _shared_start(experiment, suite, start.run, options, path)
+        yield shared or _evaluation(experiment, suite, start.run.name, model, options, ())
+
+
+def _start(experiment: ExperimentFile, suite: Suite, run: Run) -> Run | None:
+    path, adapters = run.field(_MODEL), [run.field(f"{part}.adapter_path") for part in ("model", "reference")]
+    if experiment.sft is not None or any(adapters) or placeholders(path):
+        return None
+    several = len({str(other.field(_MODEL)) for other in experiment.runs}) > 1
+    named = {name: run.field(name) for name in sorted(_fields_of(suite))}
+    return Run(START, START, {}, run.training).at({**named, **({_MODEL: path} if several else {})})
+
+
 def options_for(suite: Suite, run: Run) -> tuple[str, ...]:
     """A suite's options with the run's own values in place of the names of fields in braces."""
-    names = {name for name in placeholders(list(suite.options)) if name not in (PREPARE, SFT)}
-    return tuple(filled(list(suite.options), {name: as_text(run.field(name)) for name in names}))
+    return tuple(filled(list(suite.options), {name: as_text(run.field(name)) for name in _fields_of(suite)}))
+
+
+def _fields_of(suite: Suite) -> set[str]:
+    return placeholders(list(suite.options)) - {PREPARE, SFT}
 
 
 def _shared_start(
@@ -52,7 +89,14 @@ def _shared_start(
     reference = start if run.name == SFT else reference  # what the others are measured from
     sft = experiment.sft and Run(SFT, SFT, {}, experiment.sft)
     own = sft and reference == start and options_for(suite, sft) == options
-    name, method = (SFT, SFT) if own else (f"start-{digest([reference, options])}", "start")
+    begun = _start(experiment, suite, run)
+    if own:
+        name = SFT
+    elif begun is not None and reference == run.field(_MODEL):
+        name = begun.name
+    else:
+        name = f"{START}-{digest([reference, options])}"
+    method = SFT if own else START
     words = (*options, f"--reference={reference}")
     return _evaluation(experiment, suite, name, f"{method}={reference}", words, ())
 
@@ -73,8 +117,11 @@ def _evaluation(
 
 
 def _model(suite: Suite, run: Run) -> str:
-    named = _ours(suite) and suite.driver.stem in _NAMED_MODELS
-    return f"{run.method}={{{run.name}}}" if named else f"{{{run.name}}}"
+    return f"{run.method}={{{run.name}}}" if _names_models(suite) else f"{{{run.name}}}"
+
+
+def _names_models(suite: Suite) -> bool:
+    return _ours(suite) and suite.driver.stem in _NAMED_MODELS
 
 
 def _ours(suite: Suite) -> bool:

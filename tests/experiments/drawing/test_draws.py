@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib.image import imread
 
 from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
@@ -195,6 +196,21 @@ def test_starts_are_compared_within_what_is_otherwise_the_same(tmp_path: Path) -
     page = (folder / "index.html").read_text()
     assert "count in no spread" not in page, "nothing is missing"
     assert tests["Reward"]["p"] is None and tests["Reward"]["starts"] == "torch / calibrated"
+
+
+def test_a_field_that_is_newer_than_a_run_sets_none_apart(tmp_path: Path) -> None:
+    """Runs of before and after an update, which all have what is the default since."""
+    runs = [
+        trained(tmp_path, f"start_{init}", None, seed, reward=0.3, kl=2.0, masks={"init": init})
+        for init in ("torch", "released") for seed in (1, 2)
+    ]  # fmt: skip
+    for run, tau in zip(runs, (None, 0.05, 0.05, 0.9), strict=True):
+        assert run.run is not None
+        config = yaml.safe_load((run.run / "config.yaml").read_text())
+        config["objective"] |= {} if tau is None else {"tau": tau}
+        (run.run / "config.yaml").write_text(yaml.safe_dump(config))
+    made = build(Experiment("test", tuple(runs), {}, {}, ("starts",)), tmp_path / "page", {"objective.tau": 0.05})
+    assert [(row["start"], row["seeds"]) for row in rows_of(made.parent, "starts")] == [("torch", 2), ("released", 1)]
 
 
 def test_starts_of_one_init_are_told_apart(tmp_path: Path) -> None:

@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from sparsepo_dist.errors import UserError
-from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
+from sparsepo_dist.experiments.contracts import DRAWS, Experiment, TrainedRun
 from sparsepo_dist.experiments.drawing import build
-from sparsepo_dist.experiments.drawing.page import DRAWS
 from sparsepo_dist.experiments.drawing.samples import to_unit
 from tests.support.experiment_runs import trained
 
@@ -71,12 +69,6 @@ def test_what_is_missing_is_said(runs: list[TrainedRun], tmp_path: Path) -> None
 def test_an_experiment_without_runs_has_a_page_that_says_so(tmp_path: Path) -> None:
     page = build(Experiment("test", (), {"dpo": "not run yet"}, {}, tuple(DRAWS)), tmp_path / "page").read_text()
     assert "0 runs done, 1 missing" in page and page.count("Nothing to") == len(DRAWS) - 1
-
-
-def test_what_is_not_drawn_is_refused_before_anything_is(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"draws: figure99 cannot be drawn; there are table1, .*figure2"):
-        build(Experiment("test", (), {}, {}, ("figure2", "figure99")), tmp_path / "page")
-    assert not (tmp_path / "page").exists()
 
 
 def test_the_same_responses_stand_under_each_run(runs: list[TrainedRun], tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_what_is_selected_has_further_suites_and_seeds_and_its_start_has_the_sui
     assert [name for name in after if name not in before] == [
         "dpo-beta2-seed1/frontier", "dpo-beta2-seed2", "dpo-beta2-seed2/tune", "dpo-beta2-seed2/frontier",
     ]  # fmt: skip
-    assert after["dpo-beta1-seed1"].temporary == ("final", "checkpoints")
+    assert after["dpo-beta1-seed1"].temporary == ("final", "checkpoints", "exported")
 
 
 def test_points_one_by_one_stand_for_a_grid_and_seeds(tmp_path: Path) -> None:

@@ -61,8 +61,20 @@ def test_data_and_suites_of_the_papers_experiments(read: dict[str, dict[str, Sta
     tune = read["code"]["dpo-beta0.1/tune"].command
     assert {"--n_samples=10", "--problems={prepare}/prompts.jsonl"} <= set(tune)
     assert "dialogue" in read and "sft/leaderboard" in read["dialogue"] and "sft/leaderboard" in read["ablations"]
-    starts = [stage for stage in read["sentiment"].values() if stage.name.startswith("start-")]
-    assert len(starts) == 1 and "--reference=insub/gpt2-large-imdb-fine-tuned" in starts[0].command
+
+
+def test_a_public_start_has_the_suites_of_what_begins_from_it(read: dict[str, dict[str, Stage]]) -> None:
+    found = {
+        name: {stage.name: stage.command for stage in stages.values() if stage.name.startswith("start")}
+        for name, stages in read.items()
+    }
+    assert {name: set(commands) for name, commands in found.items()} == {
+        "sentiment": {"start/frontier"}, "code": {"start/tune", "start/code"}, "summaries": {"start/summary"},
+        "dialogue": set(), "ablations": set(),
+    }  # fmt: skip
+    assert "--reference=insub/gpt2-large-imdb-fine-tuned" in found["sentiment"]["start/frontier"]
+    assert "start=CarperAI/openai_summarize_tldr_sft" in found["summaries"]["start/summary"]
+    assert "loubnabnl/starcoder-1b" in found["code"]["start/code"]
 
 
 def test_findings_compare_what_they_have_to(monkeypatch: pytest.MonkeyPatch) -> None:

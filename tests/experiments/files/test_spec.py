@@ -43,6 +43,7 @@ MISTAKES = [
     ("draws:", "select: {suite: frontie, metric: kl}\ndraws:", "line 9: select.suite: 'frontie' is none of suites"),
     ("draws:", "select: {suite: frontier}\ndraws:", "line 9: select.metric is missing"),
     ("draws:", "selected_suites: {code: {}}\ndraws:", "line 9: selected_suites: nothing is selected"),
+    ("[summary]", "[summary, figure22]", "line 9: draws: 'figure22' cannot be drawn; did you mean figure2?"),
     ("draws:", "ranks: 3\nslurm: {nodes: 2}\ndraws:", "ranks: 3 ranks do not go evenly on 2 nodes"),
     ("base:", "prepare: {name: sentimen}\nbase:", "line 2: prepare.name: 'sentimen' cannot be prepared; did you mean"),
     (

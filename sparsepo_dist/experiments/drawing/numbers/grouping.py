@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsepo_dist.experiments.contracts import TrainedRun
+from sparsepo_dist.experiments.contracts import START, TrainedRun
 
 BETA = "objective.beta"
-START = "sft"
+STARTS = (START, "sft")
+"""Methods of what the others start from."""
 _NAMES = {
-    START: "SFT",
+    "sft": "SFT",
     "dpo": "DPO",
     "simpo": "SimPO",
     "dpop": "DPOP",
@@ -105,10 +106,10 @@ def left_out(kinds: Sequence[str]) -> tuple[str, ...]:
 
 
 def methods(runs: Sequence[TrainedRun]) -> list[str]:
-    """Each once: the paper's in its order, then others as they come."""
+    """Each once: the start, the paper's in its order, then others as they come."""
     there = list(dict.fromkeys(run.method for run in runs))
     known = list(_NAMES)
-    return sorted(there, key=lambda method: next(
+    return sorted(there, key=lambda method: -1 if method == START else next(
         (place for place, name in reversed(list(enumerate(known))) if method == name or method.startswith(f"{name}_")),
         len(known),
     ))  # fmt: skip

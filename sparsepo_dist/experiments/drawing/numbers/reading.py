@@ -15,7 +15,7 @@ import numpy as np
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
-from sparsepo_dist.experiments.drawing.numbers.grouping import BETA, START
+from sparsepo_dist.experiments.drawing.numbers.grouping import BETA, STARTS
 from sparsepo_dist.files import read_json
 from sparsepo_dist.report.reading import RunFiles, read_run
 
@@ -49,10 +49,18 @@ class Collected:
     """The runs of an experiment, with what their folders hold.
 
     What cannot be used is left out and said in `left_out`, by name of the run: one damaged file does not cost the page.
+
+    Args:
+        experiment: the runs.
+        defaults: by dotted name, what a field has where a run's configuration is older than the field.
     """
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(self, experiment: Experiment, defaults: Mapping[str, Any] | None = None) -> None:
         self.experiment = experiment
+        self._defaults: dict[str, dict[str, Any]] = {}
+        for name, value in (defaults or {}).items():
+            section, _, field = name.rpartition(".")
+            self._defaults.setdefault(section, {})[field] = value
         self.left_out: dict[str, str] = {}
         self._files: dict[str, RunFiles | None] = {}
         self._points: dict[str, list[Point]] = {}
@@ -64,7 +72,7 @@ class Collected:
 
     def _with_beta(self, run: TrainedRun) -> TrainedRun:
         beta = self.settings(run).get("objective", {}).get("beta")
-        if run.method == START or BETA in run.values or type(beta) not in (int, float):
+        if run.method in STARTS or BETA in run.values or type(beta) not in (int, float):
             return run
         return replace(run, values={**run.values, BETA: beta})
 
@@ -75,7 +83,9 @@ class Collected:
             log.warning("%s: %s", name, why)
 
     def files(self, run: TrainedRun) -> RunFiles | None:
-        """What its training wrote; None where nothing of it can be read."""
+        """What its training wrote; None where nothing of it can be read, and of a start that was not trained."""
+        if run.run is None:
+            return None
         if run.name not in self._files:
             try:
                 self._files[run.name] = read_run(run.run)
@@ -101,12 +111,14 @@ class Collected:
         config = self.settings(run)
         if not all(config.get(part) for part in ("data", "objective", "training", "masks")):
             return None
+        apart = {"data": _OF_NO_WEIGHT, "objective": ("beta",), "training": _OF_NO_WEIGHT, "masks": without}
         kept = {
-            **{name: config.get(name) for name in ("model", "lora")},
-            "data": {name: value for name, value in config["data"].items() if name not in _OF_NO_WEIGHT},
-            "objective": {name: value for name, value in config["objective"].items() if name != "beta"},
-            "training": {name: value for name, value in config["training"].items() if name not in _OF_NO_WEIGHT},
-            "masks": {name: value for name, value in config["masks"].items() if name not in without},
+            part: {
+                name: value
+                for name, value in {**self._defaults.get(part, {}), **(config.get(part) or {})}.items()
+                if name not in apart.get(part, ())
+            }
+            for part in ("model", "lora", *apart)
         }
         return json.dumps(kept, sort_keys=True)
 
