@@ -9,7 +9,7 @@ from typing import Any
 
 DRAWS = (
     "table1", "table2", "table3", "table4", "table5", "ablation", "figure2", "figure3", "figure5", "figure6", "figure7",
-    "figure8", "samples", "starts", "summary",
+    "figure8", "rivals", "samples", "starts", "summary",
 )  # fmt: skip
 """Names of the tables and figures that an experiment's file may ask for."""
 START = "start"

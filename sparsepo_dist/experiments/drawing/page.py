@@ -20,14 +20,14 @@ from sparsepo_dist.experiments.drawing.numbers.reading import Collected
 from sparsepo_dist.experiments.drawing.parts import Picture, Section, anchor, links, table_html, write_table
 from sparsepo_dist.experiments.drawing.samples import samples
 from sparsepo_dist.experiments.drawing.starts import starts
-from sparsepo_dist.experiments.drawing.summary import summary
+from sparsepo_dist.experiments.drawing.summary import rivals, summary
 from sparsepo_dist.files import read_json
 from sparsepo_dist.report.page import document, image
 
 _DRAWN: Mapping[str, Callable[[Collected, Path], Section]] = {
     "table1": table1, "table2": table2, "table3": table3, "table4": table4, "table5": table5, "ablation": ablation,
     "figure2": figure2, "figure3": figure3, "figure5": figure5, "figure6": figure6, "figure7": figure7,
-    "figure8": figure8, "samples": samples, "starts": starts, "summary": summary,
+    "figure8": figure8, "rivals": rivals, "samples": samples, "starts": starts, "summary": summary,
 }  # fmt: skip
 """By the name that an experiment's file asks for it, one of DRAWS."""
 

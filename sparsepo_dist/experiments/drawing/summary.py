@@ -1,10 +1,12 @@
-"""The table of all variants, with intervals, and of all runs; the general ablation's differences."""
+"""Tables of all variants, with intervals, and of all runs; of methods side by side; the ablation's differences."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.contracts import TrainedRun
@@ -22,6 +24,11 @@ from sparsepo_dist.experiments.drawing.numbers.intervals import (
 from sparsepo_dist.experiments.drawing.numbers.reading import MASKS, Collected, mean_of
 from sparsepo_dist.experiments.drawing.parts import RUNS, Section, Table
 
+_BASE = "dpo"
+_OF_TIME = (
+    "Time of a step: median over the steps of a run, against the median of DPO's runs; runs that train at once on one "
+    "machine disturb each other. References are read from a cache where the experiment has one."
+)
 _ACCURACY, _TIES, _PAIRS = "rewards/accuracies", "rewards/ties", "pairs"
 
 
@@ -46,6 +53,32 @@ def summary(collected: Collected, folder: Path) -> Section:
               (LEGEND,)),
     )  # fmt: skip
     return Section("Summary", tables)
+
+
+def rivals(collected: Collected, folder: Path) -> Section:
+    """A line for each variant: reward, KL, accuracy, and the time of a step where DPO's is 1; the start first."""
+    suites, found = collected.suites("frontier"), variants(collected.runs)
+    times = {variant: _step_times(collected, variant) for variant in found}
+    base = [time for variant in found if variant.kind == shown(_BASE) for time in times[variant]]
+    rows = []
+    for variant in found:
+        row = {"method": variant.kind, "beta": variant.beta, **measured(collected, variant), RUNS: variant.names}
+        if base and times[variant]:
+            row["time"] = over_seeds([time / float(np.median(base)) for time in times[variant]], POSITIVE)
+        rows.append(row)
+    shared = [Column("method", "Method"), Column("beta", "beta", "g")]
+    kept = [one for one in columns(suites) if one.key == "seeds" or one.key.endswith(("/reward", "/kl", "accuracy"))]
+    heads = (*shared, *kept, Column("time", "Time of a step, DPO's = 1", ".2f"))
+    notes = (_OF_TIME, LEGEND)
+    return Section("Objectives side by side", (Table("rivals", "All methods", heads, rows, notes),) if rows else (),
+                   () if rows else ("Nothing to compare: no run is done.",))  # fmt: skip
+
+
+def _step_times(collected: Collected, variant: Variant) -> list[float]:
+    """Of each run the median over its steps but the first, in seconds."""
+    files = [collected.files(run) for run in variant.runs]
+    series = [one.series("seconds", "train")[1] for one in files if one is not None]
+    return [float(np.median(values[1:])) for values in series if len(values) > 1]
 
 
 def columns(suites: Sequence[str]) -> list[Column]:

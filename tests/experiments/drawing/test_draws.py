@@ -257,3 +257,24 @@ def test_the_day_of_a_run_is_no_difference(tmp_path: Path) -> None:
 def test_one_start_alone_is_said(tmp_path: Path) -> None:
     page = drawn(tmp_path, "starts", trained(tmp_path, "sparsepo_common", 0.2, 1, reward=0.3, kl=2.0)) / "index.html"
     assert "no setting was run with two starts" in page.read_text()
+
+
+def test_methods_side_by_side_with_their_time(tmp_path: Path) -> None:
+    runs = [
+        trained(tmp_path, method, 0.1, seed, reward=0.2 + 0.1 * seed, kl=2.0, objective="dpo")
+        for method in ("dpo", "kto") for seed in (1, 2)
+    ]  # fmt: skip
+    seconds = {"dpo": {1: (9.0, 2.0, 2.0), 2: (9.0, 4.0, 4.0)}, "kto": {1: (0.0, 6.0, 6.0, 6.0), 2: (0.0, 3.0, 3.0)}}
+    for run in runs:
+        assert run.run is not None
+        rows = [
+            {"step": step, "split": "train", "seconds": value}
+            for step, value in enumerate(seconds[run.method][run.values["training.seed"]])
+        ]
+        with (run.run / "metrics.jsonl").open("a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+    dpo, kto = rows_of(drawn(tmp_path, "rivals", *runs), "rivals")
+    assert (dpo["method"], kto["method"]) == ("DPO", "kto")
+    assert kto["frontier/reward"]["mean"] == pytest.approx(0.35) and kto["accuracy"]["n"] == 2
+    assert dpo["time"]["mean"] == pytest.approx(1.0), "of 2 and 4 seconds, in units of 3"
+    assert kto["time"]["mean"] == pytest.approx(1.5), "first steps do not count"
