@@ -57,7 +57,7 @@ def read_pairs(folder: Path) -> list[TokenizedPair]:
 def mask_of(model: PreTrainedModel, config: MaskConfig, batch: PackedBatch) -> Tensor:
     """[N]: the weights."""
     head = model.get_output_embeddings()
-    readings = ReferenceReadings(backbone(model), head, logit_map(model), "activation", config)
+    readings = ReferenceReadings(backbone(model), head, logit_map(model), ("activation",), config)
     with readings.collect(batch.predict_index) as collected:
         final = hidden_at(backbone(model), batch)
     means = collected.outputs(final).site_means

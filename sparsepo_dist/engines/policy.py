@@ -68,7 +68,7 @@ class PolicyModel(nn.Module):
         self.fused_reference = head is not None
         """Whether the reference's log-probabilities come from the same pass over the head as the policy's."""
         # An oracle's choice of tokens must know them before.
-        self.logps_first = requirements.masks == "oracle"
+        self.logps_first = masker is not None and "oracle" in masker.sources
         self.head_stats = HeadStats(head_of(model, POLICY), logit_map(model), head, requirements.divergence, ops)
 
     def forward(
@@ -88,7 +88,6 @@ class PolicyModel(nn.Module):
             reference = self._score_own(self.own_reference, batch, reference)
         masks = None
         if self.masker is not None:
-            assert reference is not None
             masks = self.masker(reference, batch, step)
         active = None if all_tokens or masks is None else (masks[0] != 0) | (masks[1] != 0)
         rows = None

@@ -18,7 +18,7 @@ from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.decoder.logits import logit_map, own_head
 from sparsepo_dist.engines.merging import with_adapter
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings
+from sparsepo_dist.masks import MaskConfig, MaskSources, ReferenceReadings
 from sparsepo_dist.ops import DivergenceForm, token_stats
 from sparsepo_dist.sampling.responses import Sample
 
@@ -48,11 +48,11 @@ class ReferenceComparison:
         self._name = str(adapter or model)
         self._reference = self._load(model, adapter, "reference")
 
-    def readings(self, kind: MaskKind | None, masks: MaskConfig) -> ReferenceReadings:
-        """What masks of a kind read off the reference. Raises UserError as `ReferenceReadings`."""
+    def readings(self, sources: MaskSources, masks: MaskConfig) -> ReferenceReadings:
+        """What masks of such sources read off the reference. Raises UserError as `ReferenceReadings`."""
         reference = self._reference
         return ReferenceReadings(
-            backbone(reference), reference.get_output_embeddings(), logit_map(reference), kind, masks
+            backbone(reference), reference.get_output_embeddings(), logit_map(reference), sources, masks
         )
 
     @torch.inference_mode()
@@ -84,7 +84,7 @@ class ReferenceComparison:
                 f"model {adapter or model}: its vocabulary of {ours} cannot be compared with the {theirs} of the "
                 f"reference {self._name}"
             )
-        readings = readings or self.readings(None, MaskConfig())
+        readings = readings or self.readings((), MaskConfig())
         for start in tqdm(range(0, len(pairs), batch_size), desc=description, unit="batch"):
             chunk = pairs[start : start + batch_size]
             batch = pack(chunk, [1.0] * len(chunk), "padded", self.device)

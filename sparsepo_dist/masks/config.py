@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
 from dataclasses import dataclass, field
@@ -10,7 +9,8 @@ from typing import Literal
 
 from sparsepo_dist.errors import UserError
 
-MaskKind = Literal["learned", "activation", "random", "ones", "oracle"]
+MaskKind = Literal["learned", "activation", "random", "ones", "oracle", "decay", "tail", "sampled"]
+"""What masks are made from: a source."""
 SITE_TYPES = ("mlp", "attention", "residual", "logits")
 RELEASED_DROPOUT = 0.01
 
@@ -19,9 +19,10 @@ RELEASED_DROPOUT = 0.01
 class MaskConfig:
     """Token masks of sparsepo (learned), mapo (activations) and sepo (an oracle's choice); others have none."""
 
-    kind: Literal["auto", "learned", "activation", "random", "ones"] = "auto"
-    """What masks are made from; `auto` is the objective's own kind. `random` (uniform in [0, 1)) and `ones` are for
-    comparison, with sparsepo."""
+    kind: Literal["auto"] | MaskKind | list[MaskKind] = "auto"
+    """What masks are made from; `auto` is the objective's own kind. Any objective takes any kind, and of several,
+    [learned, decay], the product. `decay`, `tail` and `sampled` weigh tokens by where they stand, as in d2po, ld_dpo
+    and sampo; `random` (uniform in [0, 1)) and `ones` are for comparison."""
     on: Literal["both", "reward", "divergence"] = "both"
     """Learned, random: which of the two masks there is; the other is 1 everywhere."""
     sharing: Literal["common", "independent"] = "independent"
@@ -77,6 +78,10 @@ class MaskConfig:
     rejected one."""
     selected_share: float = 0.3
     """Oracle: share of each response's tokens that is selected."""
+    decay_factor: float = 0.98
+    """Decay: what a token weighs of the one before it; a response's first weighs 1."""
+    tail_weight: float = 0.5
+    """Tail: weight of the tokens beyond the length of the pair's shorter response."""
 
     def __post_init__(self) -> None:
         if self.layer_norm is None:
@@ -94,6 +99,12 @@ class MaskConfig:
                 raise UserError(f"masks.{name}: {value} must be a number from 0 to {most}")
         if not 0 < self.selected_share <= 1:
             raise UserError(f"masks.selected_share: {self.selected_share} must be in (0, 1]")
+        if not 0 < self.decay_factor <= 1:
+            raise UserError(f"masks.decay_factor: {self.decay_factor} must be in (0, 1]")
+        if not 0 <= self.tail_weight <= 1:
+            raise UserError(f"masks.tail_weight: {self.tail_weight} must be in [0, 1]")
+        if isinstance(self.kind, list) and (not self.kind or len(set(self.kind)) < len(self.kind)):
+            raise UserError(f"masks.kind: {self.kind} must be some kinds, each once")
         if self.sharing == "common" and self.on != "both":
             raise UserError(
                 f"masks.sharing: a common mask is for both, but masks.on is {self.on}; leave out one of them"
@@ -168,58 +179,3 @@ class MaskConfig:
                 re.compile(pattern)
             except re.error as error:
                 raise UserError(f"masks.site_patterns: {pattern!r} is no regular expression: {error}") from None
-
-
-_ONLY_FOR: dict[str, tuple[MaskKind, ...]] = {
-    "on": ("learned", "random"),
-    "sharing": ("learned", "random"),
-    **dict.fromkeys(
-        (
-            "layers",
-            "linears",
-            "layer_norm",
-            "dropout",
-            "binary",
-            "learning_rate",
-            "weight_decay",
-            "init",
-            "initial_sparsity",
-            "initial_mean",
-            "bounded",
-            "floor",
-        ),
-        ("learned",),
-    ),
-    "random": ("random",),
-    **dict.fromkeys(("sites", "site_types", "site_patterns", "normalisation", "clip"), ("activation",)),
-    "selected_share": ("oracle",),
-}
-
-
-def unused_options(kind: MaskKind | None, config: MaskConfig) -> list[str]:
-    """A sentence for each option that is given and that masks of this kind ignore."""
-    plain, unused = MaskConfig(init=config.init), []
-    plain.init = "torch"
-    for name in (entry.name for entry in dataclasses.fields(config)):
-        kinds = _ONLY_FOR.get(name)
-        value = getattr(config, name)
-        if kinds is not None and kind not in kinds and value != getattr(plain, name):
-            here = f"masks are of kind {kind}" if kind else "objective has no masks"
-            unused.append(f"masks.{name}: {value} is for {' and '.join(kinds)} masks, but this run's {here}")
-        elif name.startswith("initial_") and config.init != "calibrated" and value != getattr(plain, name):
-            unused.append(f"masks.{name}: {value} is for masks.init calibrated, but it is {config.init}")
-    return unused
-
-
-def resolve_kind(objective: str, needed: str | None, config: MaskConfig) -> MaskKind | None:
-    """What the masks of an objective are made from: its own kind unless the recipe names another.
-
-    Raises:
-        UserError: the objective is not defined with such masks.
-    """
-    own: MaskKind | None = needed  # type: ignore[assignment]
-    kind = own if config.kind == "auto" else config.kind
-    if kind != own and objective != "sparsepo":
-        has = f"is defined with {own} masks" if own else "has no masks"
-        raise UserError(f"masks.kind: {config.kind!r} does not go with objective {objective}, which {has}")
-    return kind

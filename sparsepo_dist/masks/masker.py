@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
+from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, Responses
 from sparsepo_dist.masks.activation import activation_masks
 from sparsepo_dist.masks.config import MaskConfig, MaskKind
 from sparsepo_dist.masks.learned import MaskHeads
 from sparsepo_dist.masks.oracle import oracle_mask
+from sparsepo_dist.masks.positions import decay, random_mask, sampled, tail
 from sparsepo_dist.masks.readings import Readings
-from sparsepo_dist.masks.uniform import random_mask
+from sparsepo_dist.masks.sources import MaskSources
 
 
 class MaskPair(NamedTuple):
@@ -27,56 +29,80 @@ class TokenMasker(nn.Module):
     """Turns what was read off the reference into masks; owns the learned masks' parameters, if any.
 
     Args:
-        kind: what masks are made from.
-        readings: of the reference that will be masked by.
-        seed: of random masks.
+        sources: what masks are the product of, one at least.
+        config: their options.
+        readings: of the reference that will be masked by; None where no source asks one.
+        seed: of random masks, and of sampled tokens.
     """
 
-    def __init__(self, kind: MaskKind, config: MaskConfig, readings: Readings, seed: int) -> None:
+    def __init__(self, sources: MaskSources, config: MaskConfig, readings: Readings | None, seed: int) -> None:
         super().__init__()
-        self.kind, self.config, self.seed = kind, config, seed
-        self.site_types = readings.site_types
-        self.heads = MaskHeads(readings.layers, readings.width, config) if kind == "learned" else None
+        self.sources, self.config, self.seed = sources, config, seed
+        self.site_types = [] if readings is None else readings.site_types
+        self.heads = None
+        if "learned" in sources:
+            assert readings is not None
+            self.heads = MaskHeads(readings.layers, readings.width, config)
 
     @property
     def common(self) -> bool:
         """Whether both masks are one and the same."""
-        return self.kind not in ("learned", "random") or self.config.sharing == "common"
+        return not {"learned", "random"} & set(self.sources) or self.config.sharing == "common"
 
     @property
     def floor(self) -> float:
         """The weight of a token that a mask rules out."""
-        return self.config.floor if self.kind == "learned" else 0.0
+        return self.config.floor if "learned" in self.sources else 0.0
 
-    def forward(self, reference: ReferenceOutputs, batch: PackedBatch, step: int) -> MaskPair:
+    def forward(self, reference: ReferenceOutputs | None, batch: PackedBatch, step: int) -> MaskPair:
         """Masks of the batch's response tokens; `step`, the optimizer steps done, is for fresh random masks."""
-        if self.heads is not None:
-            return MaskPair(*self.heads(reference.layer_hidden))
-        if self.kind == "random":
+        pairs = [self._of_source(source, reference, batch, step) for source in self.sources]
+        reward = math.prod([pair.reward for pair in pairs[1:]], start=pairs[0].reward)
+        if self.common:
+            return MaskPair(reward, reward)
+        return MaskPair(reward, math.prod([pair.divergence for pair in pairs[1:]], start=pairs[0].divergence))
+
+    def _of_source(
+        self, source: MaskKind, reference: ReferenceOutputs | None, batch: PackedBatch, step: int
+    ) -> MaskPair:
+        if source == "random":
             return self._random(batch, step)
-        mask = self._shared(reference, batch)
+        if source == "learned":
+            assert reference is not None and self.heads is not None
+            return MaskPair(*self.heads(reference.layer_hidden))
+        mask = self._by_place(source, batch.responses) if reference is None else self._read(source, reference, batch)
         return MaskPair(mask, mask)
 
-    def _shared(self, reference: ReferenceOutputs, batch: PackedBatch) -> Tensor:
-        if reference.mask is not None:
-            return reference.mask
-        if self.kind == "activation":
+    def _read(self, source: MaskKind, reference: ReferenceOutputs, batch: PackedBatch) -> Tensor:
+        if source == "activation":
+            if reference.mask is not None:
+                return reference.mask
             assert reference.site_means is not None
             return activation_masks(reference.site_means, self.site_types, batch.sequence_id, batch.pairs, self.config)
-        if self.kind == "oracle":
+        if source == "oracle":
             assert reference.oracle_logps is not None and reference.logps is not None
             return oracle_mask(
                 reference.oracle_logps, reference.logps, batch.sequence_id, batch.pairs, self.config.selected_share
             )
-        return _ones(batch)
+        return self._by_place(source, batch.responses)
+
+    def _by_place(self, source: MaskKind, responses: Responses) -> Tensor:
+        if source == "decay":
+            return decay(responses, self.config.decay_factor, torch.float32)
+        if source == "tail":
+            return tail(responses, self.config.tail_weight, torch.float32)
+        if source == "sampled":
+            return sampled(responses, self.seed, torch.float32)
+        return _ones(responses)
 
     def _random(self, batch: PackedBatch, step: int) -> MaskPair:
         fresh = step if self.config.random == "fresh" else None
-        reward = _ones(batch) if self.config.on == "divergence" else random_mask(batch, self.seed, 0, fresh)
+        ones, on = _ones(batch.responses), self.config.on
+        reward = ones if on == "divergence" else random_mask(batch, self.seed, 0, fresh)
         if self.common:
             return MaskPair(reward, reward)
-        return MaskPair(reward, _ones(batch) if self.config.on == "reward" else random_mask(batch, self.seed, 1, fresh))
+        return MaskPair(reward, ones if on == "reward" else random_mask(batch, self.seed, 1, fresh))
 
 
-def _ones(batch: PackedBatch) -> Tensor:
-    return torch.ones(len(batch.labels), device=batch.labels.device)
+def _ones(responses: Responses) -> Tensor:
+    return torch.ones(len(responses.sequence_id), device=responses.sequence_id.device)

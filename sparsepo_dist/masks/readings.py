@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from sparsepo_dist.contracts import ReferenceOutputs
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks.config import MaskConfig, MaskKind
+from sparsepo_dist.masks.config import MaskConfig
 from sparsepo_dist.masks.decoder import decoder_blocks
 from sparsepo_dist.masks.hooks import HiddenStack, Site, hidden_rows, site_means
 from sparsepo_dist.masks.sites import activation_sites
+from sparsepo_dist.masks.sources import MaskSources
 from sparsepo_dist.ops import LogitMap
 
 
@@ -43,14 +44,14 @@ class ReferenceReadings:
         base: the decoder under the head, adapters injected if it has any.
         head: its LM head. Every rank must construct this at once: its weight may be sharded.
         map: what it does to the head's products.
-        kind: what masks are made from; None reads nothing.
+        sources: what masks are made from; without any nothing is read.
 
     Raises:
         UserError: a part of the decoder that is to be read is not recognised, or the mean logit cannot be read.
     """
 
     def __init__(
-        self, base: nn.Module, head: nn.Module, map: LogitMap, kind: MaskKind | None, config: MaskConfig
+        self, base: nn.Module, head: nn.Module, map: LogitMap, sources: MaskSources, config: MaskConfig
     ) -> None:
         model: Any = base
         self.layers: int = model.config.num_hidden_layers
@@ -63,13 +64,13 @@ class ReferenceReadings:
         """Whether the final norm's output is a site."""
         self.sigmoid = config.normalisation == "sigmoid"
         self.mean_head: tuple[Tensor, Tensor] | None = None
-        if kind == "learned" and config.layers == "last":
+        if "learned" in sources and config.layers == "last":
             self.hidden_layers = 1
-        elif kind == "learned":
+        elif "learned" in sources:
             # The last layer's states are taken after the final norm, as transformers' hidden_states[1:] has them.
             self.hidden_layers = self.layers
             self.blocks = list(decoder_blocks(base, "masks.layers: last reads only what the head reads"))[:-1]
-        elif kind == "activation":
+        if "activation" in sources:
             self.sites = activation_sites(base, config)
             types = [name for name in config.read_types if name not in config.site_patterns]
             self.final_norm = config.sites == "released" and "residual" in types

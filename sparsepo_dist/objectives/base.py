@@ -75,6 +75,9 @@ class Requirements(NamedTuple):
     """Which expected log-ratio, if any."""
     masks: str | None
     """"learned", "activation", "oracle" or None: the kind of token mask the loss is defined with."""
+    weighs: bool = False
+    """Whether a loss that is defined without masks weighs tokens by those it is given, instead of being given
+    statistics that are weighed."""
     rejected: bool = True
     """Whether rejected responses are used."""
     scores: bool = False
@@ -112,7 +115,7 @@ class Objective(Protocol):
 class BatchObjective(Objective, Protocol):
     """An objective whose loss of one pair depends on means over the whole global batch."""
 
-    def batch_values(self, stats: TokenStats, responses: Responses) -> Tensor:
+    def batch_values(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> Tensor:
         """[P, K] values, without gradient, whose means over the global batch come back as responses.global_means."""
         ...
 

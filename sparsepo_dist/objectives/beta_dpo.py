@@ -33,7 +33,7 @@ class BetaDPO:
         return Requirements(reference=True, divergence=None, masks=None, global_means=True, momentum=MOMENTUM)
 
     @torch.no_grad()
-    def batch_values(self, stats: TokenStats, responses: Responses) -> Tensor:
+    def batch_values(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> Tensor:
         """[P, 1]: M of each pair."""
         return self.beta * Sums(responses)(log_ratios(stats)).margin[:, None]
 

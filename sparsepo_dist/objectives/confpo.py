@@ -25,12 +25,13 @@ class ConfPO:
 
     @property
     def requirements(self) -> Requirements:
-        return Requirements(reference=False, divergence=None, masks=None)
+        return Requirements(reference=False, divergence=None, masks=None, weighs=True)
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         sums = Sums(responses)
         unsure = self._unsure(stats.policy_logp, sums)
-        counts, totals = sums(unsure), sums(unsure * stats.policy_logp)
+        weighed = stats.policy_logp if masks is None else masks.reward * stats.policy_logp
+        counts, totals = sums(unsure), sums(unsure * weighed)
         parts = zip(totals, counts, strict=True)
         rewards = BranchSums(*(self.beta * total / count.clamp(min=1) for total, count in parts))
         losses = logistic_loss(rewards.margin - self.gamma)

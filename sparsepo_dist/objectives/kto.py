@@ -31,7 +31,7 @@ class KTO:
         return Requirements(reference=True, divergence=None, masks=None, global_means=True)
 
     @torch.no_grad()
-    def batch_values(self, stats: TokenStats, responses: Responses) -> Tensor:
+    def batch_values(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> Tensor:
         """[P, 2]: S_c[rho] and S_r[rho] of each pair."""
         return torch.stack(Sums(responses)(log_ratios(stats)), dim=-1)
 

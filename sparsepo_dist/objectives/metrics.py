@@ -22,23 +22,39 @@ def preference_metrics(
     its floor) on every token of both responses. `weights` [N], of
     an objective without masks, count in the rewards.
     """
-    metrics: dict[str, Tensor] = {}
-    if stats.complete:
-        by_branch(metrics, "logps", sums(stats.policy_logp))
+    metrics = token_metrics(stats, masks, sums)
     token_reward = log_ratios(stats) if weights is None else weights * log_ratios(stats)
     if masks is not None:
         token_reward = masks.reward * token_reward
+    if stats.divergence is not None:
+        token_reward = token_reward + (stats.divergence if masks is None else masks.divergence * stats.divergence)
+    _reward_metrics(metrics, sums(beta * token_reward))
+    return metrics
+
+
+_OF_TOKENS = ("logps", "kl", "token_kl")
+
+
+def of_tokens(name: str) -> bool:
+    """Whether a metric is one of those that `token_metrics` gives without masks."""
+    return name.partition("/")[0] in _OF_TOKENS
+
+
+@torch.no_grad()
+def token_metrics(stats: TokenStats, masks: TokenMasks | None, sums: Sums) -> dict[str, Tensor]:
+    """Name to [P] values of what does not depend on the objective: log-probabilities, KL, masks."""
+    metrics: dict[str, Tensor] = {}
+    if stats.complete:
+        by_branch(metrics, "logps", sums(stats.policy_logp))
+    if masks is not None:
         _mask_metrics(metrics, "reward_mask", masks.reward == masks.floor, masks.reward, sums)
     if stats.divergence is not None:
-        masked = stats.divergence if masks is None else masks.divergence * stats.divergence
-        token_reward = token_reward + masked
         if stats.complete:
             by_branch(metrics, "kl", sums(stats.divergence.abs()))
             by_branch(metrics, "token_kl", sums.mean(stats.divergence.abs()))
         if masks is not None:
             by_branch(metrics, "masked_kl", sums(masks.divergence * stats.divergence.abs()))
             _mask_metrics(metrics, "divergence_mask", masks.divergence == masks.floor, masks.divergence, sums)
-    _reward_metrics(metrics, sums(beta * token_reward))
     return metrics
 
 

@@ -23,9 +23,9 @@ class WithLikelihood:
         """Those of the preference loss, and every token's log-probability."""
         return self.preference.requirements._replace(all_tokens=True)
 
-    def batch_values(self, stats: TokenStats, responses: Responses) -> Tensor:
+    def batch_values(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> Tensor:
         """[P, K]: what the preference loss needs means of, where it needs them."""
-        return cast(BatchObjective, self.preference).batch_values(stats, responses)
+        return cast(BatchObjective, self.preference).batch_values(stats, masks, responses)
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         assert stats.complete

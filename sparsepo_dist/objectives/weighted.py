@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
+from sparsepo_dist.masks.positions import decay, sampled, tail
 from sparsepo_dist.objectives.base import ObjectiveOutput, Requirements, Sums
 from sparsepo_dist.objectives.margins import log_ratios, logistic_loss
 from sparsepo_dist.objectives.metrics import preference_metrics
-from sparsepo_dist.objectives.positions import decay, sampled, tail
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def build_trainer(inputs: Inputs, folder: Path, progress: Progress | None = None
         reference = CachedReference(
             inputs.cache,
             head_leaves=needs.divergence is not None,
-            mask_reads_last=inputs.mask_kind == "learned" and config.masks.layers == "last",
+            mask_reads_last="learned" in inputs.mask_sources and config.masks.layers == "last",
             device=inputs.device,
         )
     elif needs.reference and not config.models.reference_is_policy:
@@ -130,14 +130,13 @@ def _build_policy(inputs: Inputs, engine: dict[str, Any], reference: Reference |
         )  # fmt: skip
         if needs.reference and reference is None:
             head, map = head_of(model, adapter), logit_map(model)
-            own = ReferenceReadings(backbone(model), head, map, inputs.mask_kind, config.masks)
+            own = ReferenceReadings(backbone(model), head, map, inputs.mask_sources, config.masks)
             readings, beside = own, OwnReference(adapter, own)
     checkpoint_activations(model, config.model.activation_checkpointing)
     masker = None
-    if inputs.mask_kind is not None:
-        assert readings is not None
+    if inputs.mask_sources:
         torch.manual_seed(config.training.seed)
-        masker = TokenMasker(inputs.mask_kind, config.masks, readings, config.training.seed).to(inputs.dtype)
+        masker = TokenMasker(inputs.mask_sources, config.masks, readings, config.training.seed).to(inputs.dtype)
     return PolicyModel(model, needs, masker, beside, config.ops)
 
 
@@ -180,7 +179,7 @@ def _frozen_engine(
         model,
         placement,
         ds_config,
-        kind=inputs.mask_kind if is_reference else None,
+        sources=inputs.mask_sources if is_reference else (),
         masks=config.masks,
         head_leaves=is_reference and inputs.objective.requirements.divergence is not None,
         head_is_lent=lends_head(placement, zero_stage(engine)),

@@ -64,7 +64,7 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
         return folder
     pairs = inputs.train.joined(inputs.heldout)
     places = _different(pairs)
-    key = reference_key(inputs.config, needs, inputs.mask_kind, inputs.dtype)
+    key = reference_key(inputs.config, needs, inputs.mask_sources, inputs.dtype)
     _announce(inputs, pairs, places, key["fields"], folder, say, all_layers=all_layers)
     progress = Progress()
     progress.left = lambda: "Nothing of the cache is used; write it again"
@@ -97,7 +97,7 @@ def _check_existing(inputs: Inputs, folder: Path) -> None:
     cached = dataclasses.replace(config.reference, placement="cached", cache=str(folder))
     try:
         open_cache(
-            dataclasses.replace(config, reference=cached), inputs.objective.requirements, inputs.mask_kind,
+            dataclasses.replace(config, reference=cached), inputs.objective.requirements, inputs.mask_sources,
             inputs.dtype, inputs.train.joined(inputs.heldout),
         )  # fmt: skip
     except UserError as error:

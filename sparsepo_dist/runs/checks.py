@@ -32,7 +32,7 @@ from sparsepo_dist.engines.decoder.router import router_loss
 from sparsepo_dist.engines.decoder.structure import checked_structure, make_fake, quiet
 from sparsepo_dist.engines.deepspeed.distributed import rank
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks import MaskKind, ReferenceReadings
+from sparsepo_dist.masks import MaskSources, ReferenceReadings
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.runs.config import RunConfig
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 def check_models(
     config: RunConfig,
     needs: Requirements,
-    mask_kind: MaskKind | None,
+    mask_sources: MaskSources,
     models: Mapping[str, PretrainedConfig],
     dtype: torch.dtype,
     device: torch.device,
@@ -85,7 +85,7 @@ def check_models(
             add_frozen_adapter(reference, config.reference.adapter_path, dtype)
         head = reference.get_output_embeddings()
         map = maps.get("reference", maps["model"])
-        readings = ReferenceReadings(backbone(reference), head, map, mask_kind, config.masks)
+        readings = ReferenceReadings(backbone(reference), head, map, mask_sources, config.masks)
     if readings.sites and config.masks.site_patterns:
         _check_named_sites(reference, readings, config.data.settled_layout)
 

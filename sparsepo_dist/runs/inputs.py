@@ -27,8 +27,8 @@ from sparsepo_dist.engines.layouts.choice import ChosenLayout, ModelKind, layout
 from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, ReferenceCache
 from sparsepo_dist.engines.reference.cached import cache_key, check_key
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks import MaskKind, resolve_kind, unused_options
-from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, build_objective, unused_fields
+from sparsepo_dist.masks import MaskSources, unused_options
+from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, compose, unused_fields
 from sparsepo_dist.runs.checks import (
     check_adapter_folders,
     check_models,
@@ -53,7 +53,7 @@ class Inputs:
 
     config: RunConfig
     objective: Objective
-    mask_kind: MaskKind | None
+    mask_sources: MaskSources
     model_config: PretrainedConfig
     frozen_configs: dict[str, PretrainedConfig]
     """Of the reference and the oracle, where they have a path of their own."""
@@ -78,21 +78,21 @@ def load_inputs(config: RunConfig) -> Inputs:
         UserError: anything the user can mend.
     """
     config.validate()
-    objective = build_objective(config.objective)
+    objective, mask_sources, masks = compose(config.objective, config.masks)
     needs = objective.requirements
     check_what_is_trained(config, needs)
-    mask_kind = resolve_kind(config.objective.name, needs.masks, config.masks)
-    idle = _idle_penalties(config, mask_kind)
+    idle = _idle_penalties(config, mask_sources)
     if idle:
         without = dataclasses.asdict(config.objective) | dict.fromkeys(idle, 0.0)
-        objective = build_objective(ObjectiveConfig(**without))
+        objective = compose(ObjectiveConfig(**without), masks).objective
     if distributed.rank() == 0:
-        unused = unused_fields(config.objective) + unused_options(mask_kind, config.masks)
+        unused = unused_fields(config.objective) + unused_options(mask_sources, config.masks)
         unused += config.models.unused(config.objective.name, needs_reference=needs.reference)
         for sentence in [*unused, *(f"objective.{name}: that mask is not learned" for name in idle)]:
             log.warning("ignored: %s", sentence)
+    config = dataclasses.replace(config, masks=masks)
     config.models.check(
-        objective=config.objective.name, needs_reference=needs.reference, needs_oracle=needs.masks == "oracle"
+        objective=config.objective.name, needs_reference=needs.reference, needs_oracle="oracle" in mask_sources
     )
     check_start(config)
     check_adapter_folders(config)
@@ -112,7 +112,7 @@ def load_inputs(config: RunConfig) -> Inputs:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, layout=chosen.layout))
     engine = engine_config(ds_config, agreed, dtype, text_config(model_config).hidden_size, Path("monitor"))
     check_filled(config.ds_config, ds_config, engine, device)
-    check_models(config, needs, mask_kind, {"model": model_config, **frozen}, dtype, device)
+    check_models(config, needs, mask_sources, {"model": model_config, **frozen}, dtype, device)
     mixtures = _load_pairs(config, tokenizer, needs)
     origins = {name: mixture.origins() for name, mixture in mixtures.items()}
     train, heldout = mixtures["train"], mixtures["heldout"]
@@ -127,24 +127,24 @@ def load_inputs(config: RunConfig) -> Inputs:
     check_token_ids(config, {"model": model_config, **frozen}, train.joined(heldout).highest_id())
     cache = None
     if needs.reference and config.reference.placement == "cached":
-        cache = open_cache(config, needs, mask_kind, dtype, train.joined(heldout))
+        cache = open_cache(config, needs, mask_sources, dtype, train.joined(heldout))
     return Inputs(
-        config, objective, mask_kind, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype, device,
-        origins, cache,
+        config, objective, mask_sources, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype,
+        device, origins, cache,
     )  # fmt: skip
 
 
 def reference_key(
-    config: RunConfig, needs: Requirements, mask_kind: MaskKind | None, dtype: torch.dtype,
+    config: RunConfig, needs: Requirements, mask_sources: MaskSources, dtype: torch.dtype,
     known: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What a reference cache of this run depends on besides its pairs. Raises UserError as `cache_key`."""
     path = config.reference.path or config.model.path
-    return cache_key(path, config.reference.adapter_path, dtype, needs, mask_kind, config.masks, known)
+    return cache_key(path, config.reference.adapter_path, dtype, needs, mask_sources, config.masks, known)
 
 
 def open_cache(
-    config: RunConfig, needs: Requirements, mask_kind: MaskKind | None, dtype: torch.dtype,
+    config: RunConfig, needs: Requirements, mask_sources: MaskSources, dtype: torch.dtype,
     pairs: TokenizedPairs,
 ) -> ReferenceCache:  # fmt: skip
     """The reference cache, held against the run.
@@ -154,7 +154,7 @@ def open_cache(
     """
     assert config.reference.cache is not None
     cache = ReferenceCache(Path(config.reference.cache))
-    check_key(cache, reference_key(config, needs, mask_kind, dtype, cache.key))
+    check_key(cache, reference_key(config, needs, mask_sources, dtype, cache.key))
     missing = cache.missing(pairs.keys())
     if missing:
         raise UserError(
@@ -220,14 +220,14 @@ def _with(sources: Sources, name: str, file: str) -> Sources:
     ]
 
 
-def _idle_penalties(config: RunConfig, mask_kind: MaskKind | None) -> list[str]:
+def _idle_penalties(config: RunConfig, mask_sources: MaskSources) -> list[str]:
     """L1 penalties that no parameter would feel; they would only shift the loss."""
     objective, on = config.objective, config.masks.on
     if objective.name != "sparsepo":
         return []
     idle = {
-        "l1_reward": mask_kind != "learned" or on == "divergence",
-        "l1_divergence": mask_kind != "learned" or on == "reward",
+        "l1_reward": "learned" not in mask_sources or on == "divergence",
+        "l1_divergence": "learned" not in mask_sources or on == "reward",
     }
     return [name for name, is_idle in idle.items() if is_idle and getattr(objective, name)]
 

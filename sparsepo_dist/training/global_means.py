@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sparsepo_dist.contracts import PackedBatch, Responses, TokenStats
+from sparsepo_dist.contracts import PackedBatch, Responses, TokenMasks, TokenStats
 from sparsepo_dist.objectives import BatchObjective, Objective
 
 
@@ -32,11 +32,11 @@ class GlobalMeans:
         self._now = None
 
     @torch.no_grad()
-    def reduce(self, micro_batches: Iterable[tuple[TokenStats, PackedBatch]]) -> Tensor:
+    def reduce(self, micro_batches: Iterable[tuple[TokenStats, TokenMasks | None, PackedBatch]]) -> Tensor:
         """[K] float32 means over all micro-batches of the global batch and all ranks; every rank must call this."""
         total: Tensor | None = None
-        for stats, batch in micro_batches:
-            values = self._objective.batch_values(stats, batch.responses).double()
+        for stats, masks, batch in micro_batches:
+            values = self._objective.batch_values(stats, masks, batch.responses).double()
             weight = batch.pair_weight[:, None]
             # where, not a product: a filler pair's value may be infinite
             part = torch.where(weight > 0, values * weight, 0.0).sum(0)
@@ -47,12 +47,12 @@ class GlobalMeans:
         self._now = total.float()
         return self._now
 
-    def inform(self, stats: TokenStats, batch: PackedBatch, *, training: bool) -> Responses:
+    def inform(self, stats: TokenStats, masks: TokenMasks | None, batch: PackedBatch, *, training: bool) -> Responses:
         """A micro-batch's responses with what the objective asked for; the only micro-batch is all there is to know.
 
         Every rank must call this.
         """
-        means = self.reduce([(stats, batch)]) if self._now is None else self._now
+        means = self.reduce([(stats, masks, batch)]) if self._now is None else self._now
         return dataclasses.replace(batch.responses, global_means=means, history=self.history if training else None)
 
     def state(self) -> list[float] | None:

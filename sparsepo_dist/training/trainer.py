@@ -180,9 +180,12 @@ class Trainer:
             yield from (_Known(batch, reference) for batch, reference in scored)
             return
         with torch.no_grad():
-            first = [(self.statistics(batch, reference)[0], batch) for batch, reference in scored]
+            first = [(*self.statistics(batch, reference), batch) for batch, reference in scored]
             self.global_means.reduce(first)
-        for stats, batch in first:
+        if any(masks is not None for _, masks, _ in first):  # what masks read is large: it is asked for again
+            yield from (_Known(batch, reference) for batch, reference in self._scored(batches))
+            return
+        for stats, _, batch in first:
             logps = stats.reference_logp
             yield _Known(batch, None if logps is None else ReferenceOutputs(logps=logps), stats)
 
@@ -201,14 +204,14 @@ class Trainer:
         training: bool = True,
     ) -> Tensor:  # fmt: skip
         batch = known.batch
-        if known.first is not None and not training:  # only objectives without masks have a first pass
+        if known.first is not None and not training:  # without masks
             stats, masks = known.first, None
         else:
             every = all_tokens or self.objective.requirements.all_tokens
             stats, masks = self.statistics(batch, known.reference, all_tokens=every)
         responses = batch.responses
         if self.global_means is not None:
-            responses = self.global_means.inform(stats, batch, training=training)
+            responses = self.global_means.inform(stats, masks, batch, training=training)
         losses, metrics = self.objective(stats, masks, responses)
         metrics = {"loss": losses.detach(), **metrics}
         if stats.router_loss is not None:
@@ -227,4 +230,4 @@ class _Known(NamedTuple):
     batch: PackedBatch
     reference: ReferenceOutputs | None
     first: TokenStats | None = None
-    """Of a first pass, without gradient."""
+    """Of a first pass, without gradient; None where there are masks."""

@@ -12,8 +12,8 @@ from transformers import GPT2Config, GPTBigCodeConfig, GPTJConfig, GPTNeoXConfig
 
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.files import leaves
-from sparsepo_dist.masks import resolve_kind, unused_options
-from sparsepo_dist.objectives import build_objective, unused_fields
+from sparsepo_dist.masks import unused_options
+from sparsepo_dist.objectives import compose, unused_fields
 from sparsepo_dist.plan.asked import request
 from sparsepo_dist.runs.parsing import parse_train
 from sparsepo_dist.runs.recipes.files import read_recipe
@@ -172,9 +172,8 @@ def test_every_recipe_can_be_run_and_planned(domain: str, name: str, monkeypatch
     config = parse_train(["--recipe", str(path_of(domain, name))])
     monkeypatch.setattr(request, "model_config", lambda path, _: SHAPES[path])
     setting = request.resolve(request.Request(config, load_ds_config(config.ds_config), gpus=8))
-    needs = build_objective(config.objective).requirements
-    kind = resolve_kind(config.objective.name, needs.masks, config.masks)
-    assert unused_fields(config.objective) + unused_options(kind, config.masks) == []
+    sources = compose(config.objective, config.masks).sources
+    assert unused_fields(config.objective) + unused_options(sources, config.masks) == []
     assert setting.pairs_per_step == config.training.pairs_per_step
     assert config.data.heldout is not None and config.training.evaluate_every > 0
 

@@ -46,7 +46,9 @@ def load(folder: Path, layout: Layout = "prefix_shared") -> PreTrainedModel:
 
 def readings(model: PreTrainedModel, kind: MaskKind | None, config: MaskConfig) -> ReferenceReadings:
     """What masks of a kind read off a model."""
-    return ReferenceReadings(backbone(model), model.get_output_embeddings(), logit_map(model), kind, config)
+    return ReferenceReadings(
+        backbone(model), model.get_output_embeddings(), logit_map(model), () if kind is None else (kind,), config
+    )
 
 
 @torch.no_grad()

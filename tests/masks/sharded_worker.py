@@ -31,7 +31,7 @@ def score(folder: str, placement: Any, rank: int) -> ReferenceOutputs:
         ds_config = reference_config(whole, placement)
     model = load_model(folder, load_config(folder), dtype=torch.float32, layout="prefix_shared", zero3=ds_config)
     engine = ReferenceEngine(
-        model, placement, ds_config, kind="activation", masks=RELEASED, head_leaves=False, ops=OpsConfig(),
+        model, placement, ds_config, sources=("activation",), masks=RELEASED, head_leaves=False, ops=OpsConfig(),
         device=torch.device("cpu"),
     )  # fmt: skip
     return engine.score(pack(pairs, [1.0] * len(pairs), "prefix_shared"))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import get_args
 
 import pytest
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks import MaskConfig, resolve_kind, unused_options
-from sparsepo_dist.masks.config import _ONLY_FOR
+from sparsepo_dist.masks import MaskConfig, MaskKind, MaskSources, resolve_sources, unused_options
+from sparsepo_dist.masks.sources import _ONLY_FOR
 from sparsepo_dist.runs.parsing import train_parser
 
 WRONG = {
@@ -17,6 +18,8 @@ WRONG = {
     "learning_rate": {"learning_rate": -1e-3},
     "weight_decay": {"weight_decay": -0.1},
     "selected_share": {"selected_share": 0.0},
+    "decay_factor": {"decay_factor": 0.0},
+    "tail_weight": {"tail_weight": 1.5},
     "sharing": {"sharing": "common", "on": "reward"},
     "clip": {"clip": True, "normalisation": "rescale"},
     "site_types": {"site_types": ["mlp", "head"]},
@@ -58,14 +61,23 @@ def test_released_has_logits_and_types_can_be_chosen() -> None:
     assert MaskConfig().read_types == ("mlp", "attention", "residual")
 
 
-def test_kind_is_the_objectives_own_or_one_that_sparsepo_can_be_compared_with() -> None:
-    assert resolve_kind("mapo", "activation", MaskConfig()) == "activation"
-    assert resolve_kind("sepo", "oracle", MaskConfig(selected_share=0.5)) == "oracle"
-    assert resolve_kind("dpo", None, MaskConfig()) is None
-    assert resolve_kind("sparsepo", "learned", MaskConfig(kind="random", random="fresh")) == "random"
-    for objective, own, has in (("mapo", "activation", "with activation masks"), ("dpo", None, "has no masks")):
-        with pytest.raises(UserError, match=f"masks.kind: 'random' does not go with objective {objective}.*{has}"):
-            resolve_kind(objective, own, MaskConfig(kind="random"))
+def sources(own: str | None, config: MaskConfig) -> MaskSources:
+    return resolve_sources(own, config, objective="o", preferences=True)
+
+
+def test_kind_is_the_objectives_own_or_what_the_recipe_names() -> None:
+    assert sources("activation", MaskConfig()) == ("activation",)
+    assert sources("oracle", MaskConfig(selected_share=0.5)) == ("oracle",)
+    assert sources(None, MaskConfig()) == ()
+    assert sources("learned", MaskConfig(kind="random", random="fresh")) == ("random",)
+    assert sources(None, MaskConfig(kind=["learned", "decay"])) == ("learned", "decay")
+    with pytest.raises(UserError, match="masks.kind: 'learned' does not go with objective sft, which compares no"):
+        resolve_sources(None, MaskConfig(kind="learned"), objective="sft", preferences=False)
+    with pytest.raises(UserError, match="masks.floor: 0.1 is the least weight of a learned mask, and no other source"):
+        sources(None, MaskConfig(kind=["learned", "decay"], floor=0.1))
+    for kinds in ([], ["learned", "learned"]):
+        with pytest.raises(UserError, match="masks.kind: .* must be some kinds, each once"):
+            MaskConfig(kind=kinds).validate()
 
 
 OTHER = {
@@ -73,7 +85,7 @@ OTHER = {
     "binary": "released", "learning_rate": 1e-3, "weight_decay": 0.0, "random": "fresh", "sites": "released",
     "site_types": ["mlp"], "site_patterns": {"mlp": "x"}, "normalisation": "rescale", "clip": True,
     "selected_share": 0.5, "init": "calibrated", "initial_sparsity": (0.5, 0.7), "initial_mean": 2.0, "bounded": True,
-    "floor": 0.1,
+    "floor": 0.1, "decay_factor": 0.5, "tail_weight": 0.25,
 }  # fmt: skip
 
 
@@ -85,12 +97,13 @@ def test_every_option_but_kind_is_for_some_kinds() -> None:
 def test_options_of_another_kind_are_named(name: str) -> None:
     start = {"init": "calibrated"} if name.startswith("initial_") else {}
     config = MaskConfig(**{**start, name: OTHER[name]})
-    for kind in ("learned", "activation", "random", "ones", "oracle", None):
+    for kind in (*get_args(MaskKind), None):
+        of: MaskSources = (kind,) if kind else ()
         if kind in _ONLY_FOR[name]:
-            assert unused_options(kind, config) == []
+            assert unused_options(of, config) == [] == unused_options((*of, "ones"), config)
             continue
         here = f"this run's masks are of kind {kind}" if kind else "this run's objective has no masks"
-        (told,) = [told for told in unused_options(kind, config) if not start or "masks.init:" not in told]
+        (told,) = [told for told in unused_options(of, config) if not start or "masks.init:" not in told]
         assert re.fullmatch(f"masks.{name}: {re.escape(str(OTHER[name]))} is for .* masks, but {here}", told)
 
 
@@ -109,7 +122,7 @@ class TestStarts:
         assert (released.layer_norm, released.dropout) == (True, 0.01)
         own = MaskConfig(init="released", layer_norm=False, dropout=0.0)
         assert (own.layer_norm, own.dropout) == (False, 0.0)
-        assert unused_options("learned", released) == []
+        assert unused_options(("learned",), released) == []
 
     def test_a_share_is_for_both_masks_or_one_for_each(self) -> None:
         assert MaskConfig().shares() == (0.8, 0.8)
@@ -124,5 +137,5 @@ class TestStarts:
             MaskConfig(init="calibrated", bounded=True).validate()
 
     def test_targets_without_a_calibrated_start_are_named(self) -> None:
-        (told,) = unused_options("learned", MaskConfig(initial_mean=2.0))
+        (told,) = unused_options(("learned",), MaskConfig(initial_mean=2.0))
         assert told == "masks.initial_mean: 2.0 is for masks.init calibrated, but it is torch"

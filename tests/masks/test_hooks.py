@@ -128,7 +128,7 @@ class TestUnknownDecoder:
         config = MaskConfig(**options)
         config.validate()
         decoder = Decoder()
-        return decoder, ReferenceReadings(decoder, nn.Linear(4, 9), PLAIN, "activation", config)
+        return decoder, ReferenceReadings(decoder, nn.Linear(4, 9), PLAIN, ("activation",), config)
 
     def test_its_modules_are_listed_and_the_option_named(self) -> None:
         with pytest.raises(UserError, match=r"Mixer \(its modules: mix: Linear, heads: Identity\);.*site_patterns"):
@@ -174,7 +174,7 @@ class TestUnknownDecoder:
         for kind, remedy in (("learned", "masks.layers: last"), ("activation", "masks.site_patterns")):
             with pytest.raises(UserError, match=f"no list of 7 like blocks.*layers \\(2 modules\\); .*{remedy}"):
                 ReferenceReadings(decoder, nn.Linear(4, 9), PLAIN, kind, MaskConfig())
-        ReferenceReadings(decoder, nn.Linear(4, 9), PLAIN, "learned", MaskConfig(layers="last"))
+        ReferenceReadings(decoder, nn.Linear(4, 9), PLAIN, ("learned",), MaskConfig(layers="last"))
 
 
 def test_a_fused_projection_that_is_not_known_is_not_guessed(tmp_path: Path) -> None:

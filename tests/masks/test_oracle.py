@@ -55,7 +55,7 @@ def test_masker_gives_one_mask_for_reward_and_divergence() -> None:
     batch = pack([TokenizedPair((1,), (2, 3, 4), (5, 6, 7))], [1.0], "packed")
     logps = torch.tensor([-1.0, -2.0, -3.0, -4.0, -5.0, -6.0])
     oracle = torch.tensor([-1.5, -1.0, -4.0, -4.5, -4.0, -7.0])
-    masker = TokenMasker("oracle", MaskConfig(selected_share=0.34), NoReadings(), seed=0)
+    masker = TokenMasker(("oracle",), MaskConfig(selected_share=0.34), NoReadings(), seed=0)
     reward, divergence = masker(ReferenceOutputs(logps=logps, oracle_logps=oracle), batch, step=0)
     assert reward is divergence and reward.tolist() == [0, 1, 0, 0, 0, 1]
     assert masker.common and not list(masker.parameters())

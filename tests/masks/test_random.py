@@ -9,7 +9,7 @@ from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair
 from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.masks import MaskConfig, TokenMasker
 from sparsepo_dist.masks.config import MaskKind
-from sparsepo_dist.masks.uniform import random_mask
+from sparsepo_dist.masks.positions import random_mask
 
 PAIRS = [
     TokenizedPair((1, 2, 3), (4, 5, 6), (7, 8)),
@@ -27,7 +27,7 @@ class NoReadings:
 
 
 def masks(batch: PackedBatch, step: int = 0, kind: MaskKind = "random", seed: int = 5, **options: str) -> list:
-    masker = TokenMasker(kind, MaskConfig(**options), NoReadings(), seed)
+    masker = TokenMasker((kind,), MaskConfig(**options), NoReadings(), seed)
     assert not list(masker.parameters())
     pair = masker(ReferenceOutputs(), batch, step)
     assert all(mask.dtype == torch.float32 and mask.shape == batch.labels.shape for mask in pair)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
+from sparsepo_dist.masks.positions import sampled
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, ObjectiveOutput, build_objective
-from sparsepo_dist.objectives.positions import sampled
 from sparsepo_dist.ops import Head, token_stats
 from tests.support.brute_force import Response
 
@@ -73,14 +73,16 @@ def objective_of(case: str, **changes: Any) -> Objective:
 
 
 def apply(
-    objective: Any, stats: TokenStats, masks: TokenMasks | None, responses: Responses, history: float | None = HISTORY
-) -> ObjectiveOutput:
+    objective: Any, stats: TokenStats, masks: TokenMasks | None, responses: Responses, history: float | None = HISTORY,
+    *, masked: bool = False,
+) -> ObjectiveOutput:  # fmt: skip
     """Losses where `responses` are the whole global batch, each pair weighing the same."""
+    masks = masks if masked or objective.requirements.masks else None
     if objective.requirements.global_means:
-        means = objective.batch_values(stats, responses).mean(0)
+        means = objective.batch_values(stats, masks, responses).mean(0)
         before = None if history is None else torch.full_like(means, history)
         responses = dataclasses.replace(responses, global_means=means, history=before)
-    return objective(stats, masks if objective.requirements.masks else None, responses)
+    return objective(stats, masks, responses)
 
 
 def sequence_ids(lengths: Sequence[tuple[int, int]]) -> Tensor:
@@ -147,12 +149,14 @@ class ModelBatch:
         self.scores = torch.tensor([[1.5, 0.25], [0.5, -2.0], [3.0, 2.75]])
         self.responses = Responses(self.sequence_id, len(LENGTHS), self.scores, keys=torch.tensor([seed, 3, 8]))
 
-    def apply(self, objective: Objective, common: bool = False, history: float | None = HISTORY) -> ObjectiveOutput:
+    def apply(
+        self, objective: Objective, common: bool = False, history: float | None = HISTORY, *, masked: bool = False
+    ) -> ObjectiveOutput:
         needs = objective.requirements
         reference = (self.ref_hidden, Head(self.weight.detach())) if needs.reference else (None, None)
         stats = token_stats(self.hidden, Head(self.weight), self.labels, *reference, divergence=needs.divergence)
         masks = TokenMasks(self.m_u, self.m_u if common else self.m_d, common)
-        return apply(objective, stats, masks, self.responses, history)
+        return apply(objective, stats, masks, self.responses, history, masked=masked)
 
     def pairs(self, common: bool = False) -> list[tuple[Response, Response]]:
         """The same for the brute force."""

@@ -27,7 +27,7 @@ def test_parts_that_share_the_means_give_the_losses_of_one_batch(name: str) -> N
     whole = Batch(LENGTHS)
     want = whole.apply(objective)
     parts = [whole.part(pairs) for pairs in PARTS]
-    values = torch.cat([objective.batch_values(part.stats(objective), part.responses) for part in parts])
+    values = torch.cat([objective.batch_values(part.stats(objective), None, part.responses) for part in parts])
     shared, alone = torch.empty_like(want.losses), torch.empty_like(want.losses)
     for part, pairs in zip(parts, PARTS, strict=True):
         output = objective(part.stats(objective), None, informed(part, values.mean(0)))
@@ -53,7 +53,7 @@ def test_means_of_float32_do_not_narrow_the_losses() -> None:
     for name in ("kto", "beta_dpo"):
         objective: Any = objective_of(name)
         batch = Batch()
-        means = objective.batch_values(batch.stats(objective), batch.responses).mean(0).float()
+        means = objective.batch_values(batch.stats(objective), None, batch.responses).mean(0).float()
         output = objective(batch.stats(objective), None, informed(batch, means))
         assert output.losses.dtype == torch.float64
         torch.testing.assert_close(output.losses, batch.apply(objective).losses, rtol=1e-6, atol=1e-7)

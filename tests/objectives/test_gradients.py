@@ -18,7 +18,7 @@ def test_gradcheck(name: str) -> None:
     needs, responses = objective.requirements, batch.responses
     stats = batch.stats(objective)
     if needs.global_means:  # constants for the gradient
-        means = objective.batch_values(stats, responses).mean(0)  # type: ignore[attr-defined]
+        means = objective.batch_values(stats, None, responses).mean(0)  # type: ignore[attr-defined]
         responses = dataclasses.replace(responses, global_means=means, history=torch.full_like(means, HISTORY))
 
     # Finite differences know no stop-gradient: in tdpo2 the chosen response's KL is kept still.
@@ -43,7 +43,7 @@ def test_tdpo2_stops_the_gradient_of_the_chosen_divergence_only() -> None:
 @pytest.mark.parametrize("name", ["kto", "beta_dpo"])
 def test_batch_values_carry_no_gradient(name: str) -> None:
     batch, objective = Batch(), objective_of(name)
-    values = objective.batch_values(batch.stats(objective), batch.responses)  # type: ignore[attr-defined]
+    values = objective.batch_values(batch.stats(objective), None, batch.responses)  # type: ignore[attr-defined]
     assert not values.requires_grad
     assert values.shape == (batch.responses.pairs, {"kto": 2, "beta_dpo": 1}[name])
 

@@ -11,8 +11,8 @@ import torch
 from sparsepo_dist.contracts import Responses, TokenizedPair
 from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
+from sparsepo_dist.masks.positions import decay, positions, sampled, tail
 from sparsepo_dist.objectives.base import Sums
-from sparsepo_dist.objectives.positions import decay, positions, sampled, tail
 from tests.objectives.cases import Batch, objective_of, sequence_ids
 
 

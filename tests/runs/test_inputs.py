@@ -46,9 +46,9 @@ def load(base: Path, **fields: Any) -> Inputs:
 
 def test_good_inputs_are_loaded(base: Path) -> None:
     inputs = load(base)
-    assert len(inputs.train) == 4 and inputs.mask_kind == "learned"
-    assert load(base, **{"masks.kind": "random"}).mask_kind == "random"
-    assert load(base, **{"objective.name": "dpo"}).mask_kind is None
+    assert len(inputs.train) == 4 and inputs.mask_sources == ("learned",)
+    assert load(base, **{"masks.kind": "random"}).mask_sources == ("random",)
+    assert load(base, **{"objective.name": "dpo"}).mask_sources == ()
 
 
 def test_the_built_in_model_on_other_pairs_makes_no_pairs(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_mask_sites_by_name_are_tried_on_every_family(base: Path, tmp_path: Path
         "objective.name": "mapo",
     }
     pattern = json.dumps({"mlp": r"(h|layers)\.\d+\.mlp"})
-    assert load(base, **fields, **{"masks.site_patterns": pattern}).mask_kind == "activation"
+    assert load(base, **fields, **{"masks.site_patterns": pattern}).mask_sources == ("activation",)
     with pytest.raises(UserError, match=r"(h|layers) takes no part in the model's forward pass"):
         load(base, **fields, **{"masks.site_patterns": json.dumps({"mlp": "h|layers"})})
 
@@ -77,7 +77,7 @@ def test_a_model_that_looks_at_its_data_is_not_tried(
 ) -> None:
     monkeypatch.setattr("sparsepo_dist.runs.checks.hidden_at", lambda *_: torch.empty(1).item())
     fields = {"objective.name": "mapo", "masks.site_patterns": json.dumps({"mlp": "layers"})}
-    assert load(base, **fields).mask_kind == "activation"
+    assert load(base, **fields).mask_sources == ("activation",)
     assert "masks.site_patterns are first tried in the first step" in caplog.text
 
 

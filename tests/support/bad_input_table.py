@@ -224,7 +224,7 @@ VALUES = [
     Case("mask_learning_rate", ("masks.learning_rate",), {"masks.learning_rate": ".inf"}),
     Case("mask_weight_decay", ("masks.weight_decay",), {"masks.weight_decay": ".nan"}),
     Case("mask_dropout", ("masks.dropout", "[0, 1)"), {"masks.dropout": 1}),
-    Case("mask_kind", ("masks.kind", "mapo"), {**MAPO, "masks.kind": "learned"}),
+    Case("mask_kind", ("masks.kind", "sft"), {"objective.name": "sft", "masks.kind": "learned"}),
     Case("mask_sharing", ("masks.sharing", "masks.on"), {"masks.sharing": "common", "masks.on": "reward"}),
     Case("mask_clip", ("masks.clip", "rescale"), {**MAPO, "masks.clip": "true", "masks.normalisation": "rescale"}),
     Case("site_type", ("masks.site_types", "mlp, attention, residual"), {**MAPO, "masks.site_types": "[ffn]"}),

@@ -6,7 +6,7 @@ Nothing here imports the package: a mistake there cannot hide here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,9 @@ class Pair:
     d_r: Tensor
     scores: tuple[float, float]
     drawn: tuple[Tensor | None, Tensor | None]
+    plain_c: Tensor
+    plain_r: Tensor
+    """log pi of each token, whatever it weighs."""
 
     @property
     def margin(self) -> Tensor:
@@ -68,9 +71,12 @@ def token_numbers(response: Response) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.stack(rows).unbind(-1)
 
 
-def batch_losses(name: str, pairs: list[tuple[Response, Response]], c: Constants) -> Tensor:
-    """[P]: the loss of each pair, where the pairs given are the whole global batch."""
+def batch_losses(name: str, pairs: list[tuple[Response, Response]], c: Constants, *, masked: bool = False) -> Tensor:
+    """[P]: the loss of each pair, where the pairs given are the whole global batch; `masked`: of an objective that is
+    defined without masks, each token weighing m_u and its divergence m_d."""
     numbers = [_numbers(chosen, rejected) for chosen, rejected in pairs]
+    if masked:
+        numbers = [_weighed(pair) for pair in numbers]
     if name in _BATCH:
         return torch.stack(_BATCH[name](numbers, c))
     return torch.stack([_PAIR[name](pair, c) for pair in numbers])
@@ -82,7 +88,15 @@ def _numbers(chosen: Response, rejected: Response) -> Pair:
     return Pair(
         logp_c, logp_r, logp_c - ref_c, logp_r - ref_r, reverse_c, reverse_r, forward_c, forward_r,
         chosen.m_u, rejected.m_u, chosen.m_d, rejected.m_d, (chosen.score, rejected.score),
-        (chosen.drawn, rejected.drawn),
+        (chosen.drawn, rejected.drawn), logp_c, logp_r,
+    )  # fmt: skip
+
+
+def _weighed(p: Pair) -> Pair:
+    return replace(
+        p, logp_c=p.u_c * p.logp_c, logp_r=p.u_r * p.logp_r, rho_c=p.u_c * p.rho_c, rho_r=p.u_r * p.rho_r,
+        reverse_c=p.d_c * p.reverse_c, reverse_r=p.d_r * p.reverse_r,
+        forward_c=p.d_c * p.forward_c, forward_r=p.d_r * p.forward_r,
     )  # fmt: skip
 
 
@@ -177,7 +191,7 @@ def _discopop(p: Pair, c: Constants) -> Tensor:
 
 
 def _nll(p: Pair, c: Constants) -> Tensor:
-    return _dpo(p, c) - c["nll"] * p.logp_c.mean()
+    return _dpo(p, c) - c["nll"] * p.plain_c.mean()
 
 
 def _ld_dpo(p: Pair, c: Constants) -> Tensor:
@@ -254,9 +268,9 @@ def _alphapo(p: Pair, c: Constants) -> Tensor:
 
 def _confpo(p: Pair, c: Constants) -> Tensor:
     rewards = []
-    for logp in (p.logp_c, p.logp_r):
-        mean = sum(logp.exp().tolist()) / len(logp)
-        unsure = [value for value in logp if value.exp().item() < mean]
+    for logp, plain in ((p.logp_c, p.plain_c), (p.logp_r, p.plain_r)):
+        mean = sum(plain.exp().tolist()) / len(logp)
+        unsure = [value for value, own in zip(logp, plain, strict=True) if own.exp().item() < mean]
         if not unsure:
             return 0 * logp.sum()
         rewards.append(c["beta"] * torch.stack(unsure).mean())

@@ -117,7 +117,7 @@ class FixedMask(nn.Module):
 
 def learned_masker(reference: ReferenceEngine) -> TokenMasker:
     """Learned masks that are 0 for about half of the tokens, the two for different ones."""
-    masker = TokenMasker("learned", MaskConfig(), reference.readings, seed=0)
+    masker = TokenMasker(("learned",), MaskConfig(), reference.readings, seed=0)
     assert masker.heads is not None
     g = torch.Generator().manual_seed(252)
     with torch.no_grad():
@@ -149,7 +149,7 @@ class ShardedCase:
         ref_ds_config = reference_config(ds_config, "sharded")
         reference = load(case.reference, load_config(case.reference), zero3=ref_ds_config)
         self.reference = ReferenceEngine(
-            reference, "sharded", ref_ds_config, kind="learned" if case.masks == "learned" else None,
+            reference, "sharded", ref_ds_config, sources=("learned",) if case.masks == "learned" else (),
             masks=MaskConfig(), head_leaves=True, ops=OpsConfig(), device=torch.device("cpu"),
         )  # fmt: skip
         masker: nn.Module = learned_masker(self.reference).to(dtype) if case.masks == "learned" else FixedMask()

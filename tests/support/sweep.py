@@ -119,7 +119,7 @@ def _adapted(folder: str, config: PretrainedConfig) -> None:
 def _sites(folder: str, config: PretrainedConfig) -> str:
     def read(masks: MaskConfig) -> None:
         model = _loaded(folder, config)
-        ReferenceReadings(backbone(model), model.get_output_embeddings(), logit_map(model), "activation", masks)
+        ReferenceReadings(backbone(model), model.get_output_embeddings(), logit_map(model), ("activation",), masks)
 
     named = {"paper": MaskConfig(), "released": MaskConfig(sites="released")}
     found = [name for name, masks in named.items() if _possible(partial(read, masks)) == "yes"]

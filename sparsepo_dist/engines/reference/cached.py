@@ -15,35 +15,35 @@ from sparsepo_dist.disk import sha256
 from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, CachedReadings, ReferenceCache
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks import MaskConfig, MaskKind
+from sparsepo_dist.masks import MaskConfig, MaskSources
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.ops import Head
 
 _WEIGHTS = ("*.safetensors", "*.bin", "config.json", "adapter_config.json")
 
 
-def stored_fields(needs: Requirements, kind: MaskKind | None, masks: MaskConfig) -> list[str]:
+def stored_fields(needs: Requirements, sources: MaskSources, masks: MaskConfig) -> list[str]:
     """What of ReferenceOutputs an objective with such masks reads."""
     fields = []
-    if needs.divergence is not None or (kind == "learned" and masks.layers == "last"):
+    if needs.divergence is not None or ("learned" in sources and masks.layers == "last"):
         fields.append("final_hidden")
-    if kind == "learned" and masks.layers == "all":
+    if "learned" in sources and masks.layers == "all":
         fields.append("layer_hidden")
     if needs.divergence is None:
         fields.append("logps")
-    if kind == "activation":
+    if "activation" in sources:
         fields.append("mask")
     return fields
 
 
-def stored_parts(needs: Requirements, kind: MaskKind | None, masks: MaskConfig) -> dict[str, Any]:
+def stored_parts(needs: Requirements, sources: MaskSources, masks: MaskConfig) -> dict[str, Any]:
     """What an objective with such masks has stored, and the options that decide it."""
-    reading = {name: getattr(masks, name) for name in _ACTIVATION_OPTIONS} if kind == "activation" else {}
-    return {"fields": stored_fields(needs, kind, masks), "masks": reading}
+    reading = {name: getattr(masks, name) for name in _ACTIVATION_OPTIONS} if "activation" in sources else {}
+    return {"fields": stored_fields(needs, sources, masks), "masks": reading}
 
 
 def cache_key(
-    path: str, adapter: str | None, dtype: torch.dtype, needs: Requirements, kind: MaskKind | None, masks: MaskConfig,
+    path: str, adapter: str | None, dtype: torch.dtype, needs: Requirements, sources: MaskSources, masks: MaskConfig,
     known: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What a cache depends on besides its pairs: weights, number format, what is stored, how masks were made.
@@ -63,7 +63,7 @@ def cache_key(
             for part, found in files.items()
         },
         "dtype": str(dtype).removeprefix("torch."),
-        **stored_parts(needs, kind, masks),
+        **stored_parts(needs, sources, masks),
     }
 
 

@@ -18,7 +18,7 @@ from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.head import HeadStats
-from sparsepo_dist.masks import MaskConfig, MaskKind, ReferenceReadings
+from sparsepo_dist.masks import MaskConfig, MaskSources, ReferenceReadings
 from sparsepo_dist.ops import Head, LogitMap, OpsConfig
 
 
@@ -50,7 +50,7 @@ class ReferenceEngine:
     Args:
         model: the reference, or an oracle; loaded under zero.Init where it is sharded.
         ds_config: ZeRO-3 without optimizer; None for `replicated`.
-        kind: what masks are made from, None for no masks.
+        sources: what masks are made from; none for no masks.
         head_leaves: whether the head goes to the policy's engine (`take_head`), for a divergence; otherwise it stays
             here and gives log-probabilities.
         head_is_lent: as `lends_head` has it.
@@ -62,7 +62,7 @@ class ReferenceEngine:
         placement: Placement,
         ds_config: dict[str, Any] | None,
         *,
-        kind: MaskKind | None,
+        sources: MaskSources,
         masks: MaskConfig,
         head_leaves: bool,
         head_is_lent: bool = False,
@@ -71,7 +71,7 @@ class ReferenceEngine:
     ) -> None:
         model.requires_grad_(False)
         head, map = model.get_output_embeddings(), logit_map(model)
-        self.readings = ReferenceReadings(backbone(model), head, map, kind, masks)
+        self.readings = ReferenceReadings(backbone(model), head, map, sources, masks)
         scorer = _Scorer(model, map, None if head_leaves else ops).eval()
         self._module: Any = scorer
         self.model: PreTrainedModel | None = model

@@ -18,8 +18,8 @@ from sparsepo_dist.engines.saving import MASKS
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.divergence import Compared, ReferenceComparison
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker, resolve_kind
-from sparsepo_dist.objectives import Objective, ObjectiveConfig, build_objective
+from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
+from sparsepo_dist.objectives import Objective, ObjectiveConfig, compose
 from sparsepo_dist.objectives.base import Sums
 from sparsepo_dist.objectives.margins import log_ratios
 from sparsepo_dist.ops import DivergenceForm
@@ -95,20 +95,19 @@ def own_reward(
         masks = MaskConfig(**(config.get("masks") or {}))
     except TypeError as error:
         raise UserError(f"--model: {one.name}: its run's configuration is of another version ({error})") from None
-    objective = build_objective(settings)
+    objective, sources, masks = compose(settings, masks)
     needs = objective.requirements
-    kind = resolve_kind(settings.name, needs.masks, masks)
     if not needs.rejected:
         return f"{settings.name} rewards no responses"
-    if kind == "oracle":
+    if "oracle" in sources:
         return "its masks are an oracle's, which is not loaded here"
-    if kind is None:
+    if not sources:
         return OwnReward(_rewarding(objective, None), needs.divergence, None)
     file = Path(one.adapter or one.model) / MASKS
-    if kind == "learned" and not file.is_file():
+    if "learned" in sources and not file.is_file():
         return f"its learned masks are not beside it ({MASKS}); a run's final/ has them"
-    readings = comparison.readings(kind, masks)
-    masker = TokenMasker(kind, masks, readings, (config.get("training") or {}).get("seed", 0))
+    readings = comparison.readings(sources, masks)
+    masker = TokenMasker(sources, masks, readings, (config.get("training") or {}).get("seed", 0))
     if masker.heads is not None:
         _load_heads(masker.heads, file)
     return OwnReward(_rewarding(objective, masker.to(comparison.device).eval()), needs.divergence, readings)
@@ -129,19 +128,19 @@ def _rewarding(objective: Objective, masker: TokenMasker | None) -> Callable[[Co
             # By the optimizer steps done fresh random masks are drawn, and there are none here.
             reward, divergence = masker(reference, batch, 0)
             masks = TokenMasks(reward, divergence, common=masker.common, floor=masker.floor)
-        metrics = objective(stats, masks, _informed(objective, compared)).metrics
+        metrics = objective(stats, masks, _informed(objective, compared, masks)).metrics
         return metrics["rewards/chosen"], metrics["rewards/rejected"]
 
     return rewards
 
 
-def _informed(objective: Any, compared: Compared) -> Responses:
+def _informed(objective: Any, compared: Compared, masks: TokenMasks | None) -> Responses:
     """With what losses depend on, and rewards do not: means over the global batch, and scores of the data."""
     responses, needs = compared.batch.responses, objective.requirements
     if needs.scores and responses.scores is None:
         apart = torch.tensor([1.0, 0.0], device=responses.sequence_id.device).expand(responses.pairs, 2)
         responses = dataclasses.replace(responses, scores=apart)
     if needs.global_means:
-        means = objective.batch_values(compared.stats, responses).mean(0)
+        means = objective.batch_values(compared.stats, masks, responses).mean(0)
         responses = dataclasses.replace(responses, global_means=means)
     return responses

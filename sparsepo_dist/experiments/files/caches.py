@@ -46,12 +46,11 @@ def cached_content(run: Run, configuration: Mapping[str, Any], asked: bool | str
 def _stored(run: Run) -> dict[str, Any] | None:
     from sparsepo_dist.engines.reference.cached import stored_parts  # torch, for an answer that is seldom new
     from sparsepo_dist.experiments.files.checks import configuration_of
-    from sparsepo_dist.masks import resolve_kind
-    from sparsepo_dist.objectives import build_objective
+    from sparsepo_dist.objectives import compose
 
     config = configuration_of(run)
-    needs = build_objective(config.objective).requirements
+    objective, sources, masks = compose(config.objective, config.masks)
+    needs = objective.requirements
     if not needs.reference:
         return None
-    kind = resolve_kind(config.objective.name, needs.masks, config.masks)
-    return dict(stored_parts(needs, kind, config.masks))
+    return dict(stored_parts(needs, sources, masks))

@@ -11,8 +11,7 @@ from jsonargparse import ArgumentParser
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.files.runs import SFT, Run, arguments_of
 from sparsepo_dist.experiments.stages.stage import filled, placeholders
-from sparsepo_dist.masks import resolve_kind
-from sparsepo_dist.objectives import build_objective
+from sparsepo_dist.objectives import compose
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.parsing import check_field, parse_arguments, train_parser
 
@@ -54,8 +53,7 @@ def configuration_of(run: Run) -> RunConfig:
     """
     config = parse_arguments(_parser(), [f"--recipe={run.training.recipe}", *_arguments(run)])[0]
     config.validate()
-    needs = build_objective(config.objective).requirements
-    resolve_kind(config.objective.name, needs.masks, config.masks)
+    compose(config.objective, config.masks)
     return config
 
 

@@ -18,8 +18,8 @@ from sparsepo_dist.engines.decoder.configuration import check_window, load_confi
 from sparsepo_dist.engines.deepspeed.ds_config import agree, engine_config, precision, reference_config
 from sparsepo_dist.engines.layouts.choice import ModelKind, layout_of
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks import MaskKind, resolve_kind
-from sparsepo_dist.objectives import Requirements, build_objective
+from sparsepo_dist.masks import MaskSources
+from sparsepo_dist.objectives import Requirements, compose
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.inputs import BUILTIN_MODEL, check_builtin_names
 from sparsepo_dist.runs.recipes.starts import untrained_start
@@ -58,7 +58,7 @@ class Setting:
     request: Request
     """Its layout is settled."""
     needs: Requirements
-    mask_kind: MaskKind | None
+    mask_sources: MaskSources
     placement: Placement | None
     """None for objectives without a reference."""
     policy: PretrainedConfig
@@ -127,11 +127,10 @@ def resolve(request: Request) -> Setting:
     config.validate()
     if request.gpus < 1:
         raise UserError(f"gpus: {request.gpus} must be at least 1")
-    objective = build_objective(config.objective)
-    needs = objective.requirements
-    mask_kind = resolve_kind(config.objective.name, needs.masks, config.masks)
+    objective, mask_sources, masks = compose(config.objective, config.masks)
+    config, needs = dataclasses.replace(config, masks=masks), objective.requirements
     config.models.check(
-        objective=config.objective.name, needs_reference=needs.reference, needs_oracle=needs.masks == "oracle"
+        objective=config.objective.name, needs_reference=needs.reference, needs_oracle="oracle" in mask_sources
     )
     check_builtin_names(config)
     ds_config = _with_batch_size(request.ds_config, request.gpus)
@@ -151,7 +150,7 @@ def resolve(request: Request) -> Setting:
     return Setting(
         request=dataclasses.replace(request, config=config),
         needs=needs,
-        mask_kind=mask_kind,
+        mask_sources=mask_sources,
         placement=placement,
         policy=policy,
         reference=models.get("reference.path"),

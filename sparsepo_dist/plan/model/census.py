@@ -126,7 +126,7 @@ def take_census(setting: Setting) -> Census:
     models = [model and model.to_json_string() for model in (setting.policy, setting.reference, setting.oracle)]
     config = setting.config
     lent = lends_head(setting.placement, setting.stage)
-    parts = (setting.dtype, setting.needs, setting.mask_kind, setting.placement, lent, config.models, config.masks)
+    parts = (setting.dtype, setting.needs, setting.mask_sources, setting.placement, lent, config.models, config.masks)
     key = repr((models, parts, config.data.settled_layout))
     if key not in _taken:
         _taken[key] = _take_census(setting)
@@ -144,7 +144,7 @@ def _take_census(setting: Setting) -> Census:
         scored = _empty(setting, setting.reference)
     if setting.placement is not None:
         of_head = scored.get_output_embeddings(), logit_map(scored)
-        readings = ReferenceReadings(backbone(scored), *of_head, setting.mask_kind, config.masks)
+        readings = ReferenceReadings(backbone(scored), *of_head, setting.mask_sources, config.masks)
     units, head = _units(model, setting.element_size, packed)
     others = _others(model, (*units, head), setting.element_size, packed)
     reference: tuple[Unit, ...] = ()
@@ -231,7 +231,7 @@ def _blocks(base: PreTrainedModel) -> set[int]:
 
 
 def _mask_unit(setting: Setting, readings: ReferenceReadings | None) -> Unit | None:
-    if setting.mask_kind != "learned" or readings is None:
+    if "learned" not in setting.mask_sources or readings is None:
         return None
     with torch.device("meta"):
         heads = MaskHeads(readings.layers, readings.width, setting.config.masks)

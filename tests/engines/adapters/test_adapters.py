@@ -106,8 +106,8 @@ def test_every_matrix_but_the_head_is_adapted_and_every_adapter_gets_a_gradient(
 
 def test_only_adapters_and_masks_are_optimised(llama: Path) -> None:
     model = adapted(llama)
-    readings = ReferenceReadings(model.base_model, model.get_output_embeddings(), PLAIN, "learned", MaskConfig())
-    masker = TokenMasker("learned", MaskConfig(), readings, seed=0)
+    readings = ReferenceReadings(model.base_model, model.get_output_embeddings(), PLAIN, ("learned",), MaskConfig())
+    masker = TokenMasker(("learned",), MaskConfig(), readings, seed=0)
     module = PolicyModel(model, Requirements(True, None, "learned"), masker, OwnReference(None, readings), OpsConfig())
     groups = parameter_groups(
         module, learning_rate=1.0, weight_decay=0.0, betas=(0.9, 0.99), eps=1e-8, masks=MaskConfig()

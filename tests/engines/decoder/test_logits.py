@@ -115,9 +115,9 @@ def test_the_mean_logit_follows_a_factor_and_refuses_a_cap() -> None:
     config = MaskConfig(sites="released", site_types=["logits"])
     model = AutoModelForCausalLM.from_config(config_of("Granite"), dtype=torch.float32)
     head, hidden = model.get_output_embeddings(), torch.randn(5, 32)
-    readings = ReferenceReadings(model.model, head, logit_map(model), "activation", config)
+    readings = ReferenceReadings(model.model, head, logit_map(model), ("activation",), config)
     with readings.collect(torch.zeros(5, dtype=torch.int64)) as collected:
         means = collected.outputs(hidden).site_means
     torch.testing.assert_close(means[0], head(hidden).mean(-1) / 13)
     with pytest.raises(UserError, match=r"caps its logits at 0\.3, .* leave logits out"):
-        ReferenceReadings(model.model, head, MODELS["Gemma2"][1], "activation", config)
+        ReferenceReadings(model.model, head, MODELS["Gemma2"][1], ("activation",), config)

@@ -22,7 +22,7 @@ def test_the_head_is_the_references_own_or_a_copy(tmp_path: Path, family: str, l
     model = load_model(folder, load_config(folder), dtype=torch.float32, layout="prefix_shared", zero3=None)
     own = model.get_output_embeddings().weight
     engine = ReferenceEngine(
-        model, "replicated", None, kind=None, masks=MaskConfig(), head_leaves=True, head_is_lent=lent, ops=OpsConfig(),
+        model, "replicated", None, sources=(), masks=MaskConfig(), head_leaves=True, head_is_lent=lent, ops=OpsConfig(),
         device=torch.device("cpu"),
     )  # fmt: skip
     head = engine.take_head()
