@@ -153,7 +153,7 @@ class Models:
             raise UserError(
                 f"oracle.path: objective {objective} selects tokens by an oracle's reward; name the oracle's folder"
                 if needs_oracle
-                else f"oracle.path: objective {objective} has no oracle; leave it out, or use objective sepo"
+                else f"oracle.path: objective {objective} has no oracle; leave it out, or say --masks.kind oracle"
             )
         if self.model.adapter == "none":
             self._check_without_adapter()

@@ -48,11 +48,6 @@ class HeadStats(nn.Module):
         self.divergence = divergence
         self.ops = ops
 
-    @property
-    def one_head(self) -> bool:
-        """Whether the reference's head is the policy's."""
-        return self._in_model == self._lm_head
-
     def gather_with_zero3(self) -> None:
         """Announce the policy's head to ZeRO-3; once, after deepspeed.initialize."""
         for head in {*self._lm_head, *self._in_model}:
@@ -60,12 +55,12 @@ class HeadStats(nn.Module):
                 deepspeed.zero.register_external_parameter(self, parameter)
 
     def forward(
-        self, hidden: Tensor, labels: Tensor, reference_hidden: Tensor | None, active: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        self, hidden: Tensor | None, labels: Tensor, reference_hidden: Tensor | None, active: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """(policy_logp, reference_logp, divergence), [N] each, in nats; the latter two None where not asked for.
 
         Of `hidden` [N, D], `labels` [N] int64, `reference_hidden` [N, D_ref] and `active` [N] bool, as token_stats
-        takes them, and refuses them with ValueError.
+        takes them, and refuses them with ValueError. Without `hidden` only what the reference says comes back.
         """
         lm_head: Any = self._lm_head[0]
         head = Head(lm_head.weight, lm_head.bias, self.map)
@@ -75,6 +70,9 @@ class HeadStats(nn.Module):
             reference_head = head if own is lm_head else Head(own.weight, own.bias, self.map)
         if self.reference_weight is not None:
             reference_head = Head(self.reference_weight, self.reference_bias, self.reference_map)
+        if hidden is None:
+            assert reference_hidden is not None and reference_head is not None
+            return None, token_stats(reference_hidden, reference_head, labels, config=self.ops).policy_logp, None
         stats = token_stats(
             hidden,
             head,

@@ -67,8 +67,8 @@ class PolicyModel(nn.Module):
             head = head_of(model, self.own_reference.adapter)
         self.fused_reference = head is not None
         """Whether the reference's log-probabilities come from the same pass over the head as the policy's."""
-        # An oracle's choice of tokens must know them before.
         self.logps_first = masker is not None and "oracle" in masker.sources
+        """Whether masks are made of the reference's log-probabilities: an oracle's choice of tokens is."""
         self.head_stats = HeadStats(head_of(model, POLICY), logit_map(model), head, requirements.divergence, ops)
 
     def forward(
@@ -88,11 +88,13 @@ class PolicyModel(nn.Module):
             reference = self._score_own(self.own_reference, batch, reference)
         masks = None
         if self.masker is not None:
+            reference = self._with_logps(reference, batch)
             masks = self.masker(reference, batch, step)
         active = None if all_tokens or masks is None else (masks[0] != 0) | (masks[1] != 0)
         rows = None
-        if reference is not None and reference.logps is None and self.fused_reference:
-            rows = reference.final_hidden
+        if reference is not None and self.fused_reference:
+            known = reference.logps is not None and self.head_stats.divergence is None
+            rows = None if known else reference.final_hidden
         collecting: AbstractContextManager[list[Tensor]] = nullcontext([])
         if self.router_loss is not None:
             collecting = self.router_loss.collect(batch)
@@ -108,13 +110,16 @@ class PolicyModel(nn.Module):
         """In the engine's own forward: a second call of the engine would make ZeRO-3 trace its modules anew."""
         with as_reference(self.model, own.adapter), own.readings.collect(batch.predict_index) as collected:
             final = hidden_at(backbone(self.model), batch)
-        logps = None
-        if self.logps_first and self.head_stats.one_head:
-            logps = self.head_stats(final, batch.labels, None, None)[0]
-        elif self.logps_first:
-            logps = self.head_stats(final, batch.labels, final, None)[1]
         oracle_logps = None if given is None else given.oracle_logps
-        return dataclasses.replace(collected.outputs(final, logps), oracle_logps=oracle_logps)
+        return dataclasses.replace(collected.outputs(final), oracle_logps=oracle_logps)
+
+    @torch.no_grad()
+    def _with_logps(self, reference: ReferenceOutputs | None, batch: PackedBatch) -> ReferenceOutputs | None:
+        """What masks are made of: with log-probabilities that the pass over both heads would only give after them."""
+        if reference is None or not self.logps_first or reference.logps is not None:
+            return reference
+        logps = self.head_stats(None, batch.labels, reference.final_hidden, None)[1]
+        return dataclasses.replace(reference, logps=logps)
 
 
 class PolicyEngine:

@@ -17,7 +17,7 @@ RELEASED_DROPOUT = 0.01
 
 @dataclass
 class MaskConfig:
-    """Token masks of sparsepo (learned), mapo (activations) and sepo (an oracle's choice); others have none."""
+    """Token masks: sparsepo's (learned), mapo's (activations), sepo's (an oracle's choice), and what `kind` names."""
 
     kind: Literal["auto"] | MaskKind | list[MaskKind] = "auto"
     """What masks are made from; `auto` is the objective's own kind. Any objective takes any kind, and of several,

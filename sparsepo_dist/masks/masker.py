@@ -15,7 +15,7 @@ from sparsepo_dist.masks.learned import MaskHeads
 from sparsepo_dist.masks.oracle import oracle_mask
 from sparsepo_dist.masks.positions import decay, random_mask, sampled, tail
 from sparsepo_dist.masks.readings import Readings
-from sparsepo_dist.masks.sources import MaskSources
+from sparsepo_dist.masks.sources import OF_REFERENCE, MaskSources
 
 
 class MaskPair(NamedTuple):
@@ -70,21 +70,23 @@ class TokenMasker(nn.Module):
         if source == "learned":
             assert reference is not None and self.heads is not None
             return MaskPair(*self.heads(reference.layer_hidden))
-        mask = self._by_place(source, batch.responses) if reference is None else self._read(source, reference, batch)
+        if source in OF_REFERENCE:
+            assert reference is not None
+            mask = self._read(source, reference, batch)
+        else:
+            mask = self._by_place(source, batch.responses)
         return MaskPair(mask, mask)
 
     def _read(self, source: MaskKind, reference: ReferenceOutputs, batch: PackedBatch) -> Tensor:
-        if source == "activation":
-            if reference.mask is not None:
-                return reference.mask
-            assert reference.site_means is not None
-            return activation_masks(reference.site_means, self.site_types, batch.sequence_id, batch.pairs, self.config)
         if source == "oracle":
             assert reference.oracle_logps is not None and reference.logps is not None
             return oracle_mask(
                 reference.oracle_logps, reference.logps, batch.sequence_id, batch.pairs, self.config.selected_share
             )
-        return self._by_place(source, batch.responses)
+        if reference.mask is not None:
+            return reference.mask
+        assert reference.site_means is not None
+        return activation_masks(reference.site_means, self.site_types, batch.sequence_id, batch.pairs, self.config)
 
     def _by_place(self, source: MaskKind, responses: Responses) -> Tensor:
         if source == "decay":

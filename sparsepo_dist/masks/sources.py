@@ -10,7 +10,7 @@ from sparsepo_dist.masks.config import MaskConfig, MaskKind
 MaskSources = tuple[MaskKind, ...]
 """What the masks of a run are the product of; none where it has no masks."""
 OF_REFERENCE: MaskSources = ("learned", "activation", "oracle")
-"""MaskSources that ask the reference something."""
+"""Sources that ask the reference something."""
 _ONLY_FOR: dict[str, tuple[MaskKind, ...]] = {
     "on": ("learned", "random"),
     "sharing": ("learned", "random"),

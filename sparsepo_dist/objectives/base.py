@@ -76,8 +76,8 @@ class Requirements(NamedTuple):
     masks: str | None
     """"learned", "activation", "oracle" or None: the kind of token mask the loss is defined with."""
     weighs: bool = False
-    """Whether a loss that is defined without masks weighs tokens by those it is given, instead of being given
-    statistics that are weighed."""
+    """Whether a loss that is defined without masks takes them and weighs part of itself by them, the rest being of
+    every token; others are given statistics that are weighed."""
     rejected: bool = True
     """Whether rejected responses are used."""
     scores: bool = False

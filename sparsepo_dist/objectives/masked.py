@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
+from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import OF_REFERENCE, MaskConfig, MaskSources, resolve_sources
 from sparsepo_dist.objectives.base import (
     BatchObjective,
@@ -39,7 +40,7 @@ class Masked:
     def requirements(self) -> Requirements:
         """Those of the objective, and the reference where a mask asks it."""
         needs = self.objective.requirements
-        return needs._replace(reference=needs.reference or self.reference)
+        return needs._replace(reference=needs.reference or self.reference, all_tokens=needs.all_tokens or needs.weighs)
 
     @torch.no_grad()
     def batch_values(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> Tensor:
@@ -80,16 +81,32 @@ def compose(config: ObjectiveConfig, masks: MaskConfig) -> Composed:
     """The objective that a run's configuration asks for.
 
     Raises:
-        UserError: as `build_objective` and `resolve_sources`; or there are masks, and nothing that they could weigh.
+        UserError: as `build_objective` and `resolve_sources`; or masks would weigh nothing, or have no meaning there.
     """
     objective = build_objective(config)
     needs = objective.requirements
     sources = resolve_sources(needs.masks, masks, objective=config.name, preferences=needs.rejected)
+    _check_signs(config.name, sources, masks)
     if {"learned", "random"} & set(sources) and needs.divergence is None:
+        if masks.on == "divergence":
+            raise UserError(
+                f"masks.on: divergence leaves nothing to weigh in objective {config.name}, which has no divergence; "
+                "leave it out"
+            )
         masks = dataclasses.replace(masks, sharing="common", on="both")
     if sources and needs.masks is None:
         objective = _over(objective, reference=bool(set(OF_REFERENCE) & set(sources)))
     return Composed(objective, sources, masks)
+
+
+def _check_signs(name: str, sources: MaskSources, masks: MaskConfig) -> None:
+    """Raise UserError where negative weights would make odds of what is no logarithm of a probability."""
+    signed = masks.normalisation in ("standardise", "layernorm") and not masks.clip
+    if name == "orpo" and "activation" in sources and signed:
+        raise UserError(
+            f"masks.normalisation: {masks.normalisation} has negative weights, and orpo's odds are of probabilities: "
+            "say --masks.clip true, or --masks.normalisation rescale"
+        )
 
 
 def _over(objective: Objective, *, reference: bool) -> Objective:

@@ -17,27 +17,29 @@ from sparsepo_dist.objectives.metrics import reference_free_metrics
 class ORPO:
     """-a_c - beta log sigmoid(log odds(a_c) - log odds(a_r)), a = S[logp] / len, odds(a) = e^a / (1 - e^a).
 
-    The paper's lambda is `beta`. The first term is over the chosen response's tokens, as in the paper.
+    The paper's lambda is `beta`. The first term is over the chosen response's tokens, as in the paper; masks, where
+    there are any, weigh in the odds alone: a = S[m_u logp] / len.
     """
 
     beta: float
 
     @property
     def requirements(self) -> Requirements:
-        return Requirements(reference=False, divergence=None, masks=None)
+        return Requirements(reference=False, divergence=None, masks=None, weighs=True)
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         sums = Sums(responses)
-        mean = sums.mean(stats.policy_logp)
+        weighed = stats.policy_logp if masks is None else masks.reward * stats.policy_logp
+        mean, nll = sums.mean(weighed), -sums.mean(stats.policy_logp).chosen
         log_odds = BranchSums(*(part - _log1mexp(part) for part in mean)).margin
         ratio = logistic_loss(log_odds)
         metrics = {
-            **reference_free_metrics(stats, sums, sums.mean(self.beta * stats.policy_logp)),
-            "nll_loss": -mean.chosen.detach(),
+            **reference_free_metrics(stats, sums, sums.mean(self.beta * weighed)),
+            "nll_loss": nll.detach(),
             "log_odds_chosen": log_odds.detach(),
             "log_odds_ratio": -ratio.detach(),
         }
-        return ObjectiveOutput(-mean.chosen + self.beta * ratio, metrics)
+        return ObjectiveOutput(nll + self.beta * ratio, metrics)
 
 
 def _log1mexp(x: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from sparsepo_dist.engines.reference.cache_files import (
     finish_cache,
     head_tensors,
 )
+from sparsepo_dist.engines.reference.cached import reads_head
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import activation_masks
@@ -131,7 +132,7 @@ def _announce(
     width = model.hidden_size * inputs.dtype.itemsize
     per_row = {"final_hidden": width, "layer_hidden": width * model.num_hidden_layers, "logps": 4, "mask": 4}
     sizes = {name: rows * per_row[name] for name in fields}
-    if "final_hidden" in fields:
+    if reads_head(fields):
         sizes["head"] = model.vocab_size * width
     total = sum(sizes.values())
     parts = ", ".join(f"{name} {size / _GIB:.2f}" for name, size in sizes.items())

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import TokenMasks
+from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig
 from sparsepo_dist.masks.positions import decay, positions, tail
 from sparsepo_dist.objectives import Composed, ObjectiveConfig, compose
 from tests.objectives.cases import CASES, CONSTANTS, HISTORY, Batch, ModelBatch, apply, objective_of
 from tests.objectives.test_against_brute_force import gradients
+from tests.objectives.test_lengths import SHAPES
 from tests.support.brute_force import batch_losses
 
 OF_ITS_OWN = ("sft", "sepo", "sparsepo", "sparsepo_released", "mapo")
@@ -90,17 +92,25 @@ def test_metrics_are_of_all_tokens_and_of_the_masks(name: str) -> None:
     assert ("masked_kl/chosen" in found) == (name == "tdpo2")
 
 
-def test_what_is_skipped_is_in_no_metric_and_changes_no_loss() -> None:
-    """Tokens that both masks rule out come without numbers."""
-    batch, objective = Batch(), composed("tdpo1", MaskConfig(kind="learned")).objective
+@pytest.mark.parametrize("name", PLAIN)
+def test_what_is_skipped_is_in_no_metric_and_changes_no_loss(name: str) -> None:
+    """Tokens that both masks rule out come without numbers, where the objective does not want all of them."""
+    batch, objective = Batch(), composed(name, MaskConfig(kind="learned")).objective
+    if objective.requirements.all_tokens:
+        assert name in ("confpo", "orpo", "dpo_nll")
+        return
+    if objective.requirements.divergence is None:
+        batch.m_d = batch.m_u
     masks, stats = TokenMasks(batch.m_u, batch.m_d), batch.stats(objective)
     off = (batch.m_u == 0) & (batch.m_d == 0)
     assert off.any()
-    part = dataclasses.replace(
-        stats, policy_logp=stats.policy_logp.masked_fill(off, 0), divergence=stats.divergence.masked_fill(off, 0),
-        reference_logp=stats.reference_logp.masked_fill(off, 0), complete=False,
-    )  # fmt: skip
-    whole, skipped = (objective(given, masks, batch.responses) for given in (stats, part))
+    kept = {
+        field: values.masked_fill(off, 0)
+        for field in ("policy_logp", "reference_logp", "divergence")
+        if (values := getattr(stats, field)) is not None
+    }
+    part = dataclasses.replace(stats, **kept, complete=False)
+    whole, skipped = (apply(objective, given, masks, batch.responses, masked=True) for given in (stats, part))
     torch.testing.assert_close(skipped.losses, whole.losses)
     assert not any(key.partition("/")[0] in ("logps", "kl", "token_kl") for key in skipped.metrics)
 
@@ -115,3 +125,45 @@ def test_what_masks_ask_of_the_reference() -> None:
     assert composed("dpo", MaskConfig()).sources == () == composed("dpo_nll", MaskConfig()).sources
     both = composed("dpo_nll", MaskConfig(kind=["learned", "decay"]))
     assert both.sources == ("learned", "decay") and both.objective.requirements.all_tokens
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_empty_short_and_wholly_masked_responses_stay_finite(name: str, shape: str) -> None:
+    batch, objective = Batch(SHAPES[shape], dtype=torch.float32), composed(name, MaskConfig(kind="learned")).objective
+    for weight in (None, 0.0):
+        if weight is not None:
+            batch.m_u, batch.m_d = (torch.full_like(m, weight).requires_grad_() for m in (batch.m_u, batch.m_d))
+        losses, metrics = batch.apply(objective, masked=True)
+        found = torch.autograd.grad(losses.sum(), batch.leaves(), allow_unused=True, materialize_grads=True)
+        assert all(part.isfinite().all() for part in (losses, *found, *metrics.values()))
+
+
+@pytest.mark.parametrize("name", [name for name in PLAIN if objective_of(name).requirements.reference])
+def test_where_the_policy_is_the_reference_masks_change_no_loss(name: str) -> None:
+    batch = Batch()
+    batch.reference, batch.divergence = batch.policy.detach(), torch.zeros_like(batch.policy)
+    masked = batch.apply(composed(name, MaskConfig(kind="learned")).objective, masked=True, history=0.0)
+    torch.testing.assert_close(masked.losses, batch.apply(objective_of(name), history=0.0).losses)
+
+
+REFUSED = {
+    "masks.kind": ("sft", {"kind": "decay"}),
+    "masks.on: divergence leaves nothing to weigh in objective dpo": (
+        "dpo",
+        {"kind": "learned", "on": "divergence"},
+    ),
+    "masks.normalisation: standardise has negative weights": ("orpo", {"kind": ["decay", "activation"]}),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_masks_without_a_meaning_are_refused(words: str) -> None:
+    name, options = REFUSED[words]
+    with pytest.raises(UserError, match=words):
+        composed(name, MaskConfig(**options))
+
+
+def test_masks_that_orpo_has_a_meaning_for_are_taken() -> None:
+    for options in ({"clip": True}, {"normalisation": "rescale"}):
+        assert composed("orpo", MaskConfig(kind="activation", **options)).sources == ("activation",)

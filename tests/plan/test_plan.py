@@ -119,3 +119,14 @@ def test_shorter_pairs_make_fewer_micro_batches(ask: Ask) -> None:
     request = ask("pythia-1.4b", 8, DIALOGUE)
     assert make_plan(request).micro_batches == 128 // 8  # of the longest pairs, one a micro-batch
     assert make_plan(dataclasses.replace(request, tokens_per_pair=400)).micro_batches == 2
+
+
+def test_masks_that_read_the_reference_have_it_loaded_whatever_the_objective(ask: Ask) -> None:
+    fields = {"objective.name": "simpo", "masks.layers": "last"}
+    plans = {
+        kind: make_plan(ask("pythia-1.4b", 8, {**fields, "masks.kind": kind}))
+        for kind in ("auto", "[decay, tail]", "[learned, decay]")
+    }
+    parts = {kind: plan.memory.peak.parts for kind, plan in plans.items()}
+    assert parts["auto"].reference == parts["[decay, tail]"].reference == 0 < parts["[learned, decay]"].reference
+    assert [plan.census.count("masks") for plan in plans.values()] == [0, 0, 2048 + 1]

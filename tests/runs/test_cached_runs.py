@@ -23,6 +23,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "last": {"objective.name": "sparsepo", "masks.layers": "last"},
     "mapo": {"objective.name": "mapo", "masks.sites": "released", "masks.normalisation": "rescale"},
     "dpo": {"objective.name": "dpo"},
+    "dpo_last": {"objective.name": "dpo", "masks.kind": "[learned, decay]", "masks.layers": "last"},
     "beta_dpo": {"objective.name": "beta_dpo"},
 }
 

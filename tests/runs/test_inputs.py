@@ -91,7 +91,8 @@ def test_a_model_that_looks_at_its_data_is_not_tried(
         ({"lora.rank": 8}, "model.adapter is none"),
         ({"objective.name": "sepo"}, "name the oracle's folder"),
         ({"objective.name": "simpo", "reference.path": "{base}/model"}, "objective simpo has no reference"),
-        ({"objective.name": "mapo", "masks.kind": "learned"}, "masks.kind: 'learned' does not go with objective mapo"),
+        ({"objective.name": "tdpo1", "masks.kind": "oracle"}, "name the oracle's folder"),
+        ({"objective.name": "dpo", "masks.kind": "learned", "masks.on": "divergence"}, "leaves nothing to weigh"),
     ],
 )
 def test_contradictions_name_the_remedy(base: Path, fields: dict[str, Any], message: str) -> None:

@@ -29,6 +29,11 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], float | None]] = {
     "beta_dpo": ({"objective.name": "beta_dpo", "objective.beta": 1.0}, math.log(2)),
     "kto": ({"objective.name": "kto"}, 0.5),
     "sepo": ({"objective.name": "sepo"}, math.log(2)),
+    "tdpo1_oracle": ({"objective.name": "tdpo1", "masks.kind": "[oracle, decay]"}, math.log(2)),
+    "kto_learned": (
+        {"objective.name": "kto", "masks.kind": "[learned, tail]", "masks.layers": "last",
+         "masks.init": "calibrated"}, 0.5,
+    ),
     "random_fixed": ({"masks.kind": "random"}, math.log(2)),
     "random_fresh": ({"masks.kind": "random", "masks.random": "fresh"}, math.log(2)),
     "ones": ({"masks.kind": "ones"}, math.log(2)),
@@ -70,7 +75,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     def runs(changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
         fields = {name: {**common, **changes, **special} for name, (special, _) in OBJECTIVES.items()}
         placement = "replicated" if changes is plain else "sharded"
-        fields["sepo"] |= {"oracle.path": base / "oracle", "oracle.placement": placement}
+        for name in ("sepo", "tdpo1_oracle"):
+            fields[name] |= {"oracle.path": base / "oracle", "oracle.placement": placement}
         return fields
 
     one = train_all(base / "one", runs(plain))

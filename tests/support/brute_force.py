@@ -279,7 +279,7 @@ def _confpo(p: Pair, c: Constants) -> Tensor:
 
 def _orpo(p: Pair, c: Constants) -> Tensor:
     odds = [mean.exp() / (1 - mean.exp()) for mean in (p.logp_c.mean(), p.logp_r.mean())]
-    return -p.logp_c.mean() - c["beta"] * _log_sigmoid((odds[0] / odds[1]).log())
+    return -p.plain_c.mean() - c["beta"] * _log_sigmoid((odds[0] / odds[1]).log())
 
 
 def _kto(pairs: list[Pair], c: Constants) -> list[Tensor]:

@@ -30,7 +30,7 @@ from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.engines.groups import parameter_groups
 from sparsepo_dist.engines.policy import PolicyEngine, PolicyModel
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
-from sparsepo_dist.masks import MaskConfig, TokenMasker
+from sparsepo_dist.masks import MaskConfig, MaskSources, TokenMasker
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.ops import OpsConfig
 from tests.support.runs import ZERO
@@ -108,6 +108,7 @@ class FixedMask(nn.Module):
     """A masker that is told its mask."""
 
     mask: Tensor
+    sources: MaskSources = ()
     common = True
     floor = 0.0
 

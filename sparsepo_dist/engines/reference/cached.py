@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,11 @@ def stored_fields(needs: Requirements, sources: MaskSources, masks: MaskConfig) 
     if "activation" in sources:
         fields.append("mask")
     return fields
+
+
+def reads_head(fields: Sequence[str]) -> bool:
+    """Whether the reference's head is used: for a divergence, which leaves log-probabilities to the run."""
+    return "final_hidden" in fields and "logps" not in fields
 
 
 def stored_parts(needs: Requirements, sources: MaskSources, masks: MaskConfig) -> dict[str, Any]:
@@ -84,7 +89,7 @@ def check_key(cache: ReferenceCache, wanted: Mapping[str, Any]) -> None:
     lacking = [name for name in wanted["fields"] if name not in cache.fields]
     if lacking:
         wrong.append(f"it lacks {', '.join(lacking)}")
-    if "final_hidden" in wanted["fields"] and not cache.has_head:
+    if reads_head(wanted["fields"]) and not cache.has_head:
         wrong.append("it lacks the reference's head")
     if wrong:
         raise UserError(f"reference.cache: {cache.folder} does not fit: {'; '.join(wrong)}. {MAKE_ANEW}")

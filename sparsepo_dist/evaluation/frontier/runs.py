@@ -43,12 +43,15 @@ class Training(NamedTuple):
 
     @property
     def method(self) -> str:
-        """The objective's name; SparsePO's with its kind of masks, which are methods of their own in the paper."""
+        """The objective's name, and its masks where they are not its own; SparsePO's with how they are shared, which
+        makes methods of their own in the paper."""
         name, masks = str(self.config["objective"]["name"]), self.config.get("masks") or {}
-        if name != "sparsepo" or "sharing" not in masks:
-            return name
         kind = masks.get("kind", "auto")
-        return "-".join([name, *([] if kind in ("auto", "learned") else [kind]), masks["sharing"]])
+        sources = kind if isinstance(kind, list) else [kind]
+        own = (["auto"], ["learned"]) if name == "sparsepo" else (["auto"],)
+        named = [] if sources in own else sources
+        shared = name == "sparsepo" or {"learned", "random"} & set(named)
+        return "-".join([name, *named, *([masks["sharing"]] if shared and "sharing" in masks else [])])
 
     @property
     def settings(self) -> dict[str, Any]:

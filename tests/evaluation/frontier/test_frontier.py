@@ -27,6 +27,7 @@ from sparsepo_dist.evaluation.frontier import run
 from sparsepo_dist.evaluation.frontier.command import frontier
 from sparsepo_dist.evaluation.frontier.figure import draw_frontier
 from sparsepo_dist.evaluation.frontier.pareto import hypervolume, pareto
+from sparsepo_dist.evaluation.frontier.runs import Training
 from sparsepo_dist.evaluation.frontier.scorers import scorer
 from sparsepo_dist.sampling.responses import Sample
 from tests.support.classifiers import save_tiny_classifier
@@ -330,3 +331,17 @@ def test_what_the_driver_refuses(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("objective: dpo")
     with pytest.raises(UserError, match="not a run's configuration"):
         frontier([*command, "--model", str(model), *SMALL])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "method"),
+    [
+        ("sparsepo", "auto", "sparsepo-common"), ("sparsepo", ["learned"], "sparsepo-common"),
+        ("sparsepo", "random", "sparsepo-random-common"), ("dpo", "auto", "dpo"), ("dpo", "decay", "dpo-decay"),
+        ("sparsepo", ["learned", "decay"], "sparsepo-learned-decay-common"),
+        ("tdpo1", ["learned", "tail"], "tdpo1-learned-tail-common"),
+    ],
+)  # fmt: skip
+def test_masks_that_are_not_an_objectives_own_are_in_its_methods_name(name: str, kind: Any, method: str) -> None:
+    config = {"objective": {"name": name}, "masks": {"kind": kind, "sharing": "common"}}
+    assert Training(config, None).method == method

@@ -156,7 +156,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "sparsepo": {"objective.name": "sparsepo", "masks.init": "calibrated", "masks.layers": "last"},
     "mapo": {"objective.name": "mapo"},
     "orpo": {"objective.name": "orpo"},
-}
+    "simpo": {
+        "objective.name": "simpo", "masks.kind": "[learned, decay]", "masks.init": "calibrated", "masks.layers": "last",
+    },
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
