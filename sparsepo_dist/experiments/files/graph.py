@@ -59,11 +59,11 @@ def _stages(experiment: ExperimentFile, chosen: Mapping[str, Point]) -> Iterator
         )  # fmt: skip
     kept = experiment.undecided(chosen)
     planned = experiment.planned(chosen)
-    for start in starts(experiment, planned):
-        yield from evaluations_of_start(experiment, start)
     for one in planned:
         for stage in _of_run(experiment, one):
             yield dataclasses.replace(stage, temporary=()) if kept else stage
+    for start in starts(experiment, planned):  # what a run is measured from stands before it already
+        yield from evaluations_of_start(experiment, start)
 
 
 def _of_run(experiment: ExperimentFile, one: Planned) -> Iterator[Stage]:
