@@ -68,6 +68,11 @@ def write_model(
         copy_processor(model.config.name_or_path, folder)
 
 
+def write_trained(trained: Mapping[str, Any], folder: Path) -> None:
+    """TRAINED in a model's folder. Raises OSError where it cannot be written."""
+    (folder / TRAINED).write_text(json.dumps(trained, indent=1) + "\n", encoding="utf-8")
+
+
 def save_final(
     policy: PolicyEngine, tokenizer: PreTrainedTokenizerBase, folder: Path, trained: Mapping[str, Any] | None = None
 ) -> None:
@@ -111,7 +116,7 @@ def _write_final(
             save_file(masks, unfinished / MASKS, metadata={"format": "pt"})
             follow_umask([unfinished / MASKS])
         if trained is not None:
-            (unfinished / TRAINED).write_text(json.dumps(trained, indent=1) + "\n", encoding="utf-8")
+            write_trained(trained, unfinished)
         put_in_place(unfinished, folder)
     except (OSError, SafetensorError) as error:
         remove(unfinished)

@@ -25,8 +25,9 @@ def collect(file: ExperimentFile, settled: Settled) -> Experiment:
     runs, missing = [], {}
     for one in (*settled.starts, *settled.planned):
         run = one.run
+        own = [] if run.method == START else [run.name]
         suites = [f"{run.name}/{suite.name}" for suite in one.suites]
-        for name in (*([] if run.method == START else [run.name]), *suites):
+        for name in (*own, *suites):
             state = states[name]
             if name in blocked:
                 missing[name] = f"not run: needs {blocked[name]}, which failed"
@@ -34,8 +35,7 @@ def collect(file: ExperimentFile, settled: Settled) -> Experiment:
                 missing[name] = f"failed: {state.reason}"
             elif state.state != DONE:
                 missing[name] = "not run yet"
-        needed = suites if run.method == START else [run.name]
-        if any(name not in missing for name in needed):
+        if any(name not in missing for name in own or suites):
             runs.append(_trained(work, one, missing))
     experiment = Experiment(file.name, tuple(runs), missing, settled.selected, file.draws)
     write_whole(file.output / RUNS, json.dumps(asdict(experiment), indent=1, default=str) + "\n")

@@ -6,13 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sparsepo_dist.contracts import TokenStats
+from sparsepo_dist.contracts import TokenMasks, TokenStats
 
 
 def log_ratios(stats: TokenStats) -> Tensor:
     """[N]: rho = log pi - log pi_ref of each response token, in nats."""
     assert stats.reference_logp is not None
     return stats.policy_logp - stats.reference_logp
+
+
+def weighed_logps(stats: TokenStats, masks: TokenMasks | None) -> Tensor:
+    """[N]: m_u log pi of each response token, in nats; log pi where there are no masks."""
+    return stats.policy_logp if masks is None else masks.reward * stats.policy_logp
 
 
 def deformed(x: Tensor, alpha: float) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.objectives.base import BranchSums, ObjectiveOutput, Requirements, Sums
-from sparsepo_dist.objectives.margins import logistic_loss
+from sparsepo_dist.objectives.margins import logistic_loss, weighed_logps
 from sparsepo_dist.objectives.metrics import reference_free_metrics
 
 
@@ -29,7 +29,7 @@ class ORPO:
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         sums = Sums(responses)
-        weighed = stats.policy_logp if masks is None else masks.reward * stats.policy_logp
+        weighed = weighed_logps(stats, masks)
         mean, nll = sums.mean(weighed), -sums.mean(stats.policy_logp).chosen
         log_odds = BranchSums(*(part - _log1mexp(part) for part in mean)).margin
         ratio = logistic_loss(log_odds)

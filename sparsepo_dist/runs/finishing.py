@@ -40,14 +40,14 @@ def check_room(trainer: Trainer, checkpointer: Checkpointer, done: int) -> None:
     """
     model, checkpoint = final_bytes(trainer.policy), checkpoint_bytes(trainer.policy)
     exports = sum(map(checkpointer.exports, range(done + 1, trainer.total_steps)))
-    needed = model * (1 + exports)
+    needed = models = model * (1 + exports)
     if done < trainer.total_steps:
         needed += checkpoint
     told: tuple[int, int] | None = None
     if rank() == 0:
         # A checkpoint beyond those that are kept takes the place of one before the model is saved.
         if len(checkpointer.store.complete()) >= checkpointer.config.keep_last:
-            needed = max(model * (1 + exports), needed - model)
+            needed = max(models, needed - model)
         told = needed, free_bytes(trainer.run)
     told = of_rank_0(told)
     assert told is not None

@@ -24,7 +24,7 @@ from sparsepo_dist.runs.folder import CHECKPOINTS, EXPORTED, FINAL, check_output
 from sparsepo_dist.runs.inputs import Inputs, load_inputs
 from sparsepo_dist.runs.resumption import check_newest, identity, retire_newer, same_run
 from sparsepo_dist.training.checkpoints.checkpointer import Checkpointer
-from sparsepo_dist.training.checkpoints.store import CheckpointStore
+from sparsepo_dist.training.checkpoints.store import CheckpointStore, step_name
 from sparsepo_dist.training.loop import TrainingLoop
 from sparsepo_dist.training.mask_start import start_masks
 from sparsepo_dist.training.supervision.control import StopRequest
@@ -93,7 +93,7 @@ def _train(inputs: Inputs, folder: Path, described: dict[str, Any], progress: Pr
 
 def _export(policy: PolicyEngine, inputs: Inputs, folder: Path, described: dict[str, Any], step: int) -> None:
     trained = {"run": folder.name, "step": step, "config": described["config"]}
-    save_final(policy, inputs.tokenizer, folder / EXPORTED / f"step-{step:08d}", trained)
+    save_final(policy, inputs.tokenizer, folder / EXPORTED / step_name(step), trained)
 
 
 def open_run(config: RunConfig) -> tuple[Path, IO[str] | None]:

@@ -59,15 +59,9 @@ def _try(config: PretrainedConfig, layout: Layout, *, trust_remote_code: bool) -
             model = unloaded_model(small, torch.float32, layout, trust_remote_code=trust_remote_code).eval()
             _fill(model)
             engine = ReferenceEngine(
-                model,
-                "replicated",
-                None,
-                sources=(),
-                masks=MaskConfig(),
-                head_leaves=False,
-                ops=OpsConfig(),
+                model, "replicated", None, sources=(), masks=MaskConfig(), head_leaves=False, ops=OpsConfig(),
                 device=CPU,
-            )
+            )  # fmt: skip
             found = engine.score(batch).logps
             with attending(model, attention_for(model.config, "padded", torch.float32)):
                 own = [

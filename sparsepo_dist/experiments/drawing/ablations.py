@@ -12,7 +12,7 @@ from sparsepo_dist.evaluation.leaderboard import reported as paper
 from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.contracts import TrainedRun
 from sparsepo_dist.experiments.drawing.benchmarks import LEADERBOARD, leaderboard_rows, reported
-from sparsepo_dist.experiments.drawing.numbers.grouping import STARTS, Variant, beta, seed, variants
+from sparsepo_dist.experiments.drawing.numbers.grouping import Variant, beta, seed, variants
 from sparsepo_dist.experiments.drawing.numbers.intervals import LEGEND
 from sparsepo_dist.experiments.drawing.numbers.reading import Collected, Point
 from sparsepo_dist.experiments.drawing.parts import RUNS, Section, Table
@@ -113,9 +113,9 @@ def _called(collected: Collected, ablation: Ablation) -> tuple[dict[Variant, str
     """Variants with their labels: of all runs that have the rest of their configuration in common, those with the most
     labels, then the most runs. Besides, labels that there are only elsewhere."""
     groups: dict[str, dict[tuple[str, float | None], dict[str, TrainedRun]]] = {}
-    for run in collected.runs:
+    for run in collected.trained:
         config, same = collected.settings(run), collected.alike(run, ablation.varied)
-        if run.method not in STARTS and same is not None and config["objective"]["name"] == "sparsepo":
+        if same is not None and config["objective"]["name"] == "sparsepo":
             label = ablation.label(config["masks"])
             if label is not None:
                 # A run that two methods of the file ask for counts once.
@@ -179,7 +179,7 @@ def _reward(points: Mapping[str, Point], run: TrainedRun) -> float | None:
 
 def ablation(collected: Collected, folder: Path) -> Section:
     """All variants but the start's, against the first method's."""
-    found = {one: one.label for one in variants([run for run in collected.runs if run.method not in STARTS])}
+    found = {one: one.label for one in variants(collected.trained)}
     if not found:
         return Section("Ablation", notes=("Nothing to show: no run is done.",))
     first = next(iter(found))

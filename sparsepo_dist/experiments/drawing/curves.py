@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sparsepo_dist.experiments.drawing.canvas import around, finish, new_figure, tidy
-from sparsepo_dist.experiments.drawing.numbers.grouping import STARTS, Variant, left_out, over_beta, variants
+from sparsepo_dist.experiments.drawing.numbers.grouping import Variant, left_out, over_beta, variants
 from sparsepo_dist.experiments.drawing.numbers.intervals import ANYWHERE, POSITIVE, SHARE, Interval, over_seeds
 from sparsepo_dist.experiments.drawing.numbers.reading import MASKS, Collected
 from sparsepo_dist.experiments.drawing.parts import Picture, Section
@@ -79,7 +79,7 @@ def _over_steps(
     name: str, title: str, panels: Sequence[Panel], collected: Collected, folder: Path, said: str = ""
 ) -> Section:
     """`said`: what is to be known of the metric."""
-    gridded, alone = over_beta(variants([run for run in collected.runs if run.method not in STARTS]))
+    gridded, alone = over_beta(variants(collected.trained))
     having = [variant for variant in gridded if _has(collected, variant, panels)]
     if not having:
         return Section(title, notes=("Nothing to draw: no run has such a metric.",))

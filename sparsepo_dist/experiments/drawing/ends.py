@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 from sparsepo_dist.evaluation.frontier.figure import look
 from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.drawing.canvas import around, bars, finish, label_below, new_figure, tidy
-from sparsepo_dist.experiments.drawing.numbers.grouping import STARTS, Variant, left_out, over_beta, shown, variants
+from sparsepo_dist.experiments.drawing.numbers.grouping import Variant, left_out, over_beta, shown, variants
 from sparsepo_dist.experiments.drawing.numbers.intervals import ANYWHERE, LEGEND, POSITIVE, SHARE, Interval, over_seeds
 from sparsepo_dist.experiments.drawing.numbers.reading import MASKS, Collected, mean_of
 from sparsepo_dist.experiments.drawing.parts import RUNS, Picture, Section, Table
@@ -42,7 +42,7 @@ _PANELS = (
 def figure8(collected: Collected, folder: Path) -> Section:
     """Where token KL, margin and sparsity end, over beta."""
     title = "Figure 8: where runs end, over beta"
-    gridded, alone = over_beta(variants([run for run in collected.runs if run.method not in STARTS]))
+    gridded, alone = over_beta(variants(collected.trained))
     having = [variant for variant in gridded if variant.beta is not None]
     found = {panel.key: _ends(collected, having, panel) for panel in _PANELS}
     panels = [panel for panel in _PANELS if found[panel.key]]

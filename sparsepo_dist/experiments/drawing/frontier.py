@@ -14,7 +14,6 @@ from sparsepo_dist.evaluation.frontier.pareto import Point as Place
 from sparsepo_dist.evaluation.tables import Column
 from sparsepo_dist.experiments.drawing.frontier_sheet import Spot, draw_sheet, kinds_of
 from sparsepo_dist.experiments.drawing.numbers.grouping import (
-    STARTS,
     Variant,
     left_out,
     over_beta,
@@ -49,7 +48,7 @@ def figure2(collected: Collected, folder: Path) -> Section:
     """A sheet, a table of points and one of hypervolumes for each suite of the driver frontier."""
     parts: list[Table | Picture] = []
     # The start's place is the reference's star.
-    having, alone = over_beta(variants([run for run in collected.runs if run.method not in STARTS]))
+    having, alone = over_beta(variants(collected.trained))
     for suite in collected.suites("frontier"):
         spots = _spots(collected, suite, having)
         if spots:

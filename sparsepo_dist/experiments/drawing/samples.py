@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsepo_dist.experiments.contracts import TrainedRun
-from sparsepo_dist.experiments.drawing.numbers.grouping import STARTS, over_beta, variants
+from sparsepo_dist.experiments.drawing.numbers.grouping import over_beta, variants
 from sparsepo_dist.experiments.drawing.numbers.reading import Collected
 from sparsepo_dist.experiments.drawing.parts import Section, anchor
 from sparsepo_dist.report.heatmap import readable, token_span
@@ -47,7 +47,7 @@ def samples(collected: Collected, folder: Path) -> Section:
 
 def _runs(collected: Collected) -> list[TrainedRun]:
     """One of each method: the one that its grid was won by, else the first seed of its middle beta."""
-    gridded, _ = over_beta(variants([run for run in collected.runs if run.method not in STARTS]))
+    gridded, _ = over_beta(variants(collected.trained))
     found = []
     for method in dict.fromkeys(variant.method for variant in gridded):
         own = [variant for variant in gridded if variant.method == method]

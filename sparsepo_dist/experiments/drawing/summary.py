@@ -57,7 +57,9 @@ def summary(collected: Collected, folder: Path) -> Section:
 
 def rivals(collected: Collected, folder: Path) -> Section:
     """A line for each variant: reward, KL, accuracy, and the time of a step where DPO's is 1; the start first."""
-    suites, found = collected.suites("frontier"), variants(collected.runs)
+    title, suites, found = "Objectives side by side", collected.suites("frontier"), variants(collected.runs)
+    if not found:
+        return Section(title, notes=("Nothing to compare: no run is done.",))
     times = {variant: _step_times(collected, variant) for variant in found}
     base = [time for variant in found if variant.kind == shown(_BASE) for time in times[variant]]
     rows = []
@@ -69,9 +71,7 @@ def rivals(collected: Collected, folder: Path) -> Section:
     shared = [Column("method", "Method"), Column("beta", "beta", "g")]
     kept = [one for one in columns(suites) if one.key == "seeds" or one.key.endswith(("/reward", "/kl", "accuracy"))]
     heads = (*shared, *kept, Column("time", "Time of a step, DPO's = 1", ".2f"))
-    notes = (_OF_TIME, LEGEND)
-    return Section("Objectives side by side", (Table("rivals", "All methods", heads, rows, notes),) if rows else (),
-                   () if rows else ("Nothing to compare: no run is done.",))  # fmt: skip
+    return Section(title, (Table("rivals", "All methods", heads, rows, (_OF_TIME, LEGEND)),))
 
 
 def _step_times(collected: Collected, variant: Variant) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from sparsepo_dist.engines.decoder.loading import load_generator
 from sparsepo_dist.engines.decoder.structure import empty_model, quiet
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed.trained_weights import trained_weights
-from sparsepo_dist.engines.saving import TRAINED, saved_names, write_model
+from sparsepo_dist.engines.saving import saved_names, write_model, write_trained
 from sparsepo_dist.errors import UserError, unreadable
 from sparsepo_dist.training.checkpoints.store import Checkpoint, open_checkpoint
 
@@ -28,8 +27,8 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_remote_code: bool = False) -> Path:
-    """Write a checkpoint's model in transformers format, or its adapter in peft's, with the tokenizer and TRAINED; on
-    one CPU.
+    """Write a checkpoint's model in transformers format, or its adapter in peft's, with the tokenizer and
+    trained.json; on one CPU.
 
     Its files are held against their checksums first. The output is written aside and renamed.
 
@@ -69,7 +68,7 @@ def export_checkpoint(folder: Path, output: Path, *, fp32: bool = False, trust_r
         with quiet():
             write_model(model, tokenizer, weights, unfinished)
         origin = {"run": checkpoint.folder.resolve().parents[1].name, "step": checkpoint.step, "config": config}
-        (unfinished / TRAINED).write_text(json.dumps(origin, indent=1) + "\n", encoding="utf-8")
+        write_trained(origin, unfinished)
         put_in_place(unfinished, output)
     except (OSError, SafetensorError) as error:
         raise UserError(f"export: {output} cannot be written: {error}") from None

@@ -101,7 +101,7 @@ class CheckpointStore:
 
     def pending(self, step: int) -> Path:
         """Where the files of a checkpoint go until it is published."""
-        return self.folder / f".writing-{_name(step)}"
+        return self.folder / f".writing-{step_name(step)}"
 
     def begin(self, step: int) -> Path:
         """An empty pending folder; what an interrupted writer left is removed. One process calls this."""
@@ -131,7 +131,7 @@ class CheckpointStore:
 
         A checkpoint of the same step gives way to it.
         """
-        pending, final = self.pending(step), self.folder / _name(step)
+        pending, final = self.pending(step), self.folder / step_name(step)
         digests: dict[str, Any] = {}
         for part in range(parts):
             digests |= read_json(pending / _part(part))
@@ -221,5 +221,6 @@ def _part(number: int) -> str:
     return f"digest-{number:05d}.json"
 
 
-def _name(step: int) -> str:
+def step_name(step: int) -> str:
+    """Of the folder that is of a step: a checkpoint, or a model on the way."""
     return f"step-{step:08d}"

@@ -70,6 +70,11 @@ class Collected:
         """All that are done, with their beta among their values, be it the grid's or the configuration's own."""
         return tuple(self._with_beta(run) for run in self.experiment.runs)
 
+    @property
+    def trained(self) -> tuple[TrainedRun, ...]:
+        """`runs` but for what the others start from."""
+        return tuple(run for run in self.runs if run.method not in STARTS)
+
     def _with_beta(self, run: TrainedRun) -> TrainedRun:
         beta = self.settings(run).get("objective", {}).get("beta")
         if run.method in STARTS or BETA in run.values or type(beta) not in (int, float):
