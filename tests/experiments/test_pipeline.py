@@ -63,7 +63,9 @@ def test_from_a_file_to_results_with_a_kill_on_the_way(tmp_path: Path) -> None:
 
     assert "All 4 stages are done" in do("run", file)
     assert "=== attempt 2" not in work.jobs[cache].log.read_text(), "what is done is not done again"
-    (run,) = json.loads((tmp_path / "out" / "runs.json").read_text())["runs"]
+    begun, run = json.loads((tmp_path / "out" / "runs.json").read_text())["runs"]
+    assert (begun["name"], begun["method"], begun["run"]) == ("start-seed3", "start", None)
+    assert begun["results"] == {"frontier": str(work.output(start))}
     assert (run["name"], run["method"], run["values"]) == ("dpo-seed3", "dpo", {"training.seed": 3})
     assert "--training.seed=3" in run["command"] and (Path(run["run"]) / "metrics.jsonl").is_file()
     record = json.loads((Path(run["results"]["frontier"]) / "frontier.json").read_text())
