@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,12 @@ row has, such as `tool_calls`. No value is None."""
 
 Side = str | tuple[Message, ...]
 """A prompt or a response: plain text or chat messages."""
+
+
+OracleRole = Literal["oracle", "oracle_against"]
+"""A frozen model that is for the preference, or against it, by its section of the configuration."""
+ORACLE_LOGPS: dict[OracleRole, str] = {"oracle": "oracle_logps", "oracle_against": "against_logps"}
+"""Which field of ReferenceOutputs says what each of them makes of a token."""
 
 
 Spans = tuple[tuple[int, int], ...]
@@ -42,6 +48,13 @@ class PreferenceRow:
     """Rewards of the rejected responses, likewise."""
     tools: tuple[Mapping[str, Any], ...] = ()
     """What the chat template is told of tools, as JSON schemas; only where prompt and responses are messages."""
+
+    def swapped(self) -> PreferenceRow:
+        """The row of whoever prefers the other responses: chosen and rejected ones, and their scores, change places."""
+        return replace(
+            self, chosen=self.rejected, rejected=self.chosen, chosen_scores=self.rejected_scores,
+            rejected_scores=self.chosen_scores,
+        )  # fmt: skip
 
     def without_rejected(self) -> PreferenceRow:
         """The row for an objective that learns of chosen responses alone."""
@@ -212,7 +225,9 @@ class ReferenceOutputs:
     site_means: Tensor | None = None
     """[sites, N] float32: mean over features of each hooked activation, for activation masks."""
     oracle_logps: Tensor | None = None
-    """[N]: log-probabilities under the oracle, for masks that select tokens by its reward."""
+    """[N]: log-probabilities under the oracle, for masks that select or weigh tokens by its reward."""
+    against_logps: Tensor | None = None
+    """[N]: log-probabilities under the oracle that is against the preference."""
     mask: Tensor | None = None
     """[N] float32: a finished activation mask, from a cache."""
 

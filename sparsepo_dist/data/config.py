@@ -44,6 +44,9 @@ class DataConfig:
     heldout_pairs: int = 0
     """Where `heldout` is not given: this many pairs are taken off the end of the training pairs, of each source in
     proportion."""
+    swap: bool = False
+    """Chosen and rejected responses, and their scores, change places in all sources, held-out ones too: what trains a
+    model against the preference (docs/objectives.md, oracles); with sft, on the rejected responses."""
     mixture_seed: int = 0
     """Decides which pairs of a source are taken where not all are. It is not the run's seed, so that runs of several
     seeds have the same pairs."""

@@ -39,7 +39,8 @@ def without_rejected(source: str) -> UserError:
     """What an objective that needs rejected responses says of a source that has none."""
     return UserError(
         f"{source}: its rows are prompts with completions, dialogues or texts, and have no rejected response, which "
-        "only the objective sft does without; give rows with prompt, chosen and rejected, or say --objective.name sft"
+        "only the objective sft without data.swap does without; give rows with prompt, chosen and rejected, or say "
+        "--objective.name sft"
     )
 
 

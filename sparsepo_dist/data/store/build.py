@@ -52,7 +52,7 @@ def build(
         OSError: the folder cannot be written.
     """
     remarks = Remarks()
-    form, rows = open_rows(source, config, remarks, needs_rejected=needs_rejected)
+    form, rows = open_rows(source, config, remarks, needs_rejected=needs_rejected or config.swap)
     tokenizing = Tokenizing(tokenizer, config, form, scored=scored, needs_rejected=needs_rejected)
     counts = [Counter[str]() for _ in tokenizing.parts]
     workers = config.workers or len(os.sched_getaffinity(0))

@@ -62,7 +62,7 @@ class Tokenizing:
         self.encoder = encoder_for(self.chat, config)
         self.parts: tuple[Chat | Encoder | Cuts, ...] = (self.chat, self.encoder, self.cuts)
         self._form, self._on_bad_row = form, config.on_bad_row
-        self._scored, self._needs_rejected = scored, needs_rejected
+        self._scored, self._needs_rejected, self._swap = scored, needs_rejected, config.swap
 
     def __call__(self, rows: Rows) -> Done:
         """Token ids of a portion.
@@ -85,6 +85,8 @@ class Tokenizing:
         return Done(len(rows), Piece.of(found), remarks, counts)
 
     def _tokenized(self, place: str, row: PreferenceRow) -> TokenizedRow | None:
+        if self._swap:
+            row = row.swapped()
         if not self._needs_rejected:
             row = row.without_rejected()
         pairs = len(row.chosen) * len(row.rejected)

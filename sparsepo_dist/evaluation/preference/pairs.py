@@ -21,7 +21,8 @@ from sparsepo_dist.evaluation.prompts import digest
 
 # They say where pairs are and how they are dealt out, not what becomes of one.
 _ELSEWHERE = (
-    "train", "heldout", "heldout_pairs", "mixture_seed", "layout", "tokens_per_micro_batch", "show", "cache", "workers",
+    "train", "heldout", "heldout_pairs", "swap", "mixture_seed", "layout", "tokens_per_micro_batch", "show", "cache",
+    "workers",
 )  # fmt: skip
 
 

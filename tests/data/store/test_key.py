@@ -58,7 +58,7 @@ def test_what_changes_no_token_is_found_again(source: str, built: list[str], fie
 @pytest.mark.parametrize(
     "fields",
     [
-        {"max_length": 20}, {"max_prompt_length": 3}, {"on_long": "drop"}, {"on_bad_row": "skip"},
+        {"max_length": 20}, {"max_prompt_length": 3}, {"swap": True}, {"on_long": "drop"}, {"on_bad_row": "skip"},
         {"format": "preference"}, {"columns": {"chosen_score": "chosen_score"}},
     ],
 )  # fmt: skip
