@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
+from sparsepo_dist.contracts import OracleRole
 from sparsepo_dist.errors import UserError
 
 ALL_LINEAR = "all-linear"
@@ -103,12 +105,20 @@ class ReferenceConfig:
 
 @dataclass
 class OracleConfig:
-    """A second frozen model, whose log-ratio to the reference is the token reward that sepo selects by."""
+    """A frozen model besides the reference, whose log-probabilities of tokens masks are made from."""
 
     path: str | None = None
-    """Model folder or hub id; required by sepo, refused by the others."""
+    """Model folder or hub id; required where masks ask such a model (sepo, tgdpo, tis_dpo), refused elsewhere."""
     placement: Literal["sharded", "replicated", "offload"] = "sharded"
     """As `reference.placement`."""
+    prompt: str | None = None
+    """Text that this model reads before every prompt, behind its BOS: with two texts one model is both oracles. Special
+    tokens in it count as such."""
+
+
+def named(role: str) -> str:
+    """A model's role, for a person."""
+    return "oracle that is against the preference" if role == "oracle_against" else role
 
 
 @dataclass
@@ -119,6 +129,13 @@ class Models:
     lora: LoraSettings = field(default_factory=LoraSettings)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     oracle: OracleConfig = field(default_factory=OracleConfig)
+    oracle_against: OracleConfig = field(default_factory=OracleConfig)
+
+    @property
+    def oracles(self) -> dict[OracleRole, OracleConfig]:
+        """Those that there are."""
+        both: dict[OracleRole, OracleConfig] = {"oracle": self.oracle, "oracle_against": self.oracle_against}
+        return {role: config for role, config in both.items() if config.path is not None}
 
     @property
     def reference_is_policy(self) -> bool:
@@ -142,19 +159,20 @@ class Models:
             unused.append(f"reference.placement: objective {objective} has no reference model")
         if needs_reference and self.reference.cache is not None and self.reference.placement != "cached":
             unused.append("reference.cache: it is read with --reference.placement cached only")
-        if self.oracle.path is None and self.oracle.placement != "sharded":
-            unused.append(f"oracle.placement: objective {objective} has no oracle")
+        for role in get_args(OracleRole):
+            for name in () if role in self.oracles else ("placement", "prompt"):
+                if getattr(getattr(self, role), name) != getattr(OracleConfig(), name):
+                    unused.append(f"{role}.{name}: objective {objective} has no such oracle")
         return unused
 
-    def check(self, *, objective: str, needs_reference: bool, needs_oracle: bool) -> None:
-        """Raise UserError for parts that contradict each other, or where it is unclear what the reference is."""
+    def check(self, *, objective: str, needs_reference: bool, oracles: Collection[OracleRole]) -> None:
+        """Raise UserError for parts that contradict each other, or where it is unclear what the reference is.
+
+        Args:
+            oracles: those that masks ask.
+        """
         self.lora.validate()
-        if needs_oracle != (self.oracle.path is not None):
-            raise UserError(
-                f"oracle.path: objective {objective} selects tokens by an oracle's reward; name the oracle's folder"
-                if needs_oracle
-                else f"oracle.path: objective {objective} has no oracle; leave it out, or say --masks.kind oracle"
-            )
+        self._check_oracles(objective, oracles)
         if self.model.adapter == "none":
             self._check_without_adapter()
         elif self.model.adapter_path is not None and self.lora.targets != ALL_LINEAR:
@@ -165,6 +183,22 @@ class Models:
             self._check_reference()
         elif (self.reference.path, self.reference.adapter_path) != (None, None):
             raise UserError(f"reference: objective {objective} has no reference model; leave its path out")
+
+    def _check_oracles(self, objective: str, wanted: Collection[OracleRole]) -> None:
+        for role in get_args(OracleRole):
+            path = getattr(self, role).path
+            if path is None and role in wanted:
+                stance, swap = ("against", " --data.swap true") if role == "oracle_against" else ("for", "")
+                raise UserError(
+                    f"{role}.path: masks of objective {objective} ask a model that is {stance} the preference; name "
+                    "its folder, or train one on these pairs first: deepspeed launch/train.py with this run's options "
+                    f"and --objective.name dpo --masks.kind auto{swap} --output_dir DIR, then --{role}.path DIR/final"
+                )
+            if path is not None and role not in wanted:
+                kinds = "contrast" if role == "oracle_against" else "oracle, guided or contrast"
+                raise UserError(
+                    f"{role}.path: objective {objective} has no such oracle; leave it out, or say --masks.kind {kinds}"
+                )
 
     def _check_without_adapter(self) -> None:
         if self.model.adapter_path is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
+from sparsepo_dist.contracts import ORACLE_LOGPS, PackedBatch, ReferenceOutputs, TokenMasks, TokenStats
 from sparsepo_dist.engines.adapters.lora import POLICY, as_reference
 from sparsepo_dist.engines.adapters.saved_modules import head_of
 from sparsepo_dist.engines.decoder.backbone import backbone, hidden_at
@@ -23,7 +23,7 @@ from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
 from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.head import HeadStats
-from sparsepo_dist.masks import LearnedMask, ReferenceReadings, TokenMasker
+from sparsepo_dist.masks import BY_REWARD, LearnedMask, ReferenceReadings, TokenMasker
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.ops import Head, OpsConfig
 
@@ -67,8 +67,8 @@ class PolicyModel(nn.Module):
             head = head_of(model, self.own_reference.adapter)
         self.fused_reference = head is not None
         """Whether the reference's log-probabilities come from the same pass over the head as the policy's."""
-        self.logps_first = masker is not None and "oracle" in masker.sources
-        """Whether masks are made of the reference's log-probabilities: an oracle's choice of tokens is."""
+        self.logps_first = masker is not None and bool(set(BY_REWARD) & set(masker.sources))
+        """Whether masks are made of the reference's log-probabilities: those by an oracle's reward are."""
         self.head_stats = HeadStats(head_of(model, POLICY), logit_map(model), head, requirements.divergence, ops)
 
     def forward(
@@ -110,8 +110,8 @@ class PolicyModel(nn.Module):
         """In the engine's own forward: a second call of the engine would make ZeRO-3 trace its modules anew."""
         with as_reference(self.model, own.adapter), own.readings.collect(batch.predict_index) as collected:
             final = hidden_at(backbone(self.model), batch)
-        oracle_logps = None if given is None else given.oracle_logps
-        return dataclasses.replace(collected.outputs(final), oracle_logps=oracle_logps)
+        known = {} if given is None else {name: getattr(given, name) for name in ORACLE_LOGPS.values()}
+        return dataclasses.replace(collected.outputs(final), **known)
 
     @torch.no_grad()
     def _with_logps(self, reference: ReferenceOutputs | None, batch: PackedBatch) -> ReferenceOutputs | None:

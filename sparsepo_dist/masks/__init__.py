@@ -1,13 +1,25 @@
-"""Token masks: learned from the reference's hidden states, read off its activations, selected by an oracle, random."""
+"""Token masks: learned from the reference's hidden states, read off its activations, by oracles, by place, random."""
 
 from sparsepo_dist.masks.activation import activation_masks
 from sparsepo_dist.masks.config import MaskConfig, MaskKind
 from sparsepo_dist.masks.learned import LearnedMask, MaskHeads, decays
 from sparsepo_dist.masks.masker import MaskPair, TokenMasker
 from sparsepo_dist.masks.readings import Readings, ReferenceReadings
-from sparsepo_dist.masks.sources import OF_REFERENCE, MaskSources, resolve_sources, unused_options
+from sparsepo_dist.masks.sources import (
+    AGAINST,
+    BY_REWARD,
+    OF_ORACLE,
+    OF_REFERENCE,
+    MaskSources,
+    oracles_of,
+    resolve_sources,
+    unused_options,
+)
 
 __all__ = [
+    "AGAINST",
+    "BY_REWARD",
+    "OF_ORACLE",
     "OF_REFERENCE",
     "LearnedMask",
     "MaskConfig",
@@ -20,6 +32,7 @@ __all__ = [
     "TokenMasker",
     "activation_masks",
     "decays",
+    "oracles_of",
     "resolve_sources",
     "unused_options",
 ]

@@ -9,7 +9,9 @@ from typing import Literal
 
 from sparsepo_dist.errors import UserError
 
-MaskKind = Literal["learned", "activation", "random", "ones", "oracle", "decay", "tail", "sampled"]
+MaskKind = Literal[
+    "learned", "activation", "random", "ones", "oracle", "guided", "contrast", "decay", "tail", "sampled"
+]
 """What masks are made from: a source."""
 SITE_TYPES = ("mlp", "attention", "residual", "logits")
 RELEASED_DROPOUT = 0.01
@@ -17,7 +19,8 @@ RELEASED_DROPOUT = 0.01
 
 @dataclass
 class MaskConfig:
-    """Token masks: sparsepo's (learned), mapo's (activations), sepo's (an oracle's choice), and what `kind` names."""
+    """Token masks: sparsepo's (learned), mapo's (activations), those of oracles (sepo, tgdpo, tis_dpo), and what
+    `kind` names."""
 
     kind: Literal["auto"] | MaskKind | list[MaskKind] = "auto"
     """What masks are made from; `auto` is the objective's own kind. Any objective takes any kind, and of several,
@@ -78,6 +81,17 @@ class MaskConfig:
     rejected one."""
     selected_share: float = 0.3
     """Oracle: share of each response's tokens that is selected."""
+    guidance: float = 0.05
+    """Guided: what a nat of the oracle's log-ratio to the reference adds to the weight 1 of a chosen response's token,
+    and takes from a rejected one's: TGDPO's alpha times beta, in its authors' example 0.5 x 0.1."""
+    contrast: Literal["exponential", "ranks"] = "exponential"
+    """Contrast: how tokens weigh by the log-ratio of the two oracles. `exponential`: e^(strength x ratio), the ratio
+    kept within `contrast_bounds`, its sign turned in the rejected response; `ranks`: from 0.7 to 1.3 by their rank in
+    the response."""
+    contrast_strength: float = 1.0
+    """Contrast, exponential: mu, the weight of the log-ratio in the exponent."""
+    contrast_bounds: tuple[float, float] = (-0.5, 1.5)
+    """Contrast, exponential: least and greatest log-ratio of the oracles, in nats."""
     decay_factor: float = 0.98
     """Decay: what a token weighs of the one before it; a response's first weighs 1."""
     tail_weight: float = 0.5
@@ -99,6 +113,7 @@ class MaskConfig:
                 raise UserError(f"masks.{name}: {value} must be a number from 0 to {most}")
         if not 0 < self.selected_share <= 1:
             raise UserError(f"masks.selected_share: {self.selected_share} must be in (0, 1]")
+        self._validate_oracles()
         if not 0 < self.decay_factor <= 1:
             raise UserError(f"masks.decay_factor: {self.decay_factor} must be in (0, 1]")
         if not 0 <= self.tail_weight <= 1:
@@ -121,6 +136,15 @@ class MaskConfig:
         """The initial sparsity of the reward mask and of the divergence mask."""
         given = self.initial_sparsity
         return (given[0], given[1]) if isinstance(given, list | tuple) else (given, given)
+
+    def _validate_oracles(self) -> None:
+        for name in ("guidance", "contrast_strength"):
+            value = getattr(self, name)
+            if not 0 <= value < sys.float_info.max:
+                raise UserError(f"masks.{name}: {value} must be a number of at least 0")
+        low, high = self.contrast_bounds
+        if not -sys.float_info.max < low < high < sys.float_info.max:
+            raise UserError(f"masks.contrast_bounds: {low} and {high} must be two numbers, the lower one first")
 
     def _validate_values(self) -> None:
         if not 0 <= self.floor < 1:

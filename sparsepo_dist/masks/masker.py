@@ -12,10 +12,10 @@ from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, Responses
 from sparsepo_dist.masks.activation import activation_masks
 from sparsepo_dist.masks.config import MaskConfig, MaskKind
 from sparsepo_dist.masks.learned import MaskHeads
-from sparsepo_dist.masks.oracle import oracle_mask
+from sparsepo_dist.masks.oracle import contrast_weights, guided_weights, oracle_mask
 from sparsepo_dist.masks.positions import decay, random_mask, sampled, tail
 from sparsepo_dist.masks.readings import Readings
-from sparsepo_dist.masks.sources import OF_REFERENCE, MaskSources
+from sparsepo_dist.masks.sources import OF_ORACLE, OF_REFERENCE, MaskSources
 
 
 class MaskPair(NamedTuple):
@@ -70,7 +70,7 @@ class TokenMasker(nn.Module):
         if source == "learned":
             assert reference is not None and self.heads is not None
             return MaskPair(*self.heads(reference.layer_hidden))
-        if source in OF_REFERENCE:
+        if source in (*OF_REFERENCE, *OF_ORACLE):
             assert reference is not None
             mask = self._read(source, reference, batch)
         else:
@@ -78,15 +78,24 @@ class TokenMasker(nn.Module):
         return MaskPair(mask, mask)
 
     def _read(self, source: MaskKind, reference: ReferenceOutputs, batch: PackedBatch) -> Tensor:
-        if source == "oracle":
-            assert reference.oracle_logps is not None and reference.logps is not None
-            return oracle_mask(
-                reference.oracle_logps, reference.logps, batch.sequence_id, batch.pairs, self.config.selected_share
-            )
+        if source in OF_ORACLE:
+            return self._by_oracle(source, reference, batch)
         if reference.mask is not None:
             return reference.mask
         assert reference.site_means is not None
         return activation_masks(reference.site_means, self.site_types, batch.sequence_id, batch.pairs, self.config)
+
+    def _by_oracle(self, source: MaskKind, reference: ReferenceOutputs, batch: PackedBatch) -> Tensor:
+        config, ids = self.config, batch.sequence_id
+        assert reference.oracle_logps is not None
+        if source == "contrast":
+            assert reference.against_logps is not None
+            return contrast_weights(reference.oracle_logps - reference.against_logps, batch.responses, config)
+        assert reference.logps is not None
+        reward = reference.oracle_logps - reference.logps
+        if source == "guided":
+            return guided_weights(reward, ids, config.guidance)
+        return oracle_mask(reward, ids, batch.pairs, config.selected_share)
 
     def _by_place(self, source: MaskKind, responses: Responses) -> Tensor:
         if source == "decay":

@@ -10,7 +10,7 @@ from sparsepo_dist.contracts import PackedBatch, Responses
 
 def positions(responses: Responses) -> Tensor:
     """[N] int64: 0 for the first trained token of each response, 1 for the next."""
-    return _places(responses, torch.zeros_like(responses.sequence_id))
+    return places(responses, torch.zeros_like(responses.sequence_id))
 
 
 def decay(responses: Responses, factor: float, dtype: torch.dtype) -> Tensor:
@@ -33,19 +33,19 @@ def sampled(responses: Responses, seed: int, dtype: torch.dtype) -> Tensor:
     assert responses.keys is not None
     ids = responses.sequence_id
     draws = hashed_uniform(seed, responses.keys[ids // 2], ids % 2, positions(responses))
-    return (_places(responses, draws) < _shorter(responses)).to(dtype)
+    return (places(responses, draws) < _shorter(responses)).to(dtype)
 
 
-def _places(responses: Responses, values: Tensor) -> Tensor:
+def places(responses: Responses, values: Tensor) -> Tensor:
     """[N] int64: how many tokens of the same response have a lower value, or an equal one and stand before."""
     ids = responses.sequence_id
     order = values.argsort(stable=True)
     order = order[ids[order].argsort(stable=True)]
     counts = torch.bincount(ids, minlength=2 * responses.pairs)
     first = (counts.cumsum(0) - counts)[ids[order]]
-    places = torch.empty_like(ids)
-    places[order] = torch.arange(len(ids), device=ids.device) - first
-    return places
+    found = torch.empty_like(ids)
+    found[order] = torch.arange(len(ids), device=ids.device) - first
+    return found
 
 
 def _shorter(responses: Responses) -> Tensor:

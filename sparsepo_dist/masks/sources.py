@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 
+from sparsepo_dist.contracts import OracleRole
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks.config import MaskConfig, MaskKind
 
 MaskSources = tuple[MaskKind, ...]
 """What the masks of a run are the product of; none where it has no masks."""
-OF_REFERENCE: MaskSources = ("learned", "activation", "oracle")
+OF_REFERENCE: MaskSources = ("learned", "activation", "oracle", "guided")
 """Sources that ask the reference something."""
+OF_ORACLE: MaskSources = ("oracle", "guided", "contrast")
+"""Sources that ask an oracle for log-probabilities."""
+AGAINST: MaskSources = ("contrast",)
+"""Sources that ask a second one, which is against the preference."""
+BY_REWARD: MaskSources = ("oracle", "guided")
+"""Sources that hold an oracle's log-probabilities against the reference's."""
 _ONLY_FOR: dict[str, tuple[MaskKind, ...]] = {
     "on": ("learned", "random"),
     "sharing": ("learned", "random"),
@@ -34,9 +41,17 @@ _ONLY_FOR: dict[str, tuple[MaskKind, ...]] = {
     "random": ("random",),
     **dict.fromkeys(("sites", "site_types", "site_patterns", "normalisation", "clip"), ("activation",)),
     "selected_share": ("oracle",),
+    "guidance": ("guided",),
+    **dict.fromkeys(("contrast", "contrast_strength", "contrast_bounds"), ("contrast",)),
     "decay_factor": ("decay",),
     "tail_weight": ("tail",),
 }
+
+
+def oracles_of(sources: MaskSources) -> tuple[OracleRole, ...]:
+    """The oracles that masks of these sources ask, by their sections of the configuration."""
+    asked: dict[OracleRole, MaskSources] = {"oracle": OF_ORACLE, "oracle_against": AGAINST}
+    return tuple(role for role, asking in asked.items() if set(asking) & set(sources))
 
 
 def resolve_sources(needed: str | None, config: MaskConfig, *, objective: str, preferences: bool) -> MaskSources:

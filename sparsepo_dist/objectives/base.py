@@ -23,11 +23,11 @@ class ObjectiveConfig:
     """Which loss is minimised, and its constants. Formulas, and which field is for which loss: docs/objectives.md."""
 
     name: str = "sparsepo"
-    """sparsepo, mapo, tdpo1, tdpo2, sepo, dpo, dpop, odpo, beta_dpo, kto, ld_dpo, sampo, d2po, f_dpo, simpo,
-    alphapo, confpo, orpo or sft."""
+    """sparsepo, mapo, tdpo1, tdpo2, sepo, tgdpo, tis_dpo, dpo, dpop, odpo, beta_dpo, kto, bco, ld_dpo, sampo, d2po,
+    f_dpo, simpo, alpha_dpo, alphapo, confpo, orpo or sft."""
     beta: float | None = None
     """Strength of the pull towards the reference, the papers' beta; the scale of the reward in simpo, the weight of the
-    odds ratio in orpo. Where not given, 2.5 in simpo and 0.1 elsewhere."""
+    odds ratio in orpo. Where not given, 2.5 in simpo and its kin and 0.1 elsewhere."""
     divergence: DivergenceForm = "policy"
     """Token divergence of sparsepo and mapo: `policy` is KL(pi || pi_ref) as in the paper's Eq. 6-8,
     `reference` is -KL(pi_ref || pi) as in the released implementation."""
@@ -43,11 +43,12 @@ class ObjectiveConfig:
     """Weight of the divergence in tdpo2 (0.5 where not given; the paper: 0.7 for sentiment, 0.5 elsewhere), of the
     offset in odpo (1.0), of the batch's margin in beta_dpo (0.6), of the longer response's surplus tokens in ld_dpo
     (0.5); which divergence is meant in f_dpo (0.5: between reverse KL, 0, and forward KL, 1); the shape of the reward
-    in alphapo (0.25)."""
+    in alphapo (0.25); how far the margin follows the reference in alpha_dpo (0.05); weight of the divergence in tis_dpo
+    (1.0)."""
     f_divergence: FDivergence = "alpha"
     """What holds the policy near the reference in f_dpo: an `alpha` divergence, or `js`, Jensen-Shannon's."""
     gamma: float | None = None
-    """Margin that simpo, alphapo and confpo ask for between the rewards (0.3 where not given; the paper for
+    """Margin that simpo, alpha_dpo, alphapo and confpo ask for between the rewards (0.3 where not given; the paper for
     simpo: 0.3 for dialogue, 0.3 and 1 for sentiment); what a token weighs of the one before it in d2po (0.98)."""
     seed: int = 0
     """Which tokens sampo draws."""
@@ -74,7 +75,8 @@ class Requirements(NamedTuple):
     divergence: DivergenceForm | None
     """Which expected log-ratio, if any."""
     masks: str | None
-    """"learned", "activation", "oracle" or None: the kind of token mask the loss is defined with."""
+    """"learned", "activation", "oracle", "guided", "contrast" or None: the kind of token mask the loss is defined
+    with."""
     weighs: bool = False
     """Whether a loss that is defined without masks takes them and weighs part of itself by them, the rest being of
     every token; others are given statistics that are weighed."""
@@ -118,6 +120,13 @@ class BatchObjective(Objective, Protocol):
     def batch_values(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> Tensor:
         """[P, K] values, without gradient, whose means over the global batch come back as responses.global_means."""
         ...
+
+
+def moving_means(responses: Responses, momentum: float) -> Tensor:
+    """[K]: the moving average of global means with this step's taken in; these alone where there is no history."""
+    assert responses.global_means is not None
+    now, before = responses.global_means.detach(), responses.history
+    return now if before is None else momentum * before + (1 - momentum) * now
 
 
 class BranchSums(NamedTuple):

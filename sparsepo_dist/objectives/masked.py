@@ -107,6 +107,11 @@ def _check_signs(name: str, sources: MaskSources, masks: MaskConfig) -> None:
             f"masks.normalisation: {masks.normalisation} has negative weights, and orpo's odds are of probabilities: "
             "say --masks.clip true, or --masks.normalisation rescale"
         )
+    if name == "orpo" and "guided" in sources:
+        raise UserError(
+            "masks.kind: guided has negative weights, and orpo's odds are of probabilities; take another kind, such as "
+            "contrast or oracle"
+        )
 
 
 def _over(objective: Objective, *, reference: bool) -> Objective:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from sparsepo_dist.objectives.alpha_dpo import AlphaDPO
 from sparsepo_dist.objectives.alphapo import AlphaPO
 from sparsepo_dist.objectives.base import Objective, ObjectiveConfig
+from sparsepo_dist.objectives.bco import BCO
 from sparsepo_dist.objectives.beta_dpo import BetaDPO
 from sparsepo_dist.objectives.checks import check_combinations, check_name, check_values, describe_unused
 from sparsepo_dist.objectives.confpo import ConfPO
@@ -17,12 +19,13 @@ from sparsepo_dist.objectives.f_dpo import FDPO
 from sparsepo_dist.objectives.kto import KTO
 from sparsepo_dist.objectives.nll import WithLikelihood
 from sparsepo_dist.objectives.odpo import ODPO
+from sparsepo_dist.objectives.oracle_dpo import OracleDPO
 from sparsepo_dist.objectives.orpo import ORPO
-from sparsepo_dist.objectives.sepo import SePO
 from sparsepo_dist.objectives.simpo import SimPO
 from sparsepo_dist.objectives.sparsepo import SparsePO
 from sparsepo_dist.objectives.supervised import SFT
 from sparsepo_dist.objectives.tdpo import TDPO
+from sparsepo_dist.objectives.tis_dpo import TISDPO
 from sparsepo_dist.objectives.weighted import D2PO, LDDPO, SamPO
 
 
@@ -51,17 +54,21 @@ _ENTRIES = {
     "mapo": _Entry(partial(SparsePO, masks="activation"), ("beta", "divergence")),
     "tdpo1": _Entry(TDPO, ("beta",)),
     "tdpo2": _Entry(TDPO, ("beta", "alpha"), alpha=0.5),
-    "sepo": _Entry(SePO, ("beta",)),
+    "sepo": _Entry(partial(OracleDPO, masks="oracle"), ("beta",)),
+    "tgdpo": _Entry(partial(OracleDPO, masks="guided"), ("beta",)),
+    "tis_dpo": _Entry(TISDPO, ("beta", "alpha"), alpha=1.0),
     "dpo": _Entry(DPO, ("beta", "form", "label_smoothing", "tau")),
     "dpop": _Entry(DPOP, ("beta", "penalty")),
     "odpo": _Entry(ODPO, ("beta", "alpha"), alpha=1.0),
     "beta_dpo": _Entry(BetaDPO, ("beta", "alpha"), alpha=0.6),
     "kto": _Entry(KTO, ("beta", "desirable_weight", "undesirable_weight")),
+    "bco": _Entry(BCO, ("beta",)),
     "ld_dpo": _Entry(LDDPO, ("beta", "alpha"), alpha=0.5),
     "sampo": _Entry(SamPO, ("beta", "seed")),
     "d2po": _Entry(D2PO, ("beta", "gamma"), gamma=0.98),
     "f_dpo": _Entry(FDPO, ("beta", "f_divergence", "alpha"), alpha=0.5),
     "simpo": _Entry(SimPO, ("beta", "gamma"), beta=2.5, gamma=0.3),
+    "alpha_dpo": _Entry(AlphaDPO, ("beta", "gamma", "alpha"), beta=2.5, gamma=0.3, alpha=0.05),
     "alphapo": _Entry(AlphaPO, ("beta", "gamma", "alpha"), beta=2.5, gamma=0.3, alpha=0.25),
     "confpo": _Entry(ConfPO, ("beta", "gamma"), beta=2.5, gamma=0.3),
     "orpo": _Entry(ORPO, ("beta",), likelihood=False),

@@ -16,7 +16,7 @@ from sparsepo_dist.engines.decoder.identity import model_fingerprint
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.files import leaves
-from sparsepo_dist.runs.inputs import Inputs
+from sparsepo_dist.runs.inputs import FROZEN, Inputs
 from sparsepo_dist.training.supervision.endings import Endings
 from sparsepo_dist.training.supervision.failures import failures_explained
 from sparsepo_dist.training.supervision.progress import Progress
@@ -27,6 +27,7 @@ _BY_CONTENT = (
     "ds_config", "output_dir", "data.train", "data.heldout", "data.date", "data.cache", "data.workers",
     "model.path", "model.adapter_path",
     "reference.path", "reference.adapter_path", "reference.cache", "oracle.path",
+    "oracle_against.path",
 )  # fmt: skip
 _PACKAGES = ("torch", "deepspeed", "transformers", "peft", "tokenizers", "accelerate", "bitsandbytes")
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -103,7 +104,7 @@ def facts(inputs: Inputs, described: Mapping[str, Any]) -> dict[str, str]:
 
 def _models(inputs: Inputs) -> dict[str, str]:
     config, found = inputs.config, {}
-    for role in ("model", "reference", "oracle"):
+    for role in ("model", *FROZEN):
         path = getattr(config, role).path
         if path is not None:
             found[f"{role}.path"] = model_fingerprint(path, inputs.frozen_configs.get(role, inputs.model_config))[:12]

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from sparsepo_dist.contracts import OracleRole
 from sparsepo_dist.engines.activation_checkpointing import checkpoint_activations
 from sparsepo_dist.engines.adapters.lora import add_adapters, add_frozen_adapter
 from sparsepo_dist.engines.adapters.saved_modules import head_of
 from sparsepo_dist.engines.composite import text_config
+from sparsepo_dist.engines.config import named
 from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.loading import load_model
 from sparsepo_dist.engines.decoder.logits import logit_map
@@ -27,6 +29,7 @@ from sparsepo_dist.engines.groups import parameter_groups
 from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel
 from sparsepo_dist.engines.reference.cached import CachedReference, Reference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine, lends_head
+from sparsepo_dist.engines.reference.oracles import Oracle
 from sparsepo_dist.masks import Readings, ReferenceReadings, TokenMasker
 from sparsepo_dist.ops import Head
 from sparsepo_dist.runs.inputs import Inputs
@@ -37,7 +40,7 @@ from sparsepo_dist.training.trainer import Trainer
 
 
 def build_trainer(inputs: Inputs, folder: Path, progress: Progress | None = None) -> Trainer:
-    """Reference, oracle and policy engines, and the trainer. Every rank must call this.
+    """Reference, oracles' and policy engines, and the trainer. Every rank must call this.
 
     Args:
         folder: the run's.
@@ -49,7 +52,6 @@ def build_trainer(inputs: Inputs, folder: Path, progress: Progress | None = None
     config, needs = inputs.config, inputs.objective.requirements
     progress = progress or Progress()
     engine = filled_config(inputs, folder)
-    oracle = None
     reference: Reference | None = None
     if inputs.cache is not None:
         reference = CachedReference(
@@ -61,9 +63,7 @@ def build_trainer(inputs: Inputs, folder: Path, progress: Progress | None = None
     elif needs.reference and not config.models.reference_is_policy:
         progress.at("loading the reference")
         reference = build_reference(inputs, engine)
-    if config.oracle.path is not None:
-        progress.at("loading the oracle")
-        oracle = _build_oracle(inputs, engine)
+    oracles = {} if inputs.cache is not None else build_oracles(inputs, engine, progress)
     progress.at("loading the policy")
     module = _build_policy(inputs, engine, reference)
     groups = parameter_groups(
@@ -81,17 +81,18 @@ def build_trainer(inputs: Inputs, folder: Path, progress: Progress | None = None
     limit = most_pairs_per_micro_batch(inputs.ds_config)
     batches = MicroBatches(inputs.train, config.data, inputs.device, limit)
     heldout = dataclasses.replace(batches, pairs=inputs.heldout) if inputs.heldout else None
-    gathering = any(engine is not None and engine.gathers for engine in (reference, oracle))
+    frozen = [*([] if reference is None else [reference]), *(oracle.engine for oracle in oracles.values())]
+    gathering = any(engine.gathers for engine in frozen)
     trainer = Trainer(
-        policy, reference, oracle, inputs.objective, batches, heldout, config.training,
+        policy, reference, oracles, inputs.objective, batches, heldout, config.training,
         inputs.agreed["training.pairs_per_step"], folder,
         config.micro_batches_per_pass if gathering else 1, progress,
     )  # fmt: skip
     if config.model.check:
         check_models_alone(trainer, config.models, inputs.tokenizer, inputs.dtype)
-    for frozen in (reference, oracle):
-        if isinstance(frozen, ReferenceEngine):
-            frozen.release_model()
+    for one in frozen:
+        if isinstance(one, ReferenceEngine):
+            one.release_model()
     return trainer
 
 
@@ -152,10 +153,19 @@ def build_reference(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
     return _frozen_engine(inputs, engine, "reference", path, placement, config.reference.adapter_path)
 
 
-def _build_oracle(inputs: Inputs, engine: dict[str, Any]) -> ReferenceEngine:
-    oracle = inputs.config.oracle
-    assert oracle.path is not None
-    return _frozen_engine(inputs, engine, "oracle", oracle.path, oracle.placement, None)
+def build_oracles(inputs: Inputs, engine: dict[str, Any], progress: Progress) -> dict[OracleRole, Oracle]:
+    """The oracles that the run's masks ask, each in an engine of its own. Every rank must call this.
+
+    Raises:
+        UserError: as `build_reference`.
+    """
+    built: dict[OracleRole, Oracle] = {}
+    for role, oracle in inputs.config.models.oracles.items():
+        progress.at(f"loading the {named(role)}")
+        assert oracle.path is not None
+        own = _frozen_engine(inputs, engine, role, oracle.path, oracle.placement, None)
+        built[role] = Oracle(own, inputs.prefixes[role])
+    return built
 
 
 def _frozen_engine(

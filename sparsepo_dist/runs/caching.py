@@ -1,4 +1,5 @@
-"""The reference cache of a run: let the reference look at every pair once, and keep what the objective needs of it."""
+"""The reference cache of a run: let the reference, and the oracles of its masks, look at every pair once, and keep what
+the objective needs of them."""
 
 from __future__ import annotations
 
@@ -6,14 +7,14 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
+from sparsepo_dist.contracts import ORACLE_LOGPS, PackedBatch, ReferenceOutputs
 from sparsepo_dist.data.batching.pack import trained_tokens
 from sparsepo_dist.data.store.columns import Ints
 from sparsepo_dist.data.store.pairs import TokenizedPairs
@@ -31,11 +32,12 @@ from sparsepo_dist.engines.reference.cache_files import (
 )
 from sparsepo_dist.engines.reference.cached import reads_head
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
+from sparsepo_dist.engines.reference.oracles import Oracles, scored
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import activation_masks
 from sparsepo_dist.ops import Head
 from sparsepo_dist.runs.agreement import joined
-from sparsepo_dist.runs.assembly import build_reference, filled_config
+from sparsepo_dist.runs.assembly import build_oracles, build_reference, filled_config
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.inputs import Inputs, load_inputs, open_cache, reference_key
 from sparsepo_dist.runs.resumption import identity
@@ -71,14 +73,23 @@ def write_cache(config: RunConfig, say: Callable[[str], None], *, all_layers: bo
     progress.left = lambda: "Nothing of the cache is used; write it again"
     with joined(inputs, identity(inputs, folder), progress):
         progress.at("loading the reference")
-        engine = build_reference(inputs, filled_config(inputs, folder))
-        engine.release_model()
+        ds_config = filled_config(inputs, folder)
+        models = _Models(build_reference(inputs, ds_config), build_oracles(inputs, ds_config, progress))
+        for engine in (models.reference, *(oracle.engine for oracle in models.oracles.values())):
+            engine.release_model()
         unfinished = folder.with_name(f".writing-{folder.name}")
-        _write(inputs, engine, pairs, places, key, unfinished, progress)
+        _write(inputs, models, pairs, places, key, unfinished, progress)
         if distributed.rank() == 0:
             unfinished.rename(folder)
         distributed.barrier()
     return folder
+
+
+class _Models(NamedTuple):
+    """Those that look at the pairs."""
+
+    reference: ReferenceEngine
+    oracles: Oracles
 
 
 def _different(pairs: TokenizedPairs) -> Ints:
@@ -131,6 +142,7 @@ def _announce(
     model = text_config(inputs.frozen_configs.get("reference", inputs.model_config))
     width = model.hidden_size * inputs.dtype.itemsize
     per_row = {"final_hidden": width, "layer_hidden": width * model.num_hidden_layers, "logps": 4, "mask": 4}
+    per_row |= dict.fromkeys(ORACLE_LOGPS.values(), 4)
     sizes = {name: rows * per_row[name] for name in fields}
     if reads_head(fields):
         sizes["head"] = model.vocab_size * width
@@ -153,30 +165,30 @@ def _announce(
 
 
 def _write(
-    inputs: Inputs, engine: ReferenceEngine, pairs: TokenizedPairs, places: Ints, key: dict[str, Any],
+    inputs: Inputs, models: _Models, pairs: TokenizedPairs, places: Ints, key: dict[str, Any],
     folder: Path, progress: Progress,
 ) -> None:  # fmt: skip
     if distributed.rank() == 0:
         remove(folder)
         folder.mkdir(parents=True)
     distributed.barrier()
-    head = engine.take_head()
+    head = models.reference.take_head()
     if head is not None and distributed.rank() == 0:
         key = {**key, "head": _save_head(head, folder)}
     writer = CacheWriter(folder, distributed.rank())
-    for pair, rows in _scored(inputs, engine, pairs, places, key["fields"], progress):
+    for pair, rows in _scored(inputs, models, pairs, places, key["fields"], progress):
         writer.add(pair, rows)
     writer.close()
     distributed.barrier()
     if distributed.rank() == 0:
-        readings = engine.readings
+        readings = models.reference.readings
         known = CachedReadings(readings.layers, readings.width, readings.site_types)
         finish_cache(folder, distributed.world_size(), key, known)
 
 
 def _scored(
     inputs: Inputs,
-    engine: ReferenceEngine,
+    models: _Models,
     pairs: TokenizedPairs,
     places: Ints,
     fields: Sequence[str],
@@ -188,19 +200,18 @@ def _scored(
     with tqdm(total=len(places), desc="caching", unit="pair", disable=distributed.rank() != 0) as bar:
         for indices in in_steps(places.tolist(), at_once):
             for group in batches.of(indices).groups(inputs.config.micro_batches_per_pass):
-                progress.at("scoring with the reference")
-                yield from _rows(inputs, engine, group.joined, fields)
+                yield from _rows(inputs, models, group.joined, fields, progress)
             bar.update(len(indices))
 
 
 def _rows(
-    inputs: Inputs, engine: ReferenceEngine, batch: PackedBatch, fields: Sequence[str]
+    inputs: Inputs, models: _Models, batch: PackedBatch, fields: Sequence[str], progress: Progress
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    outputs = engine.score(batch)
+    outputs = scored(batch, *models, progress.at)
+    assert outputs is not None
     if outputs.site_means is not None:
-        mask = activation_masks(
-            outputs.site_means, engine.readings.site_types, batch.sequence_id, batch.pairs, inputs.config.masks
-        )
+        types = models.reference.readings.site_types
+        mask = activation_masks(outputs.site_means, types, batch.sequence_id, batch.pairs, inputs.config.masks)
         outputs = dataclasses.replace(outputs, mask=mask)
     parts = outputs.split(batch.tokens_of_pairs)
     for pair, weight, part in zip(batch.pair_key.tolist(), batch.pair_weight.tolist(), parts, strict=True):

@@ -6,12 +6,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import TokenizedPair
+from sparsepo_dist.contracts import OracleRole, TokenizedPair
 from sparsepo_dist.data.batching.pack import pack
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.engines.adapters.files import (
@@ -50,7 +51,7 @@ def check_models(
     """Build every model on the meta device as `assembly` builds it for training; nothing is allocated.
 
     Args:
-        models: by role: model, and reference and oracle where they have a path of their own.
+        models: by role: model, and reference and oracles where they have a path of their own.
         device: where they will run.
 
     Raises:
@@ -145,11 +146,11 @@ def check_adapter_folders(config: RunConfig) -> None:
     Raises:
         UserError: which field, and where the adapter is to be named.
     """
-    for part in ("model", "reference", "oracle"):
+    for part in ("model", "reference", *get_args(OracleRole)):
         field, path = f"{part}.path", getattr(config, part).path
         if path is not None and is_adapter_folder(path):
             remedy = f"sparsepo merge {path} OUTPUT makes a model of both"
-            if part != "oracle":
+            if part in ("model", "reference"):
                 remedy = (
                     f"name the model it belongs to with --{field} and the adapter with --{part}.adapter_path {path}"
                 )
@@ -184,7 +185,13 @@ def warn_of_other_bases(config: RunConfig) -> None:
 
 
 def check_what_is_trained(config: RunConfig, needs: Requirements) -> None:
-    """Raise UserError where earlier turns are to be learned by comparison, which have nothing to be compared with."""
+    """Raise UserError where earlier turns are to be learned by comparison, which have nothing to be compared with, or
+    responses change places whose scores must not."""
+    if needs.scores and config.data.swap:
+        raise UserError(
+            f"data.swap: {config.objective.name} needs chosen_score above rejected_score, and swapped it is below in "
+            "every pair; leave it out, or take another objective, such as dpo"
+        )
     if needs.rejected and config.data.train_on == "all_assistant":
         raise UserError(
             f"data.train_on: all_assistant is for objective.name sft; {config.objective.name} compares responses, and "

@@ -37,7 +37,9 @@ class RunConfig:
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
     """The frozen reference."""
     oracle: OracleConfig = field(default_factory=OracleConfig)
-    """The model whose reward selects tokens in sepo."""
+    """The model that is for the preference, by which tokens are selected or weighed (sepo, tgdpo, tis_dpo)."""
+    oracle_against: OracleConfig = field(default_factory=OracleConfig)
+    """The one that is against it (tis_dpo)."""
     data: DataConfig = field(default_factory=DataConfig)
     """Preference pairs."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -54,7 +56,7 @@ class RunConfig:
     @property
     def models(self) -> Models:
         """The models, for what they must agree on."""
-        return Models(self.model, self.lora, self.reference, self.oracle)
+        return Models(self.model, self.lora, self.reference, self.oracle, self.oracle_against)
 
     def validate(self) -> None:
         """Raise UserError for values that cannot work."""

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from sparsepo_dist.contracts import OracleRole
 from sparsepo_dist.data.batching.balance import packed_tokens
 from sparsepo_dist.data.config import DataConfig, Layout
 from sparsepo_dist.data.reading.named import Sources
@@ -26,8 +27,9 @@ from sparsepo_dist.engines.deepspeed.ds_config import agree, check_filled, engin
 from sparsepo_dist.engines.layouts.choice import ChosenLayout, ModelKind, layout_of
 from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, ReferenceCache
 from sparsepo_dist.engines.reference.cached import cache_key, check_key
+from sparsepo_dist.engines.reference.oracles import Prefix
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks import MaskSources, unused_options
+from sparsepo_dist.masks import MaskSources, oracles_of, unused_options
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, compose, unused_fields
 from sparsepo_dist.runs.checks import (
     check_adapter_folders,
@@ -44,6 +46,8 @@ from sparsepo_dist.training.config import check_shared
 
 log = logging.getLogger(__name__)
 
+FROZEN = ("reference", *get_args(OracleRole))
+"""Sections of the configuration of models that are not trained."""
 BUILTIN_MODEL, BUILTIN_PAIRS = "builtin:smollm2-135m-instruct", "builtin:sentiment"
 
 
@@ -56,7 +60,9 @@ class Inputs:
     mask_sources: MaskSources
     model_config: PretrainedConfig
     frozen_configs: dict[str, PretrainedConfig]
-    """Of the reference and the oracle, where they have a path of their own."""
+    """Of the reference and the oracles, where they have a path of their own."""
+    prefixes: dict[OracleRole, Prefix]
+    """What each oracle reads before every prompt."""
     tokenizer: PreTrainedTokenizerBase
     train: TokenizedPairs
     heldout: TokenizedPairs
@@ -92,7 +98,7 @@ def load_inputs(config: RunConfig) -> Inputs:
             log.warning("ignored: %s", sentence)
     config = dataclasses.replace(config, masks=masks)
     config.models.check(
-        objective=config.objective.name, needs_reference=needs.reference, needs_oracle="oracle" in mask_sources
+        objective=config.objective.name, needs_reference=needs.reference, oracles=oracles_of(mask_sources)
     )
     check_start(config)
     check_adapter_folders(config)
@@ -107,7 +113,8 @@ def load_inputs(config: RunConfig) -> Inputs:
     model_config = load_config(config.model.path, trust_remote_code=config.model.trust_remote_code)
     check_window(model_config, config.data.max_length)
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    frozen = _load_frozen_configs(config, model_config, tokenizer, divergence=needs.divergence is not None)
+    prefixes = _prefixes(config, tokenizer)
+    frozen = _load_frozen_configs(config, model_config, tokenizer, prefixes, divergence=needs.divergence is not None)
     chosen = _layout(config, {"model": model_config, **frozen})
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, layout=chosen.layout))
     engine = engine_config(ds_config, agreed, dtype, text_config(model_config).hidden_size, Path("monitor"))
@@ -129,8 +136,8 @@ def load_inputs(config: RunConfig) -> Inputs:
     if needs.reference and config.reference.placement == "cached":
         cache = open_cache(config, needs, mask_sources, dtype, train.joined(heldout))
     return Inputs(
-        config, objective, mask_sources, model_config, frozen, tokenizer, train, heldout, ds_config, agreed, dtype,
-        device, origins, cache,
+        config, objective, mask_sources, model_config, frozen, prefixes, tokenizer, train, heldout, ds_config, agreed,
+        dtype, device, origins, cache,
     )  # fmt: skip
 
 
@@ -139,8 +146,7 @@ def reference_key(
     known: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """What a reference cache of this run depends on besides its pairs. Raises UserError as `cache_key`."""
-    path = config.reference.path or config.model.path
-    return cache_key(path, config.reference.adapter_path, dtype, needs, mask_sources, config.masks, known)
+    return cache_key(config.models, dtype, needs, mask_sources, config.masks, known)
 
 
 def open_cache(
@@ -171,7 +177,7 @@ def check_builtin_names(config: RunConfig) -> None:
         ("model.path", config.model.path, BUILTIN_MODEL),
         *(("data.train", spec.source, BUILTIN_PAIRS) for spec in config.data.train_specs()),
         *(("data.heldout", spec.source, BUILTIN_PAIRS) for spec in config.data.heldout_specs()),
-        *((f"{part}.path", getattr(config, part).path, None) for part in ("reference", "oracle")),
+        *((f"{part}.path", getattr(config, part).path, None) for part in FROZEN),
     ):  # fmt: skip
         if value is not None and value.startswith("builtin:") and value != name:
             there = (
@@ -233,16 +239,19 @@ def _idle_penalties(config: RunConfig, mask_sources: MaskSources) -> list[str]:
 
 
 def _load_frozen_configs(
-    config: RunConfig, policy: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, *, divergence: bool
-) -> dict[str, PretrainedConfig]:
-    """A reference or oracle of its own path must read the policy's tokens, as far and, for a divergence, as wide."""
+    config: RunConfig, policy: PretrainedConfig, tokenizer: PreTrainedTokenizerBase,
+    prefixes: Mapping[OracleRole, Prefix], *, divergence: bool,
+) -> dict[str, PretrainedConfig]:  # fmt: skip
+    """A reference or an oracle of its own path must read the policy's tokens, as far and, for a divergence, as wide."""
     trust, configs = config.model.trust_remote_code, {}
-    for role, path in (("reference", config.reference.path), ("oracle", config.oracle.path)):
+    longer: dict[str, int] = {role: len(prefix.ids) for role, prefix in prefixes.items()}
+    for role in FROZEN:
+        path = getattr(config, role).path
         if path is None:
             continue
         field = f"{role}.path"
         configs[role] = frozen = load_config(path, field=field, trust_remote_code=trust)
-        check_window(frozen, config.data.max_length, field)
+        check_window(frozen, config.data.max_length + longer.get(role, 0), field)
         if load_tokenizer(path, field=field, trust_remote_code=trust).get_vocab() != tokenizer.get_vocab():
             raise UserError(
                 f"{field} {path} has another tokenizer than the policy {config.model.path}; both must read "
@@ -255,6 +264,14 @@ def _load_frozen_configs(
                 f"{ours}; a divergence needs the same"
             )
     return configs
+
+
+def _prefixes(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[OracleRole, Prefix]:
+    found: dict[OracleRole, Prefix] = {}
+    for role, oracle in config.models.oracles.items():
+        ids = tokenizer.encode(oracle.prompt or "", add_special_tokens=False)
+        found[role] = Prefix(tuple(ids), tokenizer.bos_token_id)
+    return found
 
 
 def _layout(config: RunConfig, models: Mapping[str, PretrainedConfig]) -> ChosenLayout:
@@ -272,6 +289,8 @@ def _load_pairs(config: RunConfig, tokenizer: PreTrainedTokenizerBase, needs: Re
     if data.heldout_pairs:
         check_heldout(data, train.rows)
         train, heldout = train.split(data.heldout_pairs)
+    if data.swap and speaks:
+        log.warning("data.swap: chosen and rejected responses have changed places, in training and held-out pairs")
     mixtures = {"train": train, "heldout": heldout}
     for name, mixture in mixtures.items():
         if speaks and len(mixture.parts) > 1:

@@ -32,6 +32,7 @@ MAY_DIFFER = (
     "data.tokens_per_micro_batch", "data.layout", "data.train", "data.heldout", "data.date", "data.show", "data.format",
     "data.columns", "data.columns.", "data.cache", "data.workers",
     "reference.placement", "reference.cache", "reference.tokens_per_pass", "oracle.placement",
+    "oracle_against.placement",
     "model.activation_checkpointing", "model.attention", "model.check",
     "training.evaluate_every", "training.full_metrics_every", "training.max_skipped_steps", "training.hang_minutes",
     "training.track",

@@ -11,19 +11,19 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from sparsepo_dist.contracts import Spans, TokenizedPair
+from sparsepo_dist.contracts import ORACLE_LOGPS, Spans, TokenizedPair
 from sparsepo_dist.data.batching.pack import pack, trained_tokens
 from sparsepo_dist.data.config import Layout
 from sparsepo_dist.data.store.pairs import lengths_of
 from sparsepo_dist.engines.attention.choice import AttentionSetting
-from sparsepo_dist.engines.config import AttentionName, Models
+from sparsepo_dist.engines.config import AttentionName, Models, named
 from sparsepo_dist.engines.decoder.check import (
     FLOORS,
     TIMES,
@@ -38,6 +38,7 @@ from sparsepo_dist.engines.deepspeed.distributed import lost_peer, of_all_ranks,
 from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.reference.cached import CachedReference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
+from sparsepo_dist.engines.reference.oracles import Prefix
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.training.checkpoints.random_state import capture, restore
 from sparsepo_dist.training.trainer import Trainer
@@ -142,9 +143,13 @@ class _Check:
             if response.ids
         ]
         self.models = {"policy": trainer.policy.module.model}
-        for role, engine in (("reference", trainer.reference), ("oracle", trainer.oracle)):
+        self.engines: dict[str, Any] = {"reference": trainer.reference}
+        self.prefixes: dict[str, Prefix] = {}
+        for role, oracle in trainer.oracles.items():
+            self.engines[role], self.prefixes[role] = oracle.engine, oracle.prefix
+        for name, engine in self.engines.items():
             if isinstance(engine, ReferenceEngine) and engine.model is not None:
-                self.models[role] = engine.model
+                self.models[name] = engine.model
         self.found = self._in_training(self.layout)
         """By role: log-probabilities [tokens] of each response, as training computes them."""
 
@@ -173,8 +178,8 @@ class _Check:
         found = {"policy": stats.policy_logp}
         if stats.reference_logp is not None and not isinstance(trainer.reference, CachedReference):
             found["reference"] = stats.reference_logp
-        if outputs is not None and outputs.oracle_logps is not None:
-            found["oracle"] = outputs.oracle_logps
+        if outputs is not None:
+            found |= {role: getattr(outputs, ORACLE_LOGPS[role]) for role in trainer.oracles}
         trainer.progress.at("checking the models")
         sizes = [len(response.places) for response in self.responses]
         return {role: list(logps.float().cpu().split(sizes)) for role, logps in found.items()}
@@ -186,6 +191,7 @@ class _Check:
             moved: by a rounding of its embeddings.
         """
         mine: dict[int, Tensor] = {}
+        prefix = self.prefixes.get(role, Prefix())
         rounds = math.ceil(len(self.responses) / world_size())
         with self._alone(role) as model, moved_by_rounding(model) if moved else nullcontext():
             own = attention_for(model.config, "padded", self.dtype, AttentionSetting(device=self.device))
@@ -193,7 +199,8 @@ class _Check:
                 # Where parameters are sharded, a rank with nothing left to do has to run as often as the others.
                 for number in range(rank(), rounds * world_size(), world_size()):
                     response = self.responses[number % len(self.responses)]
-                    own_ones = own_logps(model, response.pair.prompt_ids, response.ids, self.device)
+                    prompt = prefix.before(response.pair.prompt_ids)
+                    own_ones = own_logps(model, prompt, response.ids, self.device)
                     mine[number] = own_ones[response.places]
         self.trainer.progress.at("checking the models")
         everywhere = {number: logps for part in of_all_ranks(mine) for number, logps in part.items()}
@@ -203,7 +210,7 @@ class _Check:
         trainer = self.trainer
         if role == "policy":
             return trainer.policy.model_alone()
-        engine = trainer.oracle if role == "oracle" else trainer.reference
+        engine = self.engines[role]
         if isinstance(engine, ReferenceEngine):
             return engine.model_alone()
         return trainer.policy.model_alone(reference=True)
@@ -242,17 +249,17 @@ class _Check:
         config, model = self.told, self.models.get(role, self.models["policy"])
         response = self.responses[worst.response]
         text = shortened(repr(self.tokenizer.decode([response.ids[response.places[worst.token]]])))
-        path = {"reference": config.reference.path, "oracle": config.oracle.path}.get(role) or config.model.path
+        path = (None if role == "policy" else getattr(config, role).path) or config.model.path
         remedy = (
             f"What was tried and is right: {' or '.join(way.options for way in ways)}"
             if ways
             else "No other layout or attention that could be tried is right either: this model is not supported"
         )
         return (
-            f"the {role} {path} ({type(model).__name__}) is computed wrongly with data.layout {self.layout} and the "
-            f"attention {model.config._attn_implementation}: its log-probabilities are not those that the model itself "
-            f"gives to one sequence at a time, but up to {worst.mean:.2g} nats a token from them, where rounding "
-            f"explains {bound:.2g}. Token {worst.token} ({text}) of the {response.name} response of "
+            f"the {named(role)} {path} ({type(model).__name__}) is computed wrongly with data.layout {self.layout} and "
+            f"the attention {model.config._attn_implementation}: its log-probabilities are not those that the model "
+            f"itself gives to one sequence at a time, but up to {worst.mean:.2g} nats a token from them, where "
+            f"rounding explains {bound:.2g}. Token {worst.token} ({text}) of the {response.name} response of "
             f"{response.pair.place} has {worst.found:.4f} instead of {worst.own:.4f}. {remedy}. --model.check false "
             "trains all the same"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenMasks, T
 from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks, world_size
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.reference.cached import Reference
-from sparsepo_dist.engines.reference.engine import ReferenceEngine
+from sparsepo_dist.engines.reference.oracles import Oracles, scored
 from sparsepo_dist.objectives import Objective
 from sparsepo_dist.training.batches import MicroBatches, StepBatches, in_steps, sample_order
 from sparsepo_dist.training.config import TrainingConfig
@@ -59,7 +58,7 @@ class Trainer:
 
     policy: PolicyEngine
     reference: Reference | None
-    oracle: ReferenceEngine | None
+    oracles: Oracles
     objective: Objective
     train_batches: MicroBatches
     heldout_batches: MicroBatches | None
@@ -150,15 +149,7 @@ class Trainer:
 
     def score(self, batch: PackedBatch) -> ReferenceOutputs | None:
         """What the frozen models of their own say of a batch; None if there are none. Every rank must call this."""
-        outputs = None
-        if self.reference is not None:
-            self.progress.at("scoring with the reference")
-            outputs = self.reference.score(batch)
-        if self.oracle is not None:
-            self.progress.at("scoring with the oracle")
-            oracle_logps = self.oracle.score(batch).logps
-            outputs = dataclasses.replace(outputs or ReferenceOutputs(), oracle_logps=oracle_logps)
-        return outputs
+        return scored(batch, self.reference, self.oracles, self.progress.at)
 
     def statistics(
         self, batch: PackedBatch, reference: ReferenceOutputs | None, *, all_tokens: bool = True

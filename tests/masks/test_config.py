@@ -20,6 +20,9 @@ WRONG = {
     "selected_share": {"selected_share": 0.0},
     "decay_factor": {"decay_factor": 0.0},
     "tail_weight": {"tail_weight": 1.5},
+    "guidance": {"guidance": -0.1},
+    "contrast_strength": {"contrast_strength": float("nan")},
+    "contrast_bounds": {"contrast_bounds": (1.0, 1.0)},
     "sharing": {"sharing": "common", "on": "reward"},
     "clip": {"clip": True, "normalisation": "rescale"},
     "site_types": {"site_types": ["mlp", "head"]},
@@ -85,7 +88,8 @@ OTHER = {
     "binary": "released", "learning_rate": 1e-3, "weight_decay": 0.0, "random": "fresh", "sites": "released",
     "site_types": ["mlp"], "site_patterns": {"mlp": "x"}, "normalisation": "rescale", "clip": True,
     "selected_share": 0.5, "init": "calibrated", "initial_sparsity": (0.5, 0.7), "initial_mean": 2.0, "bounded": True,
-    "floor": 0.1, "decay_factor": 0.5, "tail_weight": 0.25,
+    "floor": 0.1, "decay_factor": 0.5, "tail_weight": 0.25, "guidance": 0.2, "contrast": "ranks",
+    "contrast_strength": 0.5, "contrast_bounds": (-1.0, 1.0),
 }  # fmt: skip
 
 
@@ -108,7 +112,7 @@ def test_options_of_another_kind_are_named(name: str) -> None:
 
 
 def test_every_option_can_stand_on_the_command_line() -> None:
-    given = {**OTHER, "initial_sparsity": [0.5, 0.7]}
+    given = {**OTHER, "initial_sparsity": [0.5, 0.7], "contrast_bounds": [-1.0, 1.0]}
     arguments = [f"--masks.{name}={value}" for name, value in given.items() if name != "site_patterns"]
     parsed = train_parser().parse_args([*arguments, r'--masks.site_patterns={"mlp": "h\\.\\d+\\.mlp"}'])
     got = train_parser().instantiate_classes(parsed).masks

@@ -36,6 +36,7 @@ def reference() -> ReferenceOutputs:
     tokens = len(BATCH.labels)
     return ReferenceOutputs(
         logps=-torch.rand(tokens, generator=g), oracle_logps=-torch.rand(tokens, generator=g),
+        against_logps=-torch.rand(tokens, generator=g),
         site_means=torch.randn(2, tokens, generator=g), layer_hidden=torch.randn(2, tokens, 4, generator=g),
     )  # fmt: skip
 

@@ -20,10 +20,12 @@ LENGTHS = [(3, 5), (1, 1), (4, 2)]
 # With it, some chosen responses have lost likelihood and others not, and KTO's estimates of the KL are above 0.
 SEED = 134
 HISTORY = -0.4
+MOMENTS = (-0.4, 0.7)
+"""The same of AlphaDPO's M and M^2."""
 DRAW = 5
 CONSTANTS: dict[str, Any] = {
     "beta": 0.7, "alpha": 0.5, "gamma": 0.3, "penalty": 2.0, "smoothing": 0.1, "desirable": 1.3, "undesirable": 0.6,
-    "l1_u": 0.03, "l1_d": 0.05, "history": HISTORY, "nll": 0.4, "tau": 0.3,
+    "l1_u": 0.03, "l1_d": 0.05, "history": HISTORY, "moments": MOMENTS, "nll": 0.4, "tau": 0.3,
 }  # fmt: skip
 _L1 = {"l1_reward": CONSTANTS["l1_u"], "l1_divergence": CONSTANTS["l1_d"]}
 _SMOOTHING = {"label_smoothing": CONSTANTS["smoothing"]}
@@ -63,6 +65,11 @@ CASES: dict[str, dict[str, Any]] = {
     "sparsepo": {"name": "sparsepo", "divergence": "policy", **_L1},
     "sparsepo_released": {"name": "sparsepo", "divergence": "reference", **_L1},
     "mapo": {"name": "mapo", "divergence": "policy"},
+    "tgdpo": {"name": "tgdpo"},
+    "tis_dpo": {"name": "tis_dpo", "alpha": CONSTANTS["alpha"]},
+    "tis_dpo_released": {"name": "tis_dpo", "alpha": 0.0},
+    "bco": {"name": "bco"},
+    "alpha_dpo": {"name": "alpha_dpo", "gamma": CONSTANTS["gamma"], "alpha": CONSTANTS["alpha"]},
 }
 
 
@@ -79,10 +86,16 @@ def apply(
     """Losses where `responses` are the whole global batch, each pair weighing the same."""
     masks = masks if masked or objective.requirements.masks else None
     if objective.requirements.global_means:
-        means = objective.batch_values(stats, masks, responses).mean(0)
-        before = None if history is None else torch.full_like(means, history)
-        responses = dataclasses.replace(responses, global_means=means, history=before)
+        responses = informed(responses, objective.batch_values(stats, masks, responses).mean(0), history)
     return objective(stats, masks, responses)
+
+
+def informed(responses: Responses, means: Tensor, history: float | None = HISTORY) -> Responses:
+    """With means over the global batch, and a moving average of earlier steps'."""
+    before = None if history is None else torch.full_like(means, history)
+    if history == HISTORY and len(means) == len(MOMENTS):
+        before = torch.tensor(MOMENTS, dtype=means.dtype)
+    return dataclasses.replace(responses, global_means=means, history=before)
 
 
 def sequence_ids(lengths: Sequence[tuple[int, int]]) -> Tensor:

@@ -10,7 +10,9 @@ import pytest
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.objectives import ObjectiveConfig, build_objective, objective_names, unused_fields
+from sparsepo_dist.objectives.alpha_dpo import AlphaDPO
 from sparsepo_dist.objectives.alphapo import AlphaPO
+from sparsepo_dist.objectives.bco import BCO
 from sparsepo_dist.objectives.beta_dpo import BetaDPO
 from sparsepo_dist.objectives.confpo import ConfPO
 from sparsepo_dist.objectives.dpo import DPO
@@ -18,12 +20,13 @@ from sparsepo_dist.objectives.dpop import DPOP
 from sparsepo_dist.objectives.f_dpo import FDPO
 from sparsepo_dist.objectives.kto import KTO
 from sparsepo_dist.objectives.odpo import ODPO
+from sparsepo_dist.objectives.oracle_dpo import OracleDPO
 from sparsepo_dist.objectives.orpo import ORPO
-from sparsepo_dist.objectives.sepo import SePO
 from sparsepo_dist.objectives.simpo import SimPO
 from sparsepo_dist.objectives.sparsepo import SparsePO
 from sparsepo_dist.objectives.supervised import SFT
 from sparsepo_dist.objectives.tdpo import TDPO
+from sparsepo_dist.objectives.tis_dpo import TISDPO
 from sparsepo_dist.objectives.weighted import D2PO, LDDPO, SamPO
 
 DEFAULTS = {
@@ -31,16 +34,20 @@ DEFAULTS = {
     "mapo": SparsePO(0.1, "policy", "activation"),
     "tdpo1": TDPO(0.1),
     "tdpo2": TDPO(0.1, 0.5),
-    "sepo": SePO(0.1),
+    "sepo": OracleDPO(0.1, "oracle"),
+    "tgdpo": OracleDPO(0.1, "guided"),
+    "tis_dpo": TISDPO(0.1, 1.0),
     "dpo": DPO(0.1, "sigmoid", 0.0),
     "dpop": DPOP(0.1, 50.0),
     "odpo": ODPO(0.1, 1.0),
     "beta_dpo": BetaDPO(0.1, 0.6),
     "kto": KTO(0.1, 1.0, 1.0),
+    "bco": BCO(0.1),
     "ld_dpo": LDDPO(0.1, 0.5),
     "sampo": SamPO(0.1, 0),
     "d2po": D2PO(0.1, 0.98),
     "f_dpo": FDPO(0.1, "alpha", 0.5),
+    "alpha_dpo": AlphaDPO(2.5, 0.3, 0.05),
     "alphapo": AlphaPO(2.5, 0.3, 0.25),
     "confpo": ConfPO(2.5, 0.3),
     "simpo": SimPO(2.5, 0.3),
@@ -66,6 +73,10 @@ USES: dict[str, set[str]] = {
     "sft": set(),
     "tdpo1": {"beta"},
     "sepo": {"beta"},
+    "tgdpo": {"beta"},
+    "tis_dpo": {"beta", "alpha"},
+    "bco": {"beta"},
+    "alpha_dpo": {"beta", "gamma", "alpha"},
     "orpo": {"beta"},
     "ld_dpo": {"beta", "alpha"},
     "sampo": {"beta", "seed"},
@@ -129,7 +140,7 @@ def test_every_field_is_used_and_tested() -> None:
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:
     refused("objective.name: 'dppo' is not one of sparsepo, mapo", name="dppo")
-    for wrong, near in (("simp0", "simpo"), ("betadpo", "beta_dpo"), ("tdpo", "tdpo2"), ("SparsePO", "sparsepo")):
+    for wrong, near in (("simp0", "simpo"), ("betadpo", "beta_dpo"), ("tdpo_2", "tdpo2"), ("SparsePO", "sparsepo")):
         refused(f"did you mean {near}?", name=wrong)
     with pytest.raises(UserError) as told:
         build_objective(ObjectiveConfig(name="xyz"))
@@ -197,10 +208,11 @@ def test_requirements() -> None:
     assert {name for name, need in needs.items() if not need.rejected} == {"sft"}
     assert {name for name, need in needs.items() if need.scores} == {"odpo"}
     assert {name: need.masks for name, need in needs.items() if need.masks} == {
-        "sparsepo": "learned", "mapo": "activation", "sepo": "oracle"
+        "sparsepo": "learned", "mapo": "activation", "sepo": "oracle", "tgdpo": "guided", "tis_dpo": "contrast",
     }  # fmt: skip
     assert {name: need.divergence for name, need in needs.items() if need.divergence} == {
-        "sparsepo": "policy", "mapo": "policy", "tdpo1": "reference", "tdpo2": "reference"
+        "sparsepo": "policy", "mapo": "policy", "tdpo1": "reference", "tdpo2": "reference",
+        "tis_dpo": "policy",
     }  # fmt: skip
 
 

@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import TokenMasks
-from tests.objectives.cases import CASES, HISTORY, Batch, objective_of
+from tests.objectives.cases import CASES, Batch, informed, objective_of
 
 
-@pytest.mark.parametrize("name", CASES)
+# AlphaDPO's margin follows the policy without gradient, which no finite difference knows: the brute force has it.
+@pytest.mark.parametrize("name", [name for name in CASES if name != "alpha_dpo"])
 def test_gradcheck(name: str) -> None:
     batch, objective = Batch([(2, 3), (1, 1)]), objective_of(name)
     needs, responses = objective.requirements, batch.responses
     stats = batch.stats(objective)
     if needs.global_means:  # constants for the gradient
         means = objective.batch_values(stats, None, responses).mean(0)  # type: ignore[attr-defined]
-        responses = dataclasses.replace(responses, global_means=means, history=torch.full_like(means, HISTORY))
+        responses = informed(responses, means)
 
     # Finite differences know no stop-gradient: in tdpo2 the chosen response's KL is kept still.
     still, kept = (responses.sequence_id % 2 == 0) & (name == "tdpo2"), batch.divergence.detach().clone()

@@ -13,6 +13,7 @@ from tests.objectives.cases import CASES, CONSTANTS, Batch, apply, objective_of
 LOG_TWO = [
     "dpo", "dpo_smoothed", "dpo_robust", "dpop", "beta_dpo", "tdpo1", "tdpo2", "sepo", "sparsepo", "sparsepo_released",
     "mapo", "dpo_norm", "ld_dpo", "sampo", "d2po", "f_dpo_alpha", "f_dpo_js",
+    "tgdpo", "tis_dpo", "tis_dpo_released",
 ]  # fmt: skip
 
 
@@ -44,6 +45,7 @@ def test_policy_equal_to_reference_in_the_other_objectives() -> None:
         "dpo_exo": ones * -math.log(2 * math.sqrt(wrong * (1 - wrong))),
         "dpo_nca": ones * 2 * math.log(2),
         "dpo_bco_pair": ones * 2 * math.log(2),
+        "bco": ones * 2 * math.log(2),
         "dpo_sppo": ones / (2 * beta**2),
         "dpo_apo_zero": ones,
         "dpo_apo_down": ones,
@@ -52,7 +54,7 @@ def test_policy_equal_to_reference_in_the_other_objectives() -> None:
         "kto": ones * (CONSTANTS["desirable"] + CONSTANTS["undesirable"]) / 4,
     }
     for name, value in wanted.items():
-        torch.testing.assert_close(batch.apply(objective_of(name)).losses, value, rtol=1e-12, atol=0)
+        torch.testing.assert_close(batch.apply(objective_of(name), history=None).losses, value, rtol=1e-12, atol=0)
     plain = objective_of("kto", desirable_weight=1.0, undesirable_weight=1.0)
     assert batch.apply(plain).losses.tolist() == [0.5] * 3
 
@@ -69,7 +71,21 @@ def test_equal_mean_likelihoods_in_objectives_without_a_reference() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["dpo", "dpo_norm", "tdpo1", "sepo", "sparsepo", "sparsepo_released", "mapo", "beta_dpo", "ld_dpo", "d2po"],
+    [
+        "dpo",
+        "dpo_norm",
+        "tdpo1",
+        "sepo",
+        "sparsepo",
+        "sparsepo_released",
+        "mapo",
+        "beta_dpo",
+        "ld_dpo",
+        "d2po",
+        "tgdpo",
+        "tis_dpo",
+        "tis_dpo_released",
+    ],
 )
 def test_swapping_the_responses_mirrors_the_margin(name: str) -> None:
     """-log s(x) and -log s(-x) satisfy exp(-a) + exp(-b) = 1."""
@@ -102,6 +118,14 @@ def test_released_form_with_masks_of_one_is_tdpo1() -> None:
     ones = torch.ones_like(batch.policy)
     masked = apply(sparse, batch.stats(sparse), TokenMasks(ones, ones), batch.responses).losses
     torch.testing.assert_close(masked, batch.apply(tdpo).losses, rtol=1e-14, atol=1e-15)
+
+
+def test_tis_dpo_with_its_divergence_is_sparsepo_and_without_it_tgdpo() -> None:
+    """With the same masks."""
+    batch, no_l1 = Batch(), {"l1_reward": 0.0, "l1_divergence": 0.0}
+    whole = batch.apply(objective_of("tis_dpo", alpha=1.0)).losses
+    torch.testing.assert_close(whole, batch.apply(objective_of("sparsepo", **no_l1)).losses, rtol=1e-14, atol=1e-15)
+    assert torch.equal(batch.apply(objective_of("tis_dpo_released")).losses, batch.apply(objective_of("tgdpo")).losses)
 
 
 def test_sepo_with_every_token_selected_is_dpo_and_with_none_is_log_two() -> None:

@@ -21,12 +21,15 @@ MASKS = {
 }  # fmt: skip
 ADDED = {
     "beta_dpo": {"beta"},
+    "bco": {"shift"},
+    "alpha_dpo": {"target_margin"},
     "kto": {"kl_estimate/chosen", "kl_estimate/rejected"},
     "dpo_nll": {"nll_loss"},
     "confpo": {"unsure/chosen", "unsure/rejected"},
     "orpo": {"nll_loss", "log_odds_chosen", "log_odds_ratio"},
-    "tdpo1": KL, "tdpo2": KL, "sepo": REWARD_MASK,
-    **dict.fromkeys(("sparsepo", "sparsepo_released", "mapo"), KL | MASKS),
+    "tdpo1": KL, "tdpo2": KL,
+    **dict.fromkeys(("sepo", "tgdpo", "tis_dpo_released"), REWARD_MASK),
+    **dict.fromkeys(("sparsepo", "sparsepo_released", "mapo", "tis_dpo"), KL | MASKS),
 }  # fmt: skip
 
 

@@ -130,3 +130,21 @@ def test_masks_that_read_the_reference_have_it_loaded_whatever_the_objective(ask
     parts = {kind: plan.memory.peak.parts for kind, plan in plans.items()}
     assert parts["auto"].reference == parts["[decay, tail]"].reference == 0 < parts["[learned, decay]"].reference
     assert [plan.census.count("masks") for plan in plans.values()] == [0, 0, 2048 + 1]
+
+
+def test_each_oracle_takes_the_memory_of_its_weights_unless_its_scores_are_cached(ask: Ask) -> None:
+    base = ask("pythia-1.4b", 4, {"objective.name": "dpo"})
+    path = base.config.model.path
+
+    def resting(fields: dict[str, Any]) -> tuple[int, int]:
+        parts = make_plan(ask("pythia-1.4b", 4, fields)).memory.peak.parts
+        return parts.reference, parts.oracles
+
+    both = {"oracle.path": path, "oracle_against.path": path}
+    reference, none = resting({"objective.name": "dpo"})
+    assert none == 0 and resting({"objective.name": "tgdpo", "oracle.path": path}) == (reference, reference)
+    tis = {"objective.name": "tis_dpo", "objective.alpha": 0, **both}
+    assert resting(tis) == (reference, 2 * reference)
+    whole = resting({**tis, "oracle_against.placement": "replicated"})[1]
+    assert whole == pytest.approx(5 * reference, rel=2e-3)  # a quarter, and all of it
+    assert resting({**tis, "reference.placement": "cached", "reference.cache": "somewhere"}) == (0, 0)

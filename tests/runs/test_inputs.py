@@ -21,7 +21,7 @@ from sparsepo_dist.runs.inputs import Inputs, load_inputs
 from sparsepo_dist.runs.parsing import parse_train
 from tests.support import chats
 from tests.support.runs import ZERO
-from tests.support.tiny import CONFIGS, save_tiny_model, write_pairs
+from tests.support.tiny import CONFIGS, save_tiny_model, tiny_tokenizer, write_pairs
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,18 @@ def test_a_model_that_looks_at_its_data_is_not_tried(
         ({"reference.path": "{base}/sft"}, "--reference.adapter_path {base}/sft"),
         ({"model.adapter": "qlora", "reference.placement": "replicated"}, "unquantised"),
         ({"lora.rank": 8}, "model.adapter is none"),
-        ({"objective.name": "sepo"}, "name the oracle's folder"),
+        ({"objective.name": "sepo"}, "for the preference; name its folder"),
+        (
+            {"objective.name": "tis_dpo", "oracle.path": "{base}/model"},
+            "--objective.name dpo --masks.kind auto --data.swap",
+        ),
+        (
+            {"objective.name": "tgdpo", "oracle.path": "{base}/model", "oracle_against.path": "{base}/model"},
+            "oracle_against.path: objective tgdpo has no such oracle; leave it out",
+        ),
+        ({"objective.name": "odpo", "data.swap": True}, "data.swap: odpo needs chosen_score above rejected_score"),
         ({"objective.name": "simpo", "reference.path": "{base}/model"}, "objective simpo has no reference"),
-        ({"objective.name": "tdpo1", "masks.kind": "oracle"}, "name the oracle's folder"),
+        ({"objective.name": "tdpo1", "masks.kind": "oracle"}, "for the preference; name its folder"),
         ({"objective.name": "dpo", "masks.kind": "learned", "masks.on": "divergence"}, "leaves nothing to weigh"),
     ],
 )
@@ -104,7 +113,8 @@ def test_contradictions_name_the_remedy(base: Path, fields: dict[str, Any], mess
 
 def test_frozen_models_must_read_the_same_tokens(base: Path, tmp_path: Path) -> None:
     other = save_tiny_model(tmp_path / "other", positions=64)
-    for role, needed in (("reference", {}), ("oracle", {"objective.name": "sepo"})):
+    both = {"objective.name": "tis_dpo", "oracle.path": base / "model"}
+    for role, needed in (("reference", {}), ("oracle", {"objective.name": "sepo"}), ("oracle_against", both)):
         with pytest.raises(UserError, match=rf"position range of 64 \({role}.path\)"):
             load(base, **{f"{role}.path": other, **needed})
     tokenizer = json.loads((other / "tokenizer.json").read_text())
@@ -113,8 +123,31 @@ def test_frozen_models_must_read_the_same_tokens(base: Path, tmp_path: Path) -> 
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match="reference.path .* has another tokenizer than the policy"):
         load(base, **{"reference.path": other, "data.max_length": 60})
+    with pytest.raises(UserError, match="oracle_against.path .* has another tokenizer than the policy"):
+        load(base, **{**both, "oracle_against.path": other, "data.max_length": 60})
     with pytest.raises(UserError, match="^oracle.path .*: the folder holds no model"):
         load(base, **{"oracle.path": tmp_path, "objective.name": "sepo"})
+
+
+def test_what_an_oracle_is_told_is_token_ids_and_takes_room(base: Path, tmp_path: Path) -> None:
+    told = {"oracle.prompt": "Be kind. ", "oracle_against.prompt": "Be <s>"}
+    oracles = dict.fromkeys(("oracle.path", "oracle_against.path"), base / "model")
+    prefixes = load(base, **{"objective.name": "tis_dpo", **oracles, **told}).prefixes
+    assert prefixes["oracle"].ids == tuple(tiny_tokenizer()("Be kind. ").input_ids)
+    assert prefixes["oracle_against"].ids[-1] == prefixes["oracle"].bos == 256
+    small = save_tiny_model(tmp_path / "small", positions=104)
+    fields = {"objective.name": "sepo", "oracle.path": small, "data.max_length": 100}
+    assert load(base, **fields).prefixes["oracle"].ids == ()
+    with pytest.raises(UserError, match=r"109 exceeds the model's position range of 104 \(oracle.path\)"):
+        load(base, **fields, **{"oracle.prompt": "Be kind. "})
+
+
+def test_swapped_pairs_are_told(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fields = {"objective.name": "dpo", "data.heldout_pairs": 1}
+    plain, swapped = load(base, **fields), load(base, **fields, **{"data.swap": True})
+    assert "data.swap: chosen and rejected responses have changed places" in caplog.text
+    for part in ("train", "heldout"):
+        assert getattr(swapped, part).fingerprint() != getattr(plain, part).fingerprint()
 
 
 def test_an_adapter_of_another_base_is_named_once(base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -192,7 +225,7 @@ def test_placements_of_models_that_are_not_there_are_ignored_aloud(
     load(base, **{"objective.name": "sft", "reference.placement": "offload", "oracle.placement": "replicated"})
     assert [record.getMessage() for record in caplog.records] == [
         "ignored: reference.placement: objective sft has no reference model",
-        "ignored: oracle.placement: objective sft has no oracle",
+        "ignored: oracle.placement: objective sft has no such oracle",
     ]
 
 

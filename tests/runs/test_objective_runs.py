@@ -29,6 +29,10 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], float | None]] = {
     "beta_dpo": ({"objective.name": "beta_dpo", "objective.beta": 1.0}, math.log(2)),
     "kto": ({"objective.name": "kto"}, 0.5),
     "sepo": ({"objective.name": "sepo"}, math.log(2)),
+    "tgdpo": ({"objective.name": "tgdpo", "masks.guidance": 0.3}, math.log(2)),
+    "tis_dpo": ({"objective.name": "tis_dpo"}, math.log(2)),
+    "bco": ({"objective.name": "bco"}, 2 * math.log(2)),
+    "alpha_dpo": ({"objective.name": "alpha_dpo"}, None),
     "tdpo1_oracle": ({"objective.name": "tdpo1", "masks.kind": "[oracle, decay]"}, math.log(2)),
     "kto_learned": (
         {"objective.name": "kto", "masks.kind": "[learned, tail]", "masks.layers": "last",
@@ -53,6 +57,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     base = tmp_path_factory.mktemp("objectives")
     save_tiny_model(base / "model", "llama")
     save_tiny_model(base / "oracle", "llama", seed=1)
+    save_tiny_model(base / "against", "llama", seed=2)
     write_pairs(base / "pairs.jsonl", 9)
     write_pairs(base / "heldout.jsonl", 2)
     common: dict[str, Any] = {
@@ -75,8 +80,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     def runs(changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
         fields = {name: {**common, **changes, **special} for name, (special, _) in OBJECTIVES.items()}
         placement = "replicated" if changes is plain else "sharded"
-        for name in ("sepo", "tdpo1_oracle"):
+        for name in ("sepo", "tgdpo", "tis_dpo", "tdpo1_oracle"):
             fields[name] |= {"oracle.path": base / "oracle", "oracle.placement": placement}
+        fields["tis_dpo"] |= {"oracle_against.path": base / "against", "oracle_against.placement": placement}
         return fields
 
     one = train_all(base / "one", runs(plain))

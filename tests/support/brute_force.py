@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Constants = dict[str, Any]
-"""beta, alpha, gamma, penalty, smoothing, desirable, undesirable, nll, tau, l1_u, l1_d, history."""
+"""beta, alpha, gamma, penalty, smoothing, desirable, undesirable, nll, tau, l1_u, l1_d, history, moments."""
 
 
 @dataclass
@@ -301,6 +301,34 @@ def _beta_dpo(pairs: list[Pair], c: Constants) -> list[Tensor]:
     return [-_log_sigmoid(beta * p.margin) for p in pairs]
 
 
+def _tis_dpo(p: Pair, c: Constants) -> Tensor:
+    u = (p.u_c * p.rho_c).sum() - (p.u_r * p.rho_r).sum()
+    kl = (p.d_c * p.reverse_c).sum() - (p.d_r * p.reverse_r).sum()
+    return -_log_sigmoid(c["beta"] * (u - c["alpha"] * kl))
+
+
+def _bco(pairs: list[Pair], c: Constants) -> list[Tensor]:
+    rewards = [_rewards(p, c) for p in pairs]
+    shift = sum(reward.item() for both in rewards for reward in both) / (2 * len(pairs))
+    if c["history"] is not None:
+        shift = 0.9 * c["history"] + 0.1 * shift
+    return [-_log_sigmoid(chosen - shift) - _log_sigmoid(-(rejected - shift)) for chosen, rejected in rewards]
+
+
+def _alpha_dpo(pairs: list[Pair], c: Constants) -> list[Tensor]:
+    leads = [(p.rho_c.mean() - p.rho_r.mean()).item() for p in pairs]
+    mean, square = sum(leads) / len(leads), sum(lead * lead for lead in leads) / len(leads)
+    if c["moments"] is not None:
+        mean, square = 0.9 * c["moments"][0] + 0.1 * mean, 0.9 * c["moments"][1] + 0.1 * square
+    deviation = max(1e-6, square - mean * mean) ** 0.5
+    return [
+        -_log_sigmoid(
+            c["beta"] * (p.logp_c.mean() - p.logp_r.mean() - c["alpha"] * (lead - mean) / deviation) - c["gamma"]
+        )
+        for p, lead in zip(pairs, leads, strict=True)
+    ]
+
+
 _PAIR: dict[str, Callable[[Pair, Constants], Tensor]] = {
     "sft": _sft, "dpo": _dpo, "dpo_smoothed": _smoothed, "dpo_robust": _robust, "dpo_hinge": _hinge, "dpo_ipo": _ipo,
     "dpo_exo": _exo, "dpo_nca": _nca, "dpo_bco_pair": _bco_pair, "dpo_sppo": _sppo, "dpo_apo_zero": _apo_zero,
@@ -309,6 +337,9 @@ _PAIR: dict[str, Callable[[Pair, Constants], Tensor]] = {
     "ld_dpo": _ld_dpo, "sampo": _sampo, "d2po": _d2po, "dpo_ipo_sum": _ipo_sum, "dpo_norm": _norm,
     "dpop": _dpop, "odpo": _odpo, "tdpo1": _tdpo1, "tdpo2": _tdpo2, "sparsepo": _sparsepo,
     "sparsepo_released": _sparsepo_released, "mapo": _mapo, "sepo": _sepo, "simpo": _simpo, "orpo": _orpo,
+    "tgdpo": _sepo, "tis_dpo": _tis_dpo, "tis_dpo_released": _sepo,
 }  # fmt: skip
-_BATCH: dict[str, Callable[[list[Pair], Constants], list[Tensor]]] = {"kto": _kto, "beta_dpo": _beta_dpo}
+_BATCH: dict[str, Callable[[list[Pair], Constants], list[Tensor]]] = {
+    "kto": _kto, "beta_dpo": _beta_dpo, "bco": _bco, "alpha_dpo": _alpha_dpo,
+}  # fmt: skip
 NAMES = [*_PAIR, *_BATCH]

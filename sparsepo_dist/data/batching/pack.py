@@ -30,7 +30,7 @@ def pack(
     batch = _pack_flat(pairs, weights, indices or range(len(pairs)), share_prompt=layout == "prefix_shared")
     if layout == "padded":
         batch = _pad(batch)
-    return batch if device is None or device.type == "cpu" else _to_device(batch, device)
+    return batch if device is None or device.type == "cpu" else to_device(batch, device)
 
 
 def trained_tokens(ids: Sequence[int], trained: Spans) -> list[int]:
@@ -157,7 +157,7 @@ def _pad(packed: PackedBatch) -> PackedBatch:
     )
 
 
-def _to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
+def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
     """The batch with every tensor on a device."""
 
     def moved(record: PackedBatch | AttentionBlocks) -> dict[str, object]:

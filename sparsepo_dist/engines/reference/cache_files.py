@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sparsepo_dist.contracts import ORACLE_LOGPS
 from sparsepo_dist.disk import follow_umask
 from sparsepo_dist.errors import RankError, UserError, shortened
 from sparsepo_dist.files import read_json
@@ -233,7 +234,8 @@ def _forms(dtype: str, readings: CachedReadings) -> dict[str, Form]:
         raise ValueError(f"there are no rows of {dtype}, {layers} layers and width {width}")
     number = Form(torch.float32, ())
     rows, all_rows = Form(kinds[dtype], (width,)), Form(kinds[dtype], (layers, width))
-    return {"final_hidden": rows, "layer_hidden": all_rows, "logps": number, "mask": number}
+    numbers = dict.fromkeys(("logps", "mask", *ORACLE_LOGPS.values()), number)
+    return {"final_hidden": rows, "layer_hidden": all_rows, **numbers}
 
 
 def _check_index(pairs: Tensor, checksums: Tensor, fields: Sequence[Form]) -> None:

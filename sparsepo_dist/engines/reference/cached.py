@@ -10,12 +10,13 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs
+from sparsepo_dist.contracts import ORACLE_LOGPS, PackedBatch, ReferenceOutputs
 from sparsepo_dist.disk import sha256
+from sparsepo_dist.engines.config import Models, named
 from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, CachedReadings, ReferenceCache
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks import MaskConfig, MaskSources
+from sparsepo_dist.masks import MaskConfig, MaskSources, oracles_of
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.ops import Head
 
@@ -33,7 +34,7 @@ def stored_fields(needs: Requirements, sources: MaskSources, masks: MaskConfig) 
         fields.append("logps")
     if "activation" in sources:
         fields.append("mask")
-    return fields
+    return [*fields, *(ORACLE_LOGPS[role] for role in oracles_of(sources))]
 
 
 def reads_head(fields: Sequence[str]) -> bool:
@@ -48,10 +49,11 @@ def stored_parts(needs: Requirements, sources: MaskSources, masks: MaskConfig) -
 
 
 def cache_key(
-    path: str, adapter: str | None, dtype: torch.dtype, needs: Requirements, sources: MaskSources, masks: MaskConfig,
+    models: Models, dtype: torch.dtype, needs: Requirements, sources: MaskSources, masks: MaskConfig,
     known: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """What a cache depends on besides its pairs: weights, number format, what is stored, how masks were made.
+    """What a cache depends on besides its pairs: weights, number format, what is stored, how masks were made, what
+    oracles are told.
 
     Tokenizer, data and truncation are in the pairs' own keys, which are made of their token ids.
 
@@ -61,7 +63,12 @@ def cache_key(
     Raises:
         UserError: a hub's files cannot be found.
     """
-    files = {"model": _files(path), "adapter": _files(adapter) if adapter is not None else {}}
+    adapter = models.reference.adapter_path
+    files: dict[str, dict[str, Path]] = {
+        "model": _files(models.reference.path or models.model.path),
+        "adapter": _files(adapter) if adapter is not None else {},
+        **{role: _files(oracle.path, f"{role}.path") for role, oracle in models.oracles.items() if oracle.path},
+    }
     return {
         "files": {
             part: {name: _entry(file, _at(known, part, name)) for name, file in found.items()}
@@ -69,6 +76,7 @@ def cache_key(
         },
         "dtype": str(dtype).removeprefix("torch."),
         **stored_parts(needs, sources, masks),
+        "prompts": {role: oracle.prompt for role, oracle in models.oracles.items()},
     }
 
 
@@ -78,11 +86,16 @@ _ACTIVATION_OPTIONS = ("sites", "site_types", "site_patterns", "normalisation", 
 def check_key(cache: ReferenceCache, wanted: Mapping[str, Any]) -> None:
     """Raise UserError if a cache is not of what is configured; every difference is named."""
     wrong = []
-    for part in ("model", "adapter"):
-        theirs, ours = cache.key["files"].get(part, {}), wanted["files"][part]
+    for part, ours in wanted["files"].items():
+        theirs = cache.key["files"].get(part, {})
         changed = [n for n in sorted(theirs.keys() | ours.keys()) if _digest(theirs.get(n)) != _digest(ours.get(n))]
         if changed:
-            wrong.append(f"the reference's {part} is another ({', '.join(changed)})")
+            whose = f"reference's {part}" if part in ("model", "adapter") else named(part)
+            wrong.append(f"the {whose} is another ({', '.join(changed)})")
+    for role, prompt in wanted["prompts"].items():
+        there = cache.key.get("prompts", {}).get(role)
+        if there != prompt:
+            wrong.append(f"{role}.prompt there: {there!r}, here: {prompt!r}")
     for name in ("dtype", "masks"):
         if cache.key[name] != wanted[name]:
             wrong.append(f"{name} there: {cache.key[name]}, here: {wanted[name]}")
@@ -134,13 +147,13 @@ Reference = ReferenceEngine | CachedReference
 """A frozen reference, wherever what it says comes from."""
 
 
-def _files(path: str) -> dict[str, Path]:
+def _files(path: str, field: str = "reference.path") -> dict[str, Path]:
     folder = Path(path)
     if not folder.is_dir():
         try:
             folder = Path(snapshot_download(path, allow_patterns=list(_WEIGHTS)))
         except (OSError, ValueError, LocalEntryNotFoundError, HfHubHTTPError) as error:
-            raise UserError(f"reference.path {path}: its files cannot be found: {error}") from None
+            raise UserError(f"{field} {path}: its files cannot be found: {error}") from None
     return {file.name: file for pattern in _WEIGHTS for file in sorted(folder.glob(pattern))}
 
 

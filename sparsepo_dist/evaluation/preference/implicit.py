@@ -18,7 +18,7 @@ from sparsepo_dist.engines.saving import MASKS
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.divergence import Compared, ReferenceComparison
 from sparsepo_dist.evaluation.target import Target
-from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker
+from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker, oracles_of
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, compose
 from sparsepo_dist.objectives.base import Sums
 from sparsepo_dist.objectives.margins import log_ratios
@@ -99,7 +99,7 @@ def own_reward(
     needs = objective.requirements
     if not needs.rejected:
         return f"{settings.name} rewards no responses"
-    if "oracle" in sources:
+    if oracles_of(sources):
         return "its masks are an oracle's, which is not loaded here"
     if not sources:
         return OwnReward(_rewarding(objective, None), needs.divergence, None)

@@ -10,10 +10,14 @@ from sparsepo_dist.experiments.files.remembered import remembered
 from sparsepo_dist.experiments.files.runs import Run
 from sparsepo_dist.experiments.files.training import ALL_LAYERS
 
-_DECIDE = ("data.", "reference.", "model.path", "model.trust_remote_code", "training.precision", "ds_config")
+_DECIDE = (
+    "data.", "reference.", "model.path", "model.trust_remote_code", "training.precision", "ds_config", "oracle.",
+    "oracle_against.",
+)  # fmt: skip
 _DO_NOT = (
     "data.cache", "data.layout", "data.show", "data.tokens_per_micro_batch", "data.workers",
     "reference.cache", "reference.placement", "reference.tokens_per_pass",
+    "oracle.placement", "oracle_against.placement",
 )  # fmt: skip
 _CODE = ("engines.reference.cached", "masks", "objectives", "runs.parsing")
 

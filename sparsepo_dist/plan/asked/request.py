@@ -12,13 +12,14 @@ import torch
 from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
 from transformers import AutoConfig, PretrainedConfig
 
+from sparsepo_dist.contracts import OracleRole
 from sparsepo_dist.engines.composite import text_config
 from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings, Placement
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.deepspeed.ds_config import agree, engine_config, precision, reference_config
 from sparsepo_dist.engines.layouts.choice import ModelKind, layout_of
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.masks import MaskSources
+from sparsepo_dist.masks import MaskSources, oracles_of
 from sparsepo_dist.objectives import Requirements, compose
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.inputs import BUILTIN_MODEL, check_builtin_names
@@ -64,7 +65,8 @@ class Setting:
     policy: PretrainedConfig
     reference: PretrainedConfig | None
     """None where it is the policy's own model or there is none."""
-    oracle: PretrainedConfig | None
+    oracles: dict[OracleRole, PretrainedConfig]
+    """Those that are loaded: none where their scores are cached."""
     dtype: torch.dtype
     engine: dict[str, Any]
     """The ds_config that the policy's engine would get."""
@@ -107,8 +109,10 @@ class Setting:
 
         Loading any model under ZeRO-3 replaces it in the whole process.
         """
-        sharded = (self.placement in ("sharded", "offload"), self.config.oracle.placement != "replicated")
-        if (self.reference is not None and sharded[0]) or (self.oracle is not None and sharded[1]):
+        placements = [getattr(self.config, role).placement for role in self.oracles]
+        if self.reference is not None:
+            placements.append(self.placement)
+        if {"sharded", "offload"} & set(placements):
             return True
         return self.stage == 3 and self.config.model.adapter != "qlora"
 
@@ -130,7 +134,7 @@ def resolve(request: Request) -> Setting:
     objective, mask_sources, masks = compose(config.objective, config.masks)
     config, needs = dataclasses.replace(config, masks=masks), objective.requirements
     config.models.check(
-        objective=config.objective.name, needs_reference=needs.reference, needs_oracle="oracle" in mask_sources
+        objective=config.objective.name, needs_reference=needs.reference, oracles=oracles_of(mask_sources)
     )
     check_builtin_names(config)
     ds_config = _with_batch_size(request.ds_config, request.gpus)
@@ -142,9 +146,10 @@ def resolve(request: Request) -> Setting:
     engine = engine_config(ds_config, agreed, dtype, text_config(policy).hidden_size, Path("monitor"))
     _refuse_what_is_not_planned(engine)
     reference = None if placement in (None, "adapter") else config.reference.path or config.model.path
-    frozen = {"reference.path": reference, "oracle.path": config.oracle.path}
-    models = {field: model_config(path, config) for field, path in frozen.items() if path is not None}
-    kinds = {field: ModelKind.of(model) for field, model in {"model.path": policy, **models}.items()}
+    oracles = config.models.oracles
+    frozen: dict[str, str | None] = {"reference": reference, **{role: one.path for role, one in oracles.items()}}
+    models = {role: model_config(path, config) for role, path in frozen.items() if path is not None}
+    kinds = {f"{role}.path": ModelKind.of(model) for role, model in {"model": policy, **models}.items()}
     layout = layout_of(config.data.layout, kinds, config.data.max_length).layout
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, layout=layout))
     return Setting(
@@ -153,8 +158,8 @@ def resolve(request: Request) -> Setting:
         mask_sources=mask_sources,
         placement=placement,
         policy=policy,
-        reference=models.get("reference.path"),
-        oracle=models.get("oracle.path"),
+        reference=models.get("reference"),
+        oracles={} if placement == "cached" else {role: models[role] for role in oracles},
         dtype=dtype,
         engine=engine,
         zero=_zero(engine),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from sparsepo_dist.contracts import OracleRole
 from sparsepo_dist.engines.adapters.packing import packed_names
 from sparsepo_dist.engines.decoder.backbone import backbone
 from sparsepo_dist.engines.decoder.logits import logit_map
@@ -90,7 +91,8 @@ class Census:
     """Parts of a composite beside its text decoder: frozen, and never called."""
     reference: tuple[Unit, ...] = ()
     """The reference's own engine, its head last where it stays there."""
-    oracle: tuple[Unit, ...] = ()
+    oracles: Mapping[OracleRole, tuple[Unit, ...]] = field(default_factory=dict)
+    """Each oracle's own engine, likewise."""
     frozen_adapter: int = 0
     """Numbers of a second adapter, the reference's, inside the policy's model."""
     readings: Readings = Readings()
@@ -123,7 +125,9 @@ def take_census(setting: Setting) -> Census:
     Raises:
         UserError: the architecture is not supported, adapters or masks do not fit it.
     """
-    models = [model and model.to_json_string() for model in (setting.policy, setting.reference, setting.oracle)]
+    oracles = setting.oracles.items()
+    named = [("model", setting.policy), ("reference", setting.reference), *oracles]
+    models = [(role, model and model.to_json_string()) for role, model in named]
     config = setting.config
     lent = lends_head(setting.placement, setting.stage)
     parts = (setting.dtype, setting.needs, setting.mask_sources, setting.placement, lent, config.models, config.masks)
@@ -162,7 +166,7 @@ def _take_census(setting: Setting) -> Census:
         heads=Unit((*head.weights, *(_as_copy(w) for w in reference_head.weights if copied))),
         others=others,
         reference=(*reference, *([] if moves else [reference_head])) if own_engine else (),
-        oracle=_oracle_units(setting),
+        oracles={role: _oracle_units(setting, model) for role, model in setting.oracles.items()},
         frozen_adapter=_frozen_adapter(setting, (*units, head)),
         readings=Readings(readings.width, readings.hidden_layers, len(readings.site_types)) if readings else Readings(),
     )
@@ -250,10 +254,8 @@ def _as_copy(weight: Weight) -> Weight:
     )  # fmt: skip
 
 
-def _oracle_units(setting: Setting) -> tuple[Unit, ...]:
-    if setting.oracle is None:
-        return ()
-    model = _empty(setting, setting.oracle)
+def _oracle_units(setting: Setting, oracle: PretrainedConfig) -> tuple[Unit, ...]:
+    model = _empty(setting, oracle)
     units, head = _units(model, setting.element_size, frozenset(), trained=False)
     return (*units, head)
 

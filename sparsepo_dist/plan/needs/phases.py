@@ -30,7 +30,7 @@ class Parts:
     """Packed micro-batches, their attention masks above all."""
     reference: int = 0
     """Its own engine's weights."""
-    oracle: int = 0
+    oracles: int = 0
     gathered: int = 0
     """Whole parameters that ZeRO-3 holds for a while, fetched ahead or not yet released."""
     buckets: int = 0
@@ -74,21 +74,24 @@ def memory(setting: Setting, census: Census, shape: BatchShape, micro_batches: i
     """Every phase of an optimizer step on one rank, in bytes. Raises UserError as `activations`."""
     pieces = find_pieces(setting, census, shape, micro_batches)
     weights = policy_weights(setting, census)
-    reference = oracle = None
+    reference = None
     if census.reference and setting.placement is not None:
         reference = frozen_weights(setting, census.reference, setting.placement)
-    if census.oracle:
-        oracle = frozen_weights(setting, census.oracle, setting.config.oracle.placement)
+    oracles = [
+        frozen_weights(setting, units, getattr(setting.config, role).placement)
+        for role, units in census.oracles.items()
+    ]
     resting = Parts(
         weights=weights.device,
         optimizer=pieces.training.optimizer,
         reference=reference.device if reference else 0,
-        oracle=oracle.device if oracle else 0,
+        oracles=sum(engine.device for engine in oracles),
         buckets=pieces.training.resting_buckets,
         batches=pieces.batches,
         framework=FRAMEWORK[setting.request.device],
     )
-    host = weights.host + pieces.training.host + sum(engine.host for engine in (reference, oracle) if engine)
+    engines = [*([reference] if reference else []), *oracles]
+    host = weights.host + pieces.training.host + sum(engine.host for engine in engines)
     phases = [*_forward_phases(pieces, resting), *_backward_phases(pieces, resting)]
     if setting.placement in (None, "cached"):
         phases = phases[1:]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from sparsepo_dist.engines.config import Checkpointing
+from sparsepo_dist.engines.config import Checkpointing, Placement
 from sparsepo_dist.plan.asked.request import Setting, adapter_shape
 from sparsepo_dist.plan.asked.shapes import BatchShape
 from sparsepo_dist.plan.model.activations import Activations, activations, scoring_peak
-from sparsepo_dist.plan.model.census import Census, unique
+from sparsepo_dist.plan.model.census import Census, Unit, unique
 from sparsepo_dist.plan.model.decoder import Decoder
 from sparsepo_dist.plan.model.gathering import Gathered, embedding, gather, policy_order, scoring_order
 from sparsepo_dist.plan.model.head import HeadBytes, head_bytes
@@ -20,7 +21,7 @@ class Pieces(NamedTuple):
 
     policy: Activations
     scoring: int
-    """Activations of whoever scores without a gradient: the reference, the oracle or the policy without its adapter."""
+    """Activations of whoever scores without a gradient: the reference, an oracle or the policy without its adapter."""
     head: HeadBytes
     training: Training
     gathered: Gathered
@@ -88,10 +89,10 @@ def policy_gathering(setting: Setting, census: Census) -> Gathered:
 
 
 def frozen_gathering(setting: Setting, census: Census) -> dict[str, Gathered]:
-    """The same of the reference's and the oracle's engines, where they shard."""
-    engines = {
+    """The same of the reference's and the oracles' engines, where they shard."""
+    engines: dict[str, tuple[Sequence[Unit], Placement | None]] = {
         "reference": (census.reference, setting.placement),
-        "oracle": (census.oracle, setting.config.oracle.placement),
+        **{role: (units, getattr(setting.config, role).placement) for role, units in census.oracles.items()},
     }
     found = {}
     for name, (units, placement) in engines.items():
@@ -126,7 +127,7 @@ def policy_decoder(setting: Setting, shape: BatchShape) -> Decoder:
 
 
 def frozen_decoders(setting: Setting, shape: BatchShape) -> list[Decoder]:
-    """Bodies of the reference and the oracle, where they have engines of their own.
+    """Bodies of the reference and the oracles, where they have engines of their own.
 
     Raises:
         UserError: as `adapter_shape`.
@@ -134,7 +135,7 @@ def frozen_decoders(setting: Setting, shape: BatchShape) -> list[Decoder]:
     own = policy_decoder(setting, shape)
     return [
         own._replace(config=config, adapter=None, checkpointing=False, dropout=False)
-        for config in (None if setting.placement == "cached" else setting.reference, setting.oracle)
+        for config in (None if setting.placement == "cached" else setting.reference, *setting.oracles.values())
         if config is not None
     ]
 
@@ -142,7 +143,7 @@ def frozen_decoders(setting: Setting, shape: BatchShape) -> list[Decoder]:
 def _scoring(
     setting: Setting, census: Census, shape: BatchShape, scored: BatchShape, policy: Gathered
 ) -> tuple[int, int]:
-    """Activations, and what is gathered, where the reference and the oracle score; zeros where nobody does."""
+    """Activations, and what is gathered, where the reference and the oracles score; zeros where nobody does."""
     if decoders := frozen_decoders(setting, scored):
         gathered = (engine.at("scoring") for engine in frozen_gathering(setting, census).values())
         return max(map(scoring_peak, decoders)), max(gathered, default=0)

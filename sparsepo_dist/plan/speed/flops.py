@@ -138,7 +138,7 @@ def _head_flops(setting: Setting, census: Census, shape: BatchShape) -> tuple[fl
     )  # fmt: skip
     again = 1 - tiles.kept / (tiles.bands * tiles.columns)
     scored = setting.placement is not None and (divergence or setting.placement != "cached")
-    forward = product * (1 + scored + (setting.oracle is not None))
+    forward = product * (1 + scored + len(setting.oracles))
     return forward, product * (both * again + 1 + weight.trained)
 
 

@@ -215,7 +215,10 @@ MODELS: dict[str, tuple[Models, str]] = {
     "targets of its own": (
         Models(ModelConfig(adapter="lora", adapter_path="sft"), LoraSettings(targets=["q_proj"])), "targets out",
     ),
-    "oracle": (Models(oracle=OracleConfig("other")), "oracle.path: objective dpo has no oracle"),
+    "oracle": (Models(oracle=OracleConfig("other")), "oracle.path: objective dpo has no such oracle"),
+    "oracle against": (
+        Models(oracle_against=OracleConfig("other")), "oracle_against.path: .* say --masks.kind contrast$",
+    ),
 }  # fmt: skip
 
 
@@ -223,7 +226,7 @@ MODELS: dict[str, tuple[Models, str]] = {
 def test_contradictions_are_named(case: str) -> None:
     models, message = MODELS[case]
     with pytest.raises(UserError, match=message):
-        models.check(objective="dpo", needs_reference=True, needs_oracle=False)
+        models.check(objective="dpo", needs_reference=True, oracles=())
 
 
 def test_where_the_reference_lives_by_itself() -> None:
@@ -231,18 +234,20 @@ def test_where_the_reference_lives_by_itself() -> None:
     assert Models(ModelConfig(adapter="qlora")).placement(2) == "adapter"
     assert Models(ModelConfig(adapter="lora"), reference=ReferenceConfig("other")).placement(2) == "sharded"
     Models(ModelConfig(adapter="lora", adapter_path="sft"), reference=ReferenceConfig(adapter_path="sft")).check(
-        objective="dpo", needs_reference=True, needs_oracle=False
+        objective="dpo", needs_reference=True, oracles=()
     )
-    Models(ModelConfig(adapter="lora", adapter_path="sft")).check(
-        objective="sft", needs_reference=False, needs_oracle=False
-    )
+    Models(ModelConfig(adapter="lora", adapter_path="sft")).check(objective="sft", needs_reference=False, oracles=())
 
 
 def test_sepo_needs_an_oracle_and_sft_takes_no_reference() -> None:
-    with pytest.raises(UserError, match="name the oracle's folder"):
-        Models().check(objective="sepo", needs_reference=True, needs_oracle=True)
+    with pytest.raises(UserError, match="oracle.path: .* is for the preference; name its folder, or train one .* dpo"):
+        Models().check(objective="sepo", needs_reference=True, oracles=("oracle",))
+    with pytest.raises(UserError, match="oracle_against.path: .* is against the preference; .* --data.swap true"):
+        Models(oracle=OracleConfig("other")).check(
+            objective="tis_dpo", needs_reference=True, oracles=("oracle", "oracle_against")
+        )
     with pytest.raises(UserError, match="objective sft has no reference"):
-        Models(reference=ReferenceConfig("other")).check(objective="sft", needs_reference=False, needs_oracle=False)
+        Models(reference=ReferenceConfig("other")).check(objective="sft", needs_reference=False, oracles=())
 
 
 @pytest.mark.parametrize(

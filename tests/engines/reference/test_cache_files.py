@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sparsepo_dist.engines.config import ModelConfig, Models
 from sparsepo_dist.engines.reference import cache_files
 from sparsepo_dist.engines.reference.cache_files import CachedReadings, CacheWriter, ReferenceCache, finish_cache
 from sparsepo_dist.engines.reference.cached import cache_key, check_key
@@ -20,6 +21,10 @@ from sparsepo_dist.ops import Head, LogitMap
 
 COUNTS = {-5: 3, 11: 1, 7: 4, 2**62: 2}
 NEEDS = Requirements(reference=True, divergence="policy", masks="activation")
+
+
+def models_of(folder: Path) -> Models:
+    return Models(ModelConfig(path=str(folder)))
 
 
 def rows_of(key: int) -> dict[str, torch.Tensor]:
@@ -186,25 +191,25 @@ def test_every_difference_to_the_run_is_named(folder: Path, tmp_path_factory: py
     (model / "config.json").write_text("{}")
     (model / "model.safetensors").write_bytes(b"weights")
     masks = MaskConfig()
-    key = cache_key(str(model), None, torch.bfloat16, NEEDS, ("activation",), masks)
+    key = cache_key(models_of(model), torch.bfloat16, NEEDS, ("activation",), masks)
     cache = ReferenceCache(folder)
     cache.key = {**key, "head": []}
     (folder / cache_files.HEAD).write_bytes(b"")
-    check_key(cache, cache_key(str(model), None, torch.bfloat16, NEEDS, ("activation",), masks, cache.key))
+    check_key(cache, cache_key(models_of(model), torch.bfloat16, NEEDS, ("activation",), masks, cache.key))
     (model / "model.safetensors").write_bytes(b"Weights")
-    changed = cache_key(str(model), None, torch.float32, NEEDS, ("activation",), MaskConfig(clip=True), cache.key)
+    changed = cache_key(models_of(model), torch.float32, NEEDS, ("activation",), MaskConfig(clip=True), cache.key)
     with pytest.raises(UserError) as error:
         check_key(cache, changed)
     for words in ("model is another (model.safetensors)", "dtype there: bfloat16, here: float32", "'clip': True"):
         assert words in str(error.value)
-    learned = cache_key(str(model), None, torch.bfloat16, NEEDS, ("learned",), masks)
+    learned = cache_key(models_of(model), torch.bfloat16, NEEDS, ("learned",), masks)
     with pytest.raises(UserError, match="it lacks layer_hidden"):
         check_key(cache, learned)
 
 
 def test_unchanged_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    key = cache_key(str(tmp_path), None, torch.float32, NEEDS, (), MaskConfig())
+    key = cache_key(models_of(tmp_path), torch.float32, NEEDS, (), MaskConfig())
     monkeypatch.setattr("sparsepo_dist.engines.reference.cached.sha256", lambda file: pytest.fail(f"{file} is read"))
-    again = cache_key(str(tmp_path), None, torch.float32, NEEDS, (), MaskConfig(), json.loads(json.dumps(key)))
+    again = cache_key(models_of(tmp_path), torch.float32, NEEDS, (), MaskConfig(), json.loads(json.dumps(key)))
     assert again == key

@@ -1,4 +1,5 @@
-"""DPO on the tokens that an oracle selected, as in SePO (Yang et al., 2024, arXiv 2408.13518)."""
+"""DPO whose tokens an oracle selects or weighs: SePO (Yang et al., 2024, arXiv 2408.13518) and TGDPO (Zhu et al., 2025,
+arXiv 2506.14574)."""
 
 from __future__ import annotations
 
@@ -11,17 +12,20 @@ from sparsepo_dist.objectives.metrics import preference_metrics
 
 
 @dataclass(frozen=True)
-class SePO:
-    """-log sigmoid(beta (S_c[m rho] - S_r[m rho])), m = 1 for a selected token, else 0.
+class OracleDPO:
+    """-log sigmoid(beta (S_c[m rho] - S_r[m rho])), m the mask of an oracle: 1 for a selected token, else 0.
 
-    The selection is the paper's; its loss has no reference and averages log pi over the selected tokens instead.
+    The selection is SePO's; its loss has no reference and averages log pi over the selected tokens instead. With
+    `masks` guided m is TGDPO's: 1 + g r of a chosen response's token and 1 - g r of a rejected one's, r the oracle's
+    log-ratio to the reference.
     """
 
     beta: float
+    masks: str
 
     @property
     def requirements(self) -> Requirements:
-        return Requirements(reference=True, divergence=None, masks="oracle")
+        return Requirements(reference=True, divergence=None, masks=self.masks)
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         assert masks is not None
