@@ -209,7 +209,7 @@ class Logits(NamedTuple):
         tile = Tile(self.working, self.reference, self.labels, 0)
         state = new_state(len(self.labels), self.policy)
         kernels.forward(tile, "policy", state)
-        logp, _, v = finish(state, True, "policy")
+        logp, _, v, _ = finish(state, True, "policy")
         kernels.backward(tile, "policy", state, Upstream(self.grad, self.grad_v), self.working)
         return logp, v, self.working
 

@@ -47,17 +47,19 @@ inline LogitMap map_of(Map map) {
 }
 
 inline ForwardArgs forward_args(const Tensor& policy, const MaybeTensor& reference, const Tensor& labels,
-                                int64_t first, Map policy_map, Map reference_map, int64_t form, const Tensor& state) {
+                                int64_t first, Map policy_map, Map reference_map, int64_t form, double alpha,
+                                bool squares, const Tensor& state) {
   check_tile(policy, reference, labels, state);
   TORCH_CHECK(reference || form == 0, "masked_kl: a divergence needs the reference's logits");
   return {policy.const_data_ptr(), reference ? reference->const_data_ptr() : nullptr, labels.const_data_ptr<int64_t>(),
           policy.size(1), first, element_of(policy), static_cast<Form>(form),
-          static_cast<RowState*>(state.data_ptr()), map_of(policy_map), map_of(reference_map)};
+          static_cast<RowState*>(state.data_ptr()), map_of(policy_map), map_of(reference_map), static_cast<float>(alpha),
+          squares};
 }
 
 inline BackwardArgs backward_args(const Tensor& policy, const MaybeTensor& reference, const Tensor& labels,
-                                  int64_t first, Map policy_map, Map reference_map, int64_t form, const Tensor& state,
-                                  const Tensor& grad_logp, const MaybeTensor& grad_divergence,
+                                  int64_t first, Map policy_map, Map reference_map, int64_t form, double alpha,
+                                  const Tensor& state, const Tensor& grad_logp, const MaybeTensor& grad_divergence,
                                   const Tensor& gradient) {
   check_tile(policy, reference, labels, state);
   TORCH_CHECK(gradient.sizes() == policy.sizes() && gradient.scalar_type() == policy.scalar_type() &&
@@ -72,7 +74,8 @@ inline BackwardArgs backward_args(const Tensor& policy, const MaybeTensor& refer
   return {policy.const_data_ptr(), gradient.data_ptr(), form ? reference->const_data_ptr() : nullptr,
           labels.const_data_ptr<int64_t>(), policy.size(1), first, element_of(policy), static_cast<Form>(form),
           static_cast<const RowState*>(state.const_data_ptr()), grad_logp.const_data_ptr<float>(),
-          form ? grad_divergence->const_data_ptr<float>() : nullptr, map_of(policy_map), map_of(reference_map)};
+          form ? grad_divergence->const_data_ptr<float>() : nullptr, map_of(policy_map), map_of(reference_map),
+          static_cast<float>(alpha)};
 }
 
 }  // namespace sparsepo

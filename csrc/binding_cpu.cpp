@@ -17,17 +17,18 @@ void check_element(Element element) {
 }
 
 void tile_forward(const Tensor& policy, const MaybeTensor& reference, const Tensor& labels, int64_t first,
-                  Map policy_map, Map reference_map, int64_t form, Tensor state) {
-  const ForwardArgs args = forward_args(policy, reference, labels, first, policy_map, reference_map, form, state);
+                  Map policy_map, Map reference_map, int64_t form, double alpha, bool squares, Tensor state) {
+  const ForwardArgs args = forward_args(policy, reference, labels, first, policy_map, reference_map, form, alpha,
+                                        squares, state);
   check_element(args.element);
   at::parallel_for(0, policy.size(0), 1, [&](int64_t begin, int64_t end) { kernels()->forward(args, begin, end); });
 }
 
 void tile_backward(const Tensor& policy, const MaybeTensor& reference, const Tensor& labels, int64_t first,
-                   Map policy_map, Map reference_map, int64_t form, const Tensor& state, const Tensor& grad_logp,
-                   const MaybeTensor& grad_divergence, Tensor gradient) {
-  const BackwardArgs args = backward_args(policy, reference, labels, first, policy_map, reference_map, form, state,
-                                          grad_logp, grad_divergence, gradient);
+                   Map policy_map, Map reference_map, int64_t form, double alpha, const Tensor& state,
+                   const Tensor& grad_logp, const MaybeTensor& grad_divergence, Tensor gradient) {
+  const BackwardArgs args = backward_args(policy, reference, labels, first, policy_map, reference_map, form, alpha,
+                                          state, grad_logp, grad_divergence, gradient);
   check_element(args.element);
   at::parallel_for(0, policy.size(0), 1, [&](int64_t begin, int64_t end) { kernels()->backward(args, begin, end); });
 }
@@ -53,9 +54,9 @@ void use_instruction_set(std::string name) {
 
 TORCH_LIBRARY(sparsepo_kernels, m) {
   m.def("tile_forward(Tensor policy, Tensor? reference, Tensor labels, int first, float[] policy_map, "
-        "float[] reference_map, int form, Tensor(a!) state) -> ()");
+        "float[] reference_map, int form, float alpha, bool squares, Tensor(a!) state) -> ()");
   m.def("tile_backward(Tensor policy, Tensor? reference, Tensor labels, int first, float[] policy_map, "
-        "float[] reference_map, int form, Tensor state, Tensor grad_logp, Tensor? grad_divergence, "
+        "float[] reference_map, int form, float alpha, Tensor state, Tensor grad_logp, Tensor? grad_divergence, "
         "Tensor(a!) gradient) -> ()");
   m.def("instruction_set() -> str", &instruction_set);
   m.def("threads() -> int", &threads);

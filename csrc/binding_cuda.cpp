@@ -11,18 +11,19 @@ namespace {
 using namespace sparsepo;
 
 void tile_forward(const Tensor& policy, const MaybeTensor& reference, const Tensor& labels, int64_t first,
-                  Map policy_map, Map reference_map, int64_t form, Tensor state) {
+                  Map policy_map, Map reference_map, int64_t form, double alpha, bool squares, Tensor state) {
   const c10::cuda::CUDAGuard guard(policy.device());
-  const ForwardArgs args = forward_args(policy, reference, labels, first, policy_map, reference_map, form, state);
+  const ForwardArgs args = forward_args(policy, reference, labels, first, policy_map, reference_map, form, alpha,
+                                        squares, state);
   C10_CUDA_CHECK(cuda_forward(args, policy.size(0), c10::cuda::getCurrentCUDAStream()));
 }
 
 void tile_backward(const Tensor& policy, const MaybeTensor& reference, const Tensor& labels, int64_t first,
-                   Map policy_map, Map reference_map, int64_t form, const Tensor& state, const Tensor& grad_logp,
-                   const MaybeTensor& grad_divergence, Tensor gradient) {
+                   Map policy_map, Map reference_map, int64_t form, double alpha, const Tensor& state,
+                   const Tensor& grad_logp, const MaybeTensor& grad_divergence, Tensor gradient) {
   const c10::cuda::CUDAGuard guard(policy.device());
-  const BackwardArgs args = backward_args(policy, reference, labels, first, policy_map, reference_map, form, state,
-                                          grad_logp, grad_divergence, gradient);
+  const BackwardArgs args = backward_args(policy, reference, labels, first, policy_map, reference_map, form, alpha,
+                                          state, grad_logp, grad_divergence, gradient);
   C10_CUDA_CHECK(cuda_backward(args, policy.size(0), c10::cuda::getCurrentCUDAStream()));
 }
 

@@ -24,7 +24,8 @@ inline bool is_plain(const LogitMap& map) {
 }
 
 // The distribution the log-ratio is averaged under: kPolicy gives KL(pi || ref), kReference gives -KL(ref || pi).
-enum class Form : int { kNone = 0, kPolicy = 1, kReference = 2 };
+// kAlpha is for the divergence made of the sum of pi^alpha ref^(1 - alpha), alpha between 0 and 1.
+enum class Form : int { kNone = 0, kPolicy = 1, kReference = 2, kAlpha = 3 };
 
 // Sums are over the entries folded so far. A row starts with both tops at -infinity and the rest at 0.
 struct RowState {
@@ -34,7 +35,9 @@ struct RowState {
   double reference_top;
   double reference_sum;
   double reference_label;
-  double ratio_sum;        // sum of exp(z - top) (z - y) of the form's distribution; z policy, y reference logits
+  double ratio_sum;        // sum of exp(z - top) (z - y) of the form's distribution; z policy, y reference logits; of
+                           // kAlpha, sum of exp(alpha (z - policy_top) + (1 - alpha) (y - reference_top))
+  double square_sum;       // sum of exp(2 (z - policy_top)), where it is wanted
 };
 
 struct ForwardArgs {
@@ -47,6 +50,8 @@ struct ForwardArgs {
   Form form;               // kNone without a reference
   RowState* state;         // [rows]
   LogitMap policy_map, reference_map;
+  float alpha;             // of kAlpha
+  bool squares;            // whether square_sum is wanted
 };
 
 struct BackwardArgs {
@@ -62,6 +67,7 @@ struct BackwardArgs {
   const float* grad_logp;        // [rows] upstream gradient of the label's log-probability
   const float* grad_divergence;  // [rows], null for kNone
   LogitMap policy_map, reference_map;
+  float alpha;             // of kAlpha
 };
 
 // Whether every product of a tile is its logit. A reference that is not read does not count.

@@ -264,8 +264,11 @@ class TokenStats:
     reference_logp: Tensor | None = None
     """[N]: log pi_ref(y_t); None where the objective needs no reference."""
     divergence: Tensor | None = None
-    """[N]: the expected log-ratio v_t: KL(pi || pi_ref) under the policy, -KL(pi_ref || pi) under the reference."""
+    """[N]: the expected log-ratio v_t: KL(pi || pi_ref) under the policy, -KL(pi_ref || pi) under the reference; or an
+    alpha-divergence."""
     complete: bool = True
     """False where tokens with both masks zero were skipped: their numbers are 0 and mean nothing."""
+    log_squares: Tensor | None = None
+    """[N]: log of the sum of pi(y)^2 over the vocabulary, without gradient; None where it is not asked for."""
     router_loss: Tensor | None = None
     """[]: what balances the policy's experts over the whole micro-batch, where its configuration asks for it."""

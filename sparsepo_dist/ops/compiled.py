@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils import cpp_extension
 
-from sparsepo_dist.ops.kernels import FORMS, DivergenceForm, Tile, Upstream
+from sparsepo_dist.ops.kernels import Divergence, Tile, Upstream, form_of
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +43,13 @@ class CompiledKernels:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def forward(self, tile: Tile, form: DivergenceForm | None, state: Tensor) -> None:
-        torch.ops.sparsepo_kernels.tile_forward(*tile, FORMS.index(form), state)
+    def forward(self, tile: Tile, divergence: Divergence | None, state: Tensor, *, squares: bool = False) -> None:
+        torch.ops.sparsepo_kernels.tile_forward(*tile, *form_of(divergence), squares, state)
 
-    def backward(self, tile: Tile, form: DivergenceForm | None, state: Tensor, upstream: Upstream, out: Tensor) -> None:
-        torch.ops.sparsepo_kernels.tile_backward(*tile, FORMS.index(form), state, *upstream, out)
+    def backward(
+        self, tile: Tile, divergence: Divergence | None, state: Tensor, upstream: Upstream, out: Tensor
+    ) -> None:
+        torch.ops.sparsepo_kernels.tile_backward(*tile, *form_of(divergence), state, *upstream, out)
 
 
 @cache

@@ -17,9 +17,12 @@ from sparsepo_dist.ops.kernels import (
     REFERENCE_LABEL,
     REFERENCE_SUM,
     REFERENCE_TOP,
-    DivergenceForm,
+    SQUARE_SUM,
+    AlphaDivergence,
+    Divergence,
     Tile,
     Upstream,
+    log_mixed,
 )
 
 
@@ -28,26 +31,35 @@ class EagerKernels:
 
     name = "eager"
 
-    def forward(self, tile: Tile, form: DivergenceForm | None, state: Tensor) -> None:
+    def forward(self, tile: Tile, divergence: Divergence | None, state: Tensor, *, squares: bool = False) -> None:
         policy = tile.policy_map.logits(_wide(tile.policy))
         here = (tile.labels >= tile.first) & (tile.labels < tile.first + policy.shape[1])
         column = torch.where(here, tile.labels - tile.first, 0).unsqueeze(-1)
         weight, scale = _fold(policy, state[:, POLICY_TOP], state[:, POLICY_SUM])
         _take_label(policy, column, here, state[:, POLICY_LABEL])
+        if squares:
+            state[:, SQUARE_SUM] = state[:, SQUARE_SUM] * scale**2 + weight.square().sum(-1, dtype=torch.float64)
         if tile.reference is None:
             return
         reference = tile.reference_map.logits(_wide(tile.reference))
         ref_weight, ref_scale = _fold(reference, state[:, REFERENCE_TOP], state[:, REFERENCE_SUM])
         _take_label(reference, column, here, state[:, REFERENCE_LABEL])
-        if form is not None:
-            if form == "reference":
+        if divergence is None:
+            return
+        if isinstance(divergence, AlphaDivergence):
+            ratio = _mixed(policy, reference, state, divergence.alpha) * weight
+            scale = scale**divergence.alpha * ref_scale ** (1 - divergence.alpha)
+        else:
+            if divergence == "reference":
                 weight, scale = ref_weight, ref_scale
-            # An entry of no probability counts nothing, even where the log-ratio is not finite.
-            ratio = torch.where(weight > 0, weight * (policy - reference), 0.0).sum(-1, dtype=torch.float64)
-            before = torch.where(scale > 0, state[:, RATIO_SUM] * scale, 0.0)
-            state[:, RATIO_SUM] = before + ratio
+            ratio = weight * (policy - reference)
+        # An entry of no probability counts nothing, even where the log-ratio is not finite.
+        found = torch.where(weight > 0, ratio, 0.0).sum(-1, dtype=torch.float64)
+        state[:, RATIO_SUM] = torch.where(scale > 0, state[:, RATIO_SUM] * scale, 0.0) + found
 
-    def backward(self, tile: Tile, form: DivergenceForm | None, state: Tensor, upstream: Upstream, out: Tensor) -> None:
+    def backward(
+        self, tile: Tile, divergence: Divergence | None, state: Tensor, upstream: Upstream, out: Tensor
+    ) -> None:
         products = _wide(tile.policy)
         policy = tile.policy_map.logits(products)
         probs = _probabilities(policy, state[:, POLICY_TOP], state[:, POLICY_SUM])
@@ -55,10 +67,18 @@ class EagerKernels:
         here = (tile.labels >= tile.first) & (tile.labels < tile.first + policy.shape[1])
         column = torch.where(here, tile.labels - tile.first, 0).unsqueeze(-1)
         grad.scatter_add_(-1, column, torch.where(here, upstream.logp, 0.0).unsqueeze(-1))
-        if form is not None and upstream.divergence is not None and tile.reference is not None:
+        if divergence is not None and upstream.divergence is not None and tile.reference is not None:
             reference = tile.reference_map.logits(_wide(tile.reference))
             slope = upstream.divergence.unsqueeze(-1)
-            if form == "policy":
+            if isinstance(divergence, AlphaDivergence):
+                rest = 1 - divergence.alpha
+                log_sum = log_mixed(state, divergence.alpha)
+                # (r / p)^(1 - alpha), of the two sums of weights as well.
+                shares = rest * (state[:, POLICY_SUM].log() - state[:, REFERENCE_SUM].log())
+                ratio = _mixed(policy, reference, state, divergence.alpha) * shares.exp().to(policy.dtype).unsqueeze(-1)
+                change = probs * (log_sum.exp().to(policy.dtype).unsqueeze(-1) - ratio) / rest
+                grad += torch.where((probs > 0) & (slope != 0), slope * change, 0.0)
+            elif divergence == "policy":
                 mean = (state[:, RATIO_SUM] / state[:, POLICY_SUM]).to(policy.dtype).unsqueeze(-1)
                 grad += torch.where((probs > 0) & (slope != 0), slope * probs * (policy - reference - mean), 0.0)
             else:
@@ -74,8 +94,7 @@ def _wide(products: Tensor) -> Tensor:
 def _fold(logits: Tensor, top: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
     """Fold a tile into `top` and `total` [n]; exp(logits - new top), and what older sums are to be multiplied with."""
     new_top = torch.maximum(top, logits.amax(-1).to(top.dtype))
-    # Nothing but -inf so far: every weight is 0, and -inf - -inf must not come up.
-    shift = torch.where(new_top == -torch.inf, 0.0, new_top)
+    shift = _base(new_top)
     weight = (logits - shift.to(logits.dtype).unsqueeze(-1)).exp()
     scale = (top - shift).exp()
     total.copy_(total * scale + weight.sum(-1, dtype=torch.float64))
@@ -86,6 +105,18 @@ def _fold(logits: Tensor, top: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
 def _take_label(logits: Tensor, column: Tensor, here: Tensor, label: Tensor) -> None:
     """Keep the label's logit where the label lies in this tile."""
     label.copy_(torch.where(here, logits.gather(-1, column).squeeze(-1).to(label.dtype), label))
+
+
+def _mixed(policy: Tensor, reference: Tensor, state: Tensor, alpha: float) -> Tensor:
+    """[n, w]: exp((1 - alpha) (y - top - (z - top))), what a weight of the policy becomes one of the mixture by."""
+    tops = (_base(state[:, column]).to(policy.dtype).unsqueeze(-1) for column in (POLICY_TOP, REFERENCE_TOP))
+    z, y = (logits - top for logits, top in zip((policy, reference), tops, strict=True))
+    return ((1 - alpha) * (y - z)).exp()
+
+
+def _base(top: Tensor) -> Tensor:
+    """What logits are held against: with nothing but -inf so far, -inf - -inf must not come up."""
+    return torch.where(top == -torch.inf, 0.0, top)
 
 
 def _probabilities(logits: Tensor, top: Tensor, total: Tensor) -> Tensor:

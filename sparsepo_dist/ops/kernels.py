@@ -15,13 +15,46 @@ DivergenceForm = Literal["policy", "reference"]
 """The distribution that the log-ratio is averaged under: `policy` gives KL(pi || pi_ref), the paper's Eq. 6-8;
 `reference` gives -KL(pi_ref || pi), the released implementation."""
 
-FORMS: tuple[DivergenceForm | None, ...] = (None, "policy", "reference")
-"""A form's place here is its code in operators and in csrc/masked_kl.h."""
 
-# Columns of a state, float64 [n, 7]; csrc/masked_kl.h has the same as RowState.
-POLICY_TOP, POLICY_SUM, POLICY_LABEL, REFERENCE_TOP, REFERENCE_SUM, REFERENCE_LABEL, RATIO_SUM = range(7)
+class AlphaDivergence(NamedTuple):
+    """(1 - sum of pi^alpha pi_ref^(1 - alpha)) / (alpha (1 - alpha)) over the vocabulary, at least 0.
+
+    Between KL(pi_ref || pi), which it nears at 0, and KL(pi || pi_ref), which it nears at 1; at 0.5 four times the
+    squared Hellinger distance.
+    """
+
+    alpha: float
+    """Between 0 and 1, both excluded: elsewhere the sum has no bound."""
+
+
+Divergence = DivergenceForm | AlphaDivergence
+"""What the third statistic of a token is."""
+
+_FORMS = ("policy", "reference")
+
+
+def form_of(divergence: Divergence | None) -> tuple[int, float]:
+    """The divergence's code in operators and in csrc/masked_kl.h, and the alpha of one that has it, else 0."""
+    if isinstance(divergence, AlphaDivergence):
+        return len(_FORMS) + 1, divergence.alpha
+    return 0 if divergence is None else _FORMS.index(divergence) + 1, 0.0
+
+
+def divergence_of(form: int, alpha: float) -> Divergence | None:
+    """What `form_of` is the code of."""
+    if form > len(_FORMS):
+        return AlphaDivergence(alpha)
+    return ("policy" if form == 1 else "reference") if form else None
+
+
+COLUMNS = 8
+"""Of a state, float64 [n, 8]; csrc/masked_kl.h has the same as RowState."""
+POLICY_TOP, POLICY_SUM, POLICY_LABEL, REFERENCE_TOP, REFERENCE_SUM, REFERENCE_LABEL, RATIO_SUM, SQUARE_SUM = range(
+    COLUMNS
+)
 """Largest logit; sum of exp(logit - top); the label's logit; the same of the reference; sum of exp(logit - top) (z - y)
-under the form's distribution, z being the policy's logits and y the reference's."""
+under the form's distribution, z being the policy's logits and y the reference's, or, of an AlphaDivergence, sum of
+exp(alpha (z - top) + (1 - alpha) (y - top)), each its own top; sum of exp(2 (z - top)) where it is asked for."""
 
 
 class LogitMap(NamedTuple):
@@ -83,20 +116,23 @@ class TileKernels(Protocol):
 
     name: str
 
-    def forward(self, tile: Tile, form: DivergenceForm | None, state: Tensor) -> None:
-        """Fold a tile into `state` [n, 7], in place."""
+    def forward(self, tile: Tile, divergence: Divergence | None, state: Tensor, *, squares: bool = False) -> None:
+        """Fold a tile into `state` [n, 8], in place; with `squares` its last column as well."""
         ...
 
-    def backward(self, tile: Tile, form: DivergenceForm | None, state: Tensor, upstream: Upstream, out: Tensor) -> None:
+    def backward(
+        self, tile: Tile, divergence: Divergence | None, state: Tensor, upstream: Upstream, out: Tensor
+    ) -> None:
         """Write the gradient of the policy's products into `out` [n, w], which may be `tile.policy` itself.
 
         With p and r the two distributions: d logp / dz = onehot - p;
-        d v / dz = p (z - y - E_p[z - y]) under the policy, r - p under the reference; times dz/dx of the policy's map.
+        d v / dz = p (z - y - E_p[z - y]) under the policy, r - p under the reference, p (S - (r / p)^(1 - alpha)) /
+        (1 - alpha) of an AlphaDivergence whose sum is S; times dz/dx of the policy's map.
 
         Args:
-            tile: the products once more; its reference may be None where `form` is.
-            form: of the divergence, None where `upstream.divergence` is.
-            state: [n, 7] after every tile has been folded.
+            tile: the products once more; its reference may be None where `divergence` is.
+            divergence: None where `upstream.divergence` is.
+            state: [n, 8] after every tile has been folded.
             upstream: of these rows.
             out: [n, w].
         """
@@ -104,25 +140,40 @@ class TileKernels(Protocol):
 
 
 def new_state(rows: int, like: Tensor) -> Tensor:
-    """[rows, 7] float64 with nothing folded yet, on the device of `like`."""
-    state = like.new_zeros(rows, 7, dtype=torch.float64)
+    """[rows, 8] float64 with nothing folded yet, on the device of `like`."""
+    state = like.new_zeros(rows, COLUMNS, dtype=torch.float64)
     state[:, (POLICY_TOP, REFERENCE_TOP)] = -torch.inf
     return state
 
 
-def finish(state: Tensor, has_reference: bool, form: DivergenceForm | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(policy_logp, reference_logp, divergence), float64 [n] in nats; empty where undefined.
+def log_mixed(state: Tensor, alpha: float) -> Tensor:
+    """[n]: log of the sum of pi^alpha pi_ref^(1 - alpha), at most 0; exactly 0 where the models agree."""
+    mixed = state[:, RATIO_SUM].log()
+    return alpha * (mixed - state[:, POLICY_SUM].log()) + (1 - alpha) * (mixed - state[:, REFERENCE_SUM].log())
 
-    A KL that rounding took below 0 is 0.
+
+def finish(
+    state: Tensor, has_reference: bool, divergence: Divergence | None, *, squares: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(policy_logp, reference_logp, divergence, log of the sum of squares), float64 [n] in nats; empty where undefined.
+
+    A divergence that rounding took below 0 is 0.
     """
     lse = state[:, POLICY_TOP] + state[:, POLICY_SUM].log()
     logp = state[:, POLICY_LABEL] - lse
+    none = logp[:0]
+    log_squares = state[:, SQUARE_SUM].log() - 2 * state[:, POLICY_SUM].log() if squares else none
     if not has_reference:
-        return logp, logp[:0], logp[:0]
+        return logp, none, none, log_squares
     ref_lse = state[:, REFERENCE_TOP] + state[:, REFERENCE_SUM].log()
     ref_logp = state[:, REFERENCE_LABEL] - ref_lse
-    if form is None:
-        return logp, ref_logp, logp[:0]
-    mean = state[:, RATIO_SUM] / state[:, POLICY_SUM if form == "policy" else REFERENCE_SUM]
-    divergence = mean - (lse - ref_lse)
-    return logp, ref_logp, divergence.clamp(min=0.0) if form == "policy" else divergence.clamp(max=0.0)
+    if divergence is None:
+        return logp, ref_logp, none, log_squares
+    if isinstance(divergence, AlphaDivergence):
+        alpha = divergence.alpha
+        value = (-log_mixed(state, alpha).expm1() / (alpha * (1 - alpha))).clamp(min=0.0)
+    else:
+        mean = state[:, RATIO_SUM] / state[:, POLICY_SUM if divergence == "policy" else REFERENCE_SUM]
+        value = mean - (lse - ref_lse)
+        value = value.clamp(min=0.0) if divergence == "policy" else value.clamp(max=0.0)
+    return logp, ref_logp, value, log_squares

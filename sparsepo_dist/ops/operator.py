@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsepo_dist.ops.backend import choose_backend
 from sparsepo_dist.ops.bands import Gradients, Model, band_work, wide
-from sparsepo_dist.ops.kernels import FORMS, LogitMap, Tile, Upstream, finish, new_state
+from sparsepo_dist.ops.kernels import COLUMNS, LogitMap, Tile, Upstream, divergence_of, finish, new_state
 from sparsepo_dist.ops.tiles import TilePlan, plan_tiles, view
 
 
@@ -26,16 +26,20 @@ def token_stats_op(
     ref_weight: Tensor | None,
     ref_bias: Tensor | None,
     form: int,
+    alpha: float,
     maps: list[float],
     backend: str,
     tile_bytes: int,
     keep_bytes: int,
+    squares: bool,
 ) -> list[Tensor]:
-    """policy_logp, reference_logp, divergence [N] in nats; the rows' state [N, 7]; kept products of both models, flat.
+    """policy_logp, reference_logp, divergence, log of the sum of squared probabilities, [N] each in nats; the rows'
+    state [N, 8]; kept products of both models, flat.
 
     In come hidden rows [N, D], a head's weight [V, D] and bias [V], labels [N] int64, the same of the reference with
-    D_ref, a form's place in FORMS, and scale and cap of the policy's LogitMap and the reference's. What an input leaves
-    undefined is empty: the reference's parts without a reference, the divergence without a form.
+    D_ref, a divergence as `form_of` codes it, scale and cap of the policy's LogitMap and the reference's, and whether
+    the last statistic is wanted. What an input leaves undefined is empty: the reference's parts without a reference,
+    the divergence without a form. Only the first and the third have a gradient.
 
     Raises:
         ValueError: a label outside the vocabulary.
@@ -49,6 +53,7 @@ def token_stats_op(
     plan = _plan(labels, weight, ref_hidden, form, tile_bytes, keep_bytes)
     kept, ref_kept = _kept(hidden, plan, form)
     state = new_state(len(labels), hidden)
+    divergence = divergence_of(form, alpha)
     scratch, ref_scratch = _scratch(hidden, plan), _scratch(hidden, plan, reference is not None)
     for band in range(plan.bands):
         rows = plan.band(band)
@@ -60,19 +65,20 @@ def token_stats_op(
                 target = _target(plan, rows, entries, place if form else None, ref_kept, ref_scratch)
                 ref_products = reference.products(rows, entries, target)
             tile = Tile(products, ref_products, labels[rows], entries.start, policy_map, ref_map)
-            kernels.forward(tile, FORMS[form], state[rows])
-    stats = finish(state, reference is not None, FORMS[form])
+            kernels.forward(tile, divergence, state[rows], squares=squares)
+    stats = finish(state, reference is not None, divergence, squares=squares)
     return [*(s.to(wide(hidden), copy=True) for s in stats), state, kept, ref_kept]
 
 
 @token_stats_op.register_fake
 def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, *rest: Any) -> list[Tensor]:
-    ref_hidden, _, _, form, _, _, tile_bytes, keep_bytes = rest
+    ref_hidden, _, _, form, _, _, _, tile_bytes, keep_bytes, squares = rest
     rows = labels.shape[0]
     ref_rows = 0 if ref_hidden is None else rows
-    stats = (hidden.new_empty(n, dtype=wide(hidden)) for n in (rows, ref_rows, ref_rows if form else 0))
+    lengths = (rows, ref_rows, ref_rows if form else 0, rows if squares else 0)
+    stats = (hidden.new_empty(length, dtype=wide(hidden)) for length in lengths)
     plan = _plan(labels, weight, ref_hidden, form, tile_bytes, keep_bytes)
-    return [*stats, hidden.new_empty(rows, 7, dtype=torch.float64), *_kept(hidden, plan, form)]
+    return [*stats, hidden.new_empty(rows, COLUMNS, dtype=torch.float64), *_kept(hidden, plan, form)]
 
 
 @torch.library.custom_op("sparsepo::token_stats_backward", mutates_args=())
@@ -90,6 +96,7 @@ def token_stats_backward_op(
     grad_logp: Tensor,
     grad_divergence: Tensor | None,
     form: int,
+    alpha: float,
     maps: list[float],
     backend: str,
     tile_bytes: int,
@@ -107,6 +114,7 @@ def token_stats_backward_op(
     policy_map, ref_map = LogitMap(*maps[:2]), LogitMap(*maps[2:])
     plan = _plan(labels, weight, ref_hidden, form, tile_bytes, keep_bytes)
     grads = Gradients(policy, needs, plan)
+    divergence = divergence_of(form, alpha)
     scratch, ref_scratch = _scratch(hidden, plan), _scratch(hidden, plan, grad_divergence is not None)
     for band in range(plan.bands):
         work = band_work(plan.band(band), grad_logp, grad_divergence)
@@ -131,7 +139,7 @@ def token_stats_backward_op(
                 else:
                     ref_products = work.of_kept(view(ref_kept, place, plan, band_size, entries), split)
                 tile = Tile(products[:split], ref_products, band_labels[:split], entries.start, policy_map, ref_map)
-                kernels.backward(tile, FORMS[form], band_state[:split], upstream, grad[:split])
+                kernels.backward(tile, divergence, band_state[:split], upstream, grad[:split])
             if split < size:
                 tile = Tile(products[split:], None, band_labels[split:], entries.start, policy_map, ref_map)
                 kernels.backward(tile, None, band_state[split:], without_divergence, grad[split:])
@@ -147,18 +155,19 @@ def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> list[T
 
 
 _TENSORS = 7  # come first among the inputs
+_STATISTICS = 4  # come first among the outputs
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     tensors, ctx.options = inputs[:_TENSORS], inputs[_TENSORS:]
     # ZeRO-3 swaps parameters' storage between forward and backward: saved leaves follow the swap.
-    ctx.save_for_backward(*tensors, *output[3:])
+    ctx.save_for_backward(*tensors, *output[_STATISTICS:])
     ctx.mark_non_differentiable(output[1], *output[3:])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Tensor | None, ...]:
-    form, *options = ctx.options
+    form, *options, _ = ctx.options
     grad_logp, grad_divergence = grads[0], grads[2] if form else None
     inputs = _TENSORS + len(ctx.options)
     if grad_logp is None and grad_divergence is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparsepo_dist.contracts import TokenStats
 from sparsepo_dist.ops.config import OpsConfig
-from sparsepo_dist.ops.kernels import FORMS, PLAIN, DivergenceForm, LogitMap
+from sparsepo_dist.ops.kernels import PLAIN, AlphaDivergence, Divergence, LogitMap, form_of
 from sparsepo_dist.ops.operator import check_labels, token_stats_op
 
 _DEFAULTS = OpsConfig()
@@ -35,7 +35,8 @@ def token_stats(
     reference_hidden: Tensor | None = None,
     reference_head: Head | None = None,
     *,
-    divergence: DivergenceForm | None = None,
+    divergence: Divergence | None = None,
+    squares: bool = False,
     active: Tensor | None = None,
     config: OpsConfig = _DEFAULTS,
 ) -> TokenStats:
@@ -48,7 +49,9 @@ def token_stats(
         reference_hidden: [N, D_ref] of hidden's dtype, with `reference_head`; without them no reference statistics are
             returned. Neither of them gets a gradient.
         reference_head: the reference's head over the same vocabulary.
-        divergence: the form of the expected log-ratio; None leaves it out (DPO needs none).
+        divergence: the form of the expected log-ratio, or an AlphaDivergence in its place; None leaves it out (DPO
+            needs none).
+        squares: whether the log of the sum of squared probabilities is wanted, which WPO asks for; it has no gradient.
         active: [N] bool; tokens that are false (both masks zero: neither loss nor gradient) get statistics of 0
             and cost no head product. How many they are is read from the device, and breaks a torch.compile graph.
         config: backend, tile size, memory budget.
@@ -69,12 +72,15 @@ def token_stats(
         reference_hidden = None if reference_hidden is None else reference_hidden[rows]
     ref_weight, ref_bias, ref_map = reference_head if reference_head is not None else (None, None, PLAIN)
     keep_bytes = config.keep_bytes if torch.is_grad_enabled() else 0
-    logp, ref_logp, v, *_ = token_stats_op(
+    logp, ref_logp, v, log_squares, *_ = token_stats_op(
         hidden.contiguous(), head.weight, head.bias, labels.contiguous(),
         None if reference_hidden is None else reference_hidden.contiguous(), ref_weight, ref_bias,
-        FORMS.index(divergence), [*head.map, *ref_map], config.backend, config.tile_bytes, keep_bytes,
+        *form_of(divergence), [*head.map, *ref_map], config.backend, config.tile_bytes, keep_bytes, squares,
     )  # fmt: skip
-    stats = TokenStats(logp, None if reference_hidden is None else ref_logp, None if divergence is None else v)
+    stats = TokenStats(
+        logp, None if reference_hidden is None else ref_logp, None if divergence is None else v,
+        log_squares=log_squares if squares else None,
+    )  # fmt: skip
     return stats if rows is None else _spread(stats, rows, tokens)
 
 
@@ -100,7 +106,10 @@ def _spread(stats: TokenStats, rows: Tensor, tokens: int) -> TokenStats:
 
     logp = spread(stats.policy_logp)
     assert logp is not None
-    return TokenStats(logp, spread(stats.reference_logp), spread(stats.divergence), complete=False)
+    return TokenStats(
+        logp, spread(stats.reference_logp), spread(stats.divergence), complete=False,
+        log_squares=spread(stats.log_squares),
+    )  # fmt: skip
 
 
 def _check(
@@ -109,15 +118,20 @@ def _check(
     labels: Tensor,
     ref_hidden: Tensor | None,
     ref_head: Head | None,
-    divergence: DivergenceForm | None,
+    divergence: Divergence | None,
 ) -> None:
     _check_rows("hidden", hidden, head, labels)
     if (ref_hidden is None) != (ref_head is None):
         raise ValueError("token_stats: reference_hidden and reference_head go together; one of them is None")
     if divergence is not None and ref_hidden is None:
         raise ValueError(f"token_stats: divergence {divergence!r} needs reference_hidden and reference_head")
-    if divergence not in (None, "policy", "reference"):
-        raise ValueError(f"token_stats: divergence is 'policy', 'reference' or None, not {divergence!r}")
+    if isinstance(divergence, AlphaDivergence):
+        if not 0 < divergence.alpha < 1:
+            raise ValueError(f"token_stats: the alpha of {divergence} must be between 0 and 1, both excluded")
+    elif divergence not in (None, "policy", "reference"):
+        raise ValueError(
+            f"token_stats: divergence is 'policy', 'reference', an AlphaDivergence or None, not {divergence!r}"
+        )
     if ref_hidden is not None and ref_head is not None:
         _check_rows("reference_hidden", ref_hidden, ref_head, labels)
         if ref_hidden.dtype != hidden.dtype:

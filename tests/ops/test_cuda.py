@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsepo_dist.ops import Head, OpsConfig, token_stats
+from sparsepo_dist.ops import AlphaDivergence, Divergence, Head, OpsConfig, token_stats
 
 pytestmark = [
     pytest.mark.gpu,
@@ -17,9 +17,9 @@ BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}
 @pytest.mark.parametrize("rows", [1, 7, 5000])
 @pytest.mark.parametrize("vocabulary", [1, 1000, 50257, 262144])
 @pytest.mark.parametrize("dtype", list(BOUNDS))
-@pytest.mark.parametrize("form", [None, "policy", "reference"])
+@pytest.mark.parametrize("form", [None, "policy", "reference", AlphaDivergence(0.3)])
 def test_statistics_and_gradients_agree_with_plain_pytorch(
-    rows: int, vocabulary: int, dtype: torch.dtype, form: str | None
+    rows: int, vocabulary: int, dtype: torch.dtype, form: Divergence | None
 ) -> None:
     if rows * vocabulary > 2**29:
         rows = 300  # enough for two tiles; eager needs many copies of one
@@ -33,12 +33,13 @@ def test_statistics_and_gradients_agree_with_plain_pytorch(
         h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
         reference = (ref_hidden, Head(ref_weight)) if form else (None, None)
         config = OpsConfig(backend, tile_bytes=2**26, keep_bytes=2**27)
-        stats = token_stats(h, Head(w), labels, *reference, divergence=form, config=config)
+        stats = token_stats(h, Head(w), labels, *reference, divergence=form, squares=True, config=config)
         loss = (factors[0] * stats.policy_logp).sum()
         if form:
             loss = loss + (factors[1] * stats.divergence).sum()
         loss.backward()
-        found.append([stats.policy_logp, h.grad, w.grad, *((stats.reference_logp, stats.divergence) if form else ())])
+        of_reference = (stats.reference_logp, stats.divergence) if form else ()
+        found.append([stats.policy_logp, stats.log_squares, h.grad, w.grad, *of_reference])
     for got, want in zip(*found, strict=True):
         error = (got.double() - want.double()).norm() / want.double().norm().clamp(min=1e-3)
         assert error < BOUNDS[dtype], f"{error:.2e}"

@@ -18,7 +18,7 @@ from sparsepo_dist.ops.compiled import CUDA_FLAGS
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "csrc" / "masked_kl_cuda.cu"
 SHIM = ROOT / "tests" / "support" / "cuda_on_cpu"
-KERNELS = 42  # of three types, plain and mapped: four forward, three backward
+KERNELS = 84  # of three types, plain and mapped: five forward with squares and without, four backward
 NVCC = shutil.which("nvcc")
 CXX = shutil.which(os.environ.get("CXX") or "g++")
 needs_nvcc = pytest.mark.skipif(
@@ -49,7 +49,7 @@ def readable(symbol: str) -> str:
     found = re.search(r"((?:for|back)ward)_kernelI(?:\d+(__\w+?)|f)LNS_4FormE(\d)E((?:Lb\dE)+)", symbol)
     assert found is not None, symbol
     direction, element, form, flags = found.groups()
-    names = ("mapped",) if direction == "backward" else ("reference", "mapped")
+    names = ("mapped",) if direction == "backward" else ("reference", "mapped", "squares")
     told = (f"{'' if flag == '1' else 'no '}{name}" for name, flag in zip(names, re.findall(r"\d", flags), strict=True))
     return f"{direction}<{element or 'float'}, form {form}, {', '.join(told)}>"
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from sparsepo_dist.ops import PLAIN, Head, LogitMap, token_stats
-from tests.support.head import BACKENDS, D_REF, D, N, V, backend_config, inputs
+from sparsepo_dist.ops import PLAIN, Divergence, Head, LogitMap, token_stats
+from tests.support.head import BACKENDS, D_REF, FORMS, D, N, V, backend_config, brute_divergence, inputs
 
 MAPS = {
     "scaled policy": (LogitMap(0.3), PLAIN),
@@ -16,7 +16,7 @@ MAPS = {
     "both, unlike": (LogitMap(2.0, 1.5), LogitMap(1 / 13, 0.7)),
 }
 by_map = pytest.mark.parametrize("maps", MAPS.values(), ids=list(MAPS))
-by_form = pytest.mark.parametrize("form", [None, "policy", "reference"])
+by_form = pytest.mark.parametrize("form", [None, *FORMS])
 by_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -27,12 +27,16 @@ def mapped(products: torch.Tensor, map: LogitMap) -> torch.Tensor:
 
 
 def brute_force(
-    products: torch.Tensor, ref_products: torch.Tensor, labels: torch.Tensor, maps: tuple[LogitMap, LogitMap], form: str
+    products: torch.Tensor,
+    ref_products: torch.Tensor,
+    labels: torch.Tensor,
+    maps: tuple[LogitMap, LogitMap],
+    form: Divergence,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """log pi, log pi_ref and the divergence from whole products [n, V] in float64."""
     log_p, log_r = (mapped(x, map).log_softmax(-1) for x, map in zip((products, ref_products), maps, strict=True))
     logp, ref_logp = (x.gather(-1, labels[:, None]).squeeze(-1) for x in (log_p, log_r))
-    return logp, ref_logp, ((log_r if form == "reference" else log_p).exp() * (log_p - log_r)).sum(-1)
+    return logp, ref_logp, brute_divergence(log_p, log_r, form)
 
 
 def with_maps(x: dict, maps: tuple[LogitMap, LogitMap]) -> dict:
@@ -43,7 +47,7 @@ def with_maps(x: dict, maps: tuple[LogitMap, LogitMap]) -> dict:
 
 @by_map
 @by_form
-def test_gradcheck_and_values_in_float64(maps: tuple[LogitMap, LogitMap], form: str | None) -> None:
+def test_gradcheck_and_values_in_float64(maps: tuple[LogitMap, LogitMap], form: Divergence | None) -> None:
     x = with_maps(inputs(), maps)
     leaves = [t.requires_grad_() for t in (x["hidden"], *x["head"][:2])]
     config = backend_config("eager", 2 * 3 * V * 8, 2 * 4 * V * 8)
@@ -70,7 +74,7 @@ def test_gradcheck_and_values_in_float64(maps: tuple[LogitMap, LogitMap], form: 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("keep_bytes", [0, 2 * 60 * N * 4])
 def test_every_backend_agrees_with_float64(
-    maps: tuple[LogitMap, LogitMap], form: str | None, backend: str, dtype: torch.dtype, keep_bytes: int
+    maps: tuple[LogitMap, LogitMap], form: Divergence | None, backend: str, dtype: torch.dtype, keep_bytes: int
 ) -> None:
     """Some rows inactive, tiles that end within a vector, some of them kept; products rounded to the dtype, no more."""
     g = torch.Generator().manual_seed(3)

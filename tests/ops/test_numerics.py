@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsepo_dist.ops import Head, tiles, token_stats
-from tests.support.head import AVAILABLE, BACKENDS, N, backend_config, inputs
+from sparsepo_dist.ops import AlphaDivergence, Divergence, Head, tiles, token_stats
+from tests.support.head import AVAILABLE, BACKENDS, FORMS, N, backend_config, brute_divergence, inputs
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("form", ["policy", "reference"])
-def test_equal_models_have_exactly_no_divergence(form: str, backend: str) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_equal_models_have_exactly_no_divergence(form: Divergence, backend: str) -> None:
     x = inputs(torch.float32)
     stats = token_stats(
         x["hidden"], x["head"], x["labels"], x["hidden"], x["head"], divergence=form, config=backend_config(backend)
@@ -26,9 +26,9 @@ def test_equal_models_have_exactly_no_divergence(form: str, backend: str) -> Non
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("form", ["policy", "reference"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("step", [1e-6, 1e-4, 1e-2])
-def test_kl_of_neighbours_is_never_negative(form: str, backend: str, step: float) -> None:
+def test_kl_of_neighbours_is_never_negative(form: Divergence, backend: str, step: float) -> None:
     g = torch.Generator().manual_seed(0)
     hidden, weight = torch.randn(64, 8, generator=g), torch.randn(3000, 8, generator=g)
     other = weight + step * torch.randn(3000, 8, generator=g)
@@ -36,16 +36,17 @@ def test_kl_of_neighbours_is_never_negative(form: str, backend: str, step: float
         hidden, Head(weight), torch.zeros(64, dtype=torch.int64), hidden, Head(other), divergence=form,
         config=backend_config(backend),
     )  # fmt: skip
-    kl = stats.divergence if form == "policy" else -stats.divergence
+    sign = -1 if form == "reference" else 1
     log_p, log_r = ((hidden @ w.T).double().log_softmax(-1) for w in (weight, other))
-    want = (log_p.exp() * (log_p - log_r)).sum(-1) if form == "policy" else (log_r.exp() * (log_r - log_p)).sum(-1)
-    assert (kl >= 0).all()
-    assert (kl.double() - want).abs().max() < 1e-6
+    assert (sign * stats.divergence >= 0).all()
+    # An alpha-divergence divides its roundings by alpha (1 - alpha).
+    bound = 1e-6 / (form.alpha * (1 - form.alpha)) if isinstance(form, AlphaDivergence) else 1e-6
+    assert (stats.divergence.double() - brute_divergence(log_p, log_r, form)).abs().max() < bound
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("form", ["policy", "reference"])
-def test_extreme_logits_stay_finite(form: str, backend: str) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_extreme_logits_stay_finite(form: Divergence, backend: str) -> None:
     hidden = torch.tensor([[1e4], [-1e4], [0.0]], requires_grad=True)
     head, other = Head(torch.tensor([[1.0], [-1.0], [0.5]])), Head(torch.tensor([[1.0], [-1.0], [0.0]]))
     stats = token_stats(
@@ -56,8 +57,8 @@ def test_extreme_logits_stay_finite(form: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("form", ["policy", "reference"])
-def test_extreme_logits_are_as_exact_as_ordinary_ones(form: str, backend: str) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_extreme_logits_are_as_exact_as_ordinary_ones(form: Divergence, backend: str) -> None:
     """Logits of +-1e4 with gaps of a few nats: what counts is the gap, which float32 holds to 1e-3 there."""
     config = backend_config(backend)
     base = torch.tensor([1e4, 1e4 - 2, 1e4 - 3.5, -1e4, 0.0])
@@ -74,8 +75,7 @@ def test_extreme_logits_are_as_exact_as_ordinary_ones(form: str, backend: str) -
         (stats.policy_logp + 3 * stats.divergence).sum().backward()
         leaf = policy.double().requires_grad_()
         log_p, log_r = leaf.log_softmax(-1), reference.double().log_softmax(-1)
-        weight64 = (log_p if form == "policy" else log_r).exp()
-        v = torch.where(weight64 > 0, weight64 * (log_p - log_r), 0.0).sum()
+        v = brute_divergence(log_p, log_r, form)
         (log_p[1] + 3 * v).backward()
         torch.testing.assert_close(stats.policy_logp[0].double(), log_p[1].detach(), rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(stats.divergence[0].double(), v.detach(), rtol=1e-5, atol=1e-6)
@@ -100,9 +100,9 @@ def test_masked_vocabulary_gives_no_nan(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("form", ["policy", "reference"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("first_tile", [False, True])
-def test_vocabulary_masked_in_both_models_counts_nothing(form: str, backend: str, first_tile: bool) -> None:
+def test_vocabulary_masked_in_both_models_counts_nothing(form: Divergence, backend: str, first_tile: bool) -> None:
     """Entries at -inf give what a vocabulary without them gives, even where they fill a whole tile."""
     vocabulary = 3 * 70
     g = torch.Generator().manual_seed(1)
@@ -142,12 +142,12 @@ def test_gradient_of_a_confident_label_keeps_its_digits(backend: str) -> None:
 @settings(max_examples=150, deadline=None)
 @given(
     rows=st.integers(0, 9), vocabulary=st.integers(1, 70), tile=st.integers(1, 4000), keep=st.integers(0, 4000),
-    seed=st.integers(0, 2**20), form=st.sampled_from(["policy", "reference"]), backend=st.sampled_from(AVAILABLE),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]), dropped=st.floats(0, 1), band=st.integers(1, 9),
-    has_bias=st.booleans(),
+    seed=st.integers(0, 2**20), form=st.sampled_from([*FORMS, AlphaDivergence(0.9)]), band=st.integers(1, 9),
+    backend=st.sampled_from(AVAILABLE), dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dropped=st.floats(0, 1), has_bias=st.booleans(),
 )  # fmt: skip
 def test_any_shape_dtype_mask_and_cut_agrees_with_float64(
-    rows: int, vocabulary: int, tile: int, keep: int, seed: int, form: str, backend: str, dtype: torch.dtype,
+    rows: int, vocabulary: int, tile: int, keep: int, seed: int, form: Divergence, backend: str, dtype: torch.dtype,
     dropped: float, band: int, has_bias: bool,
 ) -> None:  # fmt: skip
     g = torch.Generator().manual_seed(seed)
@@ -168,7 +168,7 @@ def test_any_shape_dtype_mask_and_cut_agrees_with_float64(
         (stats.policy_logp.sum() - 2 * stats.divergence.sum()).backward()
     z = logits.detach().double().requires_grad_()
     log_p, log_r = z.log_softmax(-1), ref_logits.double().log_softmax(-1)
-    want_v = ((log_p if form == "policy" else log_r).exp() * (log_p - log_r)).sum(-1)
+    want_v = brute_divergence(log_p, log_r, form)
     want_logp = log_p.gather(-1, labels[:, None]).squeeze(-1)
     torch.testing.assert_close(stats.divergence.double(), want_v.detach() * active, rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(stats.policy_logp.double(), want_logp.detach() * active, rtol=1e-5, atol=2e-6)
@@ -180,13 +180,13 @@ def test_any_shape_dtype_mask_and_cut_agrees_with_float64(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("form", ["policy", "reference"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("value", [-1e4, -1e9, torch.finfo(torch.float32).min])
-def test_an_entry_masked_by_a_large_finite_value_costs_no_digits(backend: str, form: str, value: float) -> None:
+def test_an_entry_masked_by_a_large_finite_value_costs_no_digits(backend: str, form: Divergence, value: float) -> None:
     """In the model that weighs the ratio only, and first of all entries: it meets whatever a block starts with."""
     g = torch.Generator().manual_seed(0)
     logits = {name: torch.randn(300, generator=g) for name in ("policy", "reference")}
-    logits[form][0] = value
+    logits["reference" if form == "reference" else "policy"][0] = value
     policy = logits["policy"].requires_grad_()
     zero = torch.zeros(1, 1)
     stats = token_stats(
@@ -196,8 +196,7 @@ def test_an_entry_masked_by_a_large_finite_value_costs_no_digits(backend: str, f
     stats.divergence.sum().backward()
     leaf = policy.detach().double().requires_grad_()
     log_p, log_r = leaf.log_softmax(-1), logits["reference"].double().log_softmax(-1)
-    weight = (log_p if form == "policy" else log_r).exp()
-    want = torch.where(weight > 0, weight * (log_p - log_r), 0.0).sum()
+    want = brute_divergence(log_p, log_r, form)
     want.backward()
     torch.testing.assert_close(stats.divergence[0].double(), want.detach(), rtol=1e-5, atol=1e-6)
     assert (policy.grad - leaf.grad).norm() <= 1e-5 * leaf.grad.norm()
@@ -206,7 +205,8 @@ def test_an_entry_masked_by_a_large_finite_value_costs_no_digits(backend: str, f
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("tile_bytes", [1, 10**6])
 @pytest.mark.parametrize("where", ["policy", "reference"])
-def test_a_nan_among_masked_entries_is_seen(backend: str, tile_bytes: int, where: str) -> None:
+@pytest.mark.parametrize("form", ["policy", AlphaDivergence(0.3)])
+def test_a_nan_among_masked_entries_is_seen(backend: str, tile_bytes: int, where: str, form: Divergence) -> None:
     bias = torch.zeros(3000 if tile_bytes > 1 else 3)
     bias[: len(bias) * 2 // 3] = -math.inf
     bias[0] = math.nan
@@ -214,7 +214,7 @@ def test_a_nan_among_masked_entries_is_seen(backend: str, tile_bytes: int, where
     heads[where] = Head(torch.zeros(len(bias), 1), bias)
     zero, label = torch.zeros(1, 1), torch.tensor([len(bias) - 1])
     stats = token_stats(
-        zero, heads["policy"], label, zero, heads["reference"], divergence="policy",
+        zero, heads["policy"], label, zero, heads["reference"], divergence=form,
         config=backend_config(backend, tile_bytes),
     )  # fmt: skip
     assert (stats.policy_logp if where == "policy" else stats.reference_logp).isnan().all()

@@ -10,8 +10,8 @@ import torch
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.objectives.sparsepo import SparsePO
-from sparsepo_dist.ops import Head, OpsConfig, token_stats
-from tests.support.head import BACKENDS, D_REF, D, N, V, backend_config, inputs
+from sparsepo_dist.ops import AlphaDivergence, Divergence, Head, OpsConfig, token_stats
+from tests.support.head import BACKENDS, D_REF, FORMS, D, N, V, backend_config, brute_divergence, inputs
 
 
 def full_logits(hidden: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,30 +21,32 @@ def full_logits(hidden: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.T
     return probs, probs.log()
 
 
-def expected(x: dict, form: str) -> TokenStats:
+def expected(x: dict, form: Divergence) -> TokenStats:
     p, log_p = full_logits(x["hidden"], x["head"])
-    r, log_r = full_logits(x["reference_hidden"], x["reference_head"])
+    _, log_r = full_logits(x["reference_hidden"], x["reference_head"])
     rows = torch.arange(len(x["labels"]))
-    q = p if form == "policy" else r
-    return TokenStats(log_p[rows, x["labels"]], log_r[rows, x["labels"]], (q * (log_p - log_r)).sum(-1))
+    return TokenStats(
+        log_p[rows, x["labels"]], log_r[rows, x["labels"]], brute_divergence(log_p, log_r, form),
+        log_squares=p.square().sum(-1).log(),
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["policy", "reference"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("tile_bytes", [1, 2 * 3 * V * 8, 10**6])
-def test_values_equal_full_logits(form: str, bias: bool, tile_bytes: int) -> None:
+def test_values_equal_full_logits(form: Divergence, bias: bool, tile_bytes: int) -> None:
     x = inputs(bias=bias)
     got, want = (
-        token_stats(**x, divergence=form, config=OpsConfig(tile_bytes=tile_bytes, keep_bytes=0)),
+        token_stats(**x, divergence=form, squares=True, config=OpsConfig(tile_bytes=tile_bytes, keep_bytes=0)),
         expected(x, form),
     )
-    for name in ("policy_logp", "reference_logp", "divergence"):
+    for name in ("policy_logp", "reference_logp", "divergence", "log_squares"):
         torch.testing.assert_close(getattr(got, name), getattr(want, name), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 2 * 4 * V * 8, 10**6])
-@pytest.mark.parametrize("form", ["policy", "reference"])
-def test_gradcheck_of_hidden_weight_and_bias(form: str, keep_bytes: int) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_gradcheck_of_hidden_weight_and_bias(form: Divergence, keep_bytes: int) -> None:
     x = inputs()
     wanted = [t.requires_grad_() for t in (x["hidden"], *x["head"][:2])]
 
@@ -64,8 +66,8 @@ def test_gradcheck_without_reference() -> None:
     assert torch.autograd.gradcheck(lambda h, w: token_stats(h, Head(w), x["labels"]).policy_logp, [hidden, weight])
 
 
-@pytest.mark.parametrize("divergence", ["policy", "reference"])
-def test_gradcheck_through_the_masked_sums(divergence: str) -> None:
+@pytest.mark.parametrize("divergence", FORMS)
+def test_gradcheck_through_the_masked_sums(divergence: Divergence) -> None:
     """Hidden rows, head, bias and both masks, through SparsePO's sums per response, some tokens masked out."""
     x = inputs()
     sequence_id = torch.tensor([0, 0, 1, 1, 1, 0, 1])
@@ -86,10 +88,10 @@ def test_gradcheck_through_the_masked_sums(divergence: str) -> None:
     assert torch.autograd.gradcheck(run, wanted)
 
 
-@pytest.mark.parametrize("form", ["policy", "reference"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("keep_bytes", [0, 2 * 4 * V * 4, 10**6])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_float32_gradients_are_within_1e_5_of_float64(backend: str, keep_bytes: int, form: str) -> None:
+def test_float32_gradients_are_within_1e_5_of_float64(backend: str, keep_bytes: int, form: Divergence) -> None:
     results = []
     for dtype in (torch.float64, torch.float32):
         x = inputs(torch.float32)
@@ -105,6 +107,41 @@ def test_float32_gradients_are_within_1e_5_of_float64(backend: str, keep_bytes: 
         results.append((hidden.grad.double(), weight.grad.double()))
     for wide, narrow in zip(*results, strict=True):
         assert (wide - narrow).norm() / wide.norm() < 1e-5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("form", [None, *FORMS])
+def test_squares_are_of_the_policy_and_change_nothing_else(
+    backend: str, dtype: torch.dtype, form: Divergence | None
+) -> None:
+    """With and without a reference, in tiles that end within a vector, some rows inactive; without a gradient."""
+    g = torch.Generator().manual_seed(2)
+    hidden, weight, other = (torch.randn(n, D, generator=g).to(dtype) for n in (N, 151, 151))
+    reference = (hidden, Head(other)) if form else (None, None)
+    labels, active = torch.randint(151, (N,), generator=g), torch.arange(N) != 3
+    config = backend_config(backend, 2 * 60 * N * 4)
+    leaf = hidden.clone().requires_grad_()
+    got, without = (
+        token_stats(
+            leaf, Head(weight), labels, *reference, divergence=form, active=active, squares=squares, config=config
+        )
+        for squares in (True, False)
+    )
+    want = (hidden @ weight.T).double().softmax(-1).square().sum(-1).log() * active
+    torch.testing.assert_close(got.log_squares.double(), want, rtol=1e-5, atol=2e-6)
+    assert not got.log_squares.requires_grad and without.log_squares is None
+    for name in ("policy_logp", "reference_logp", "divergence"):
+        a, b = getattr(got, name), getattr(without, name)
+        assert a is b is None or torch.equal(a, b)
+
+
+def test_an_alpha_divergence_nears_the_two_kls() -> None:
+    x = inputs()
+    policy, reference = (token_stats(**x, divergence=form).divergence for form in ("policy", "reference"))
+    for alpha, want in ((1e-6, -reference), (1 - 1e-6, policy)):
+        got = token_stats(**x, divergence=AlphaDivergence(alpha)).divergence
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 def test_frozen_head_gets_no_gradient_and_hidden_still_does() -> None:
@@ -133,13 +170,14 @@ def test_strided_input_gives_what_contiguous_input_gives(backend: str) -> None:
         torch.testing.assert_close(getattr(got, name), getattr(want, name))
 
 
-@pytest.mark.parametrize("form", [0, 1, 2])
+@pytest.mark.parametrize("form", [0, 1, 2, 3])
 @pytest.mark.parametrize("backend", ["eager", "cpp"])
 def test_operator_passes_opcheck(form: int, backend: str) -> None:
     x = inputs(torch.float32)
     arguments = (
         x["hidden"].requires_grad_(), x["head"].weight.requires_grad_(), x["head"].bias.requires_grad_(), x["labels"],
-        x["reference_hidden"], *x["reference_head"][:2], form, [1.0, math.inf, 0.5, 4.0], backend, 300, 400,
+        x["reference_hidden"], *x["reference_head"][:2], form, 0.3, [1.0, math.inf, 0.5, 4.0], backend, 300, 400,
+        form > 1,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.sparsepo.token_stats, arguments)
 
@@ -197,6 +235,8 @@ def test_torch_compile_gives_the_same() -> None:
         ({"labels": torch.full((N,), -1)}, "labels span"),
         ({"labels": torch.zeros(N)}, "int64"),
         ({"labels": torch.zeros(N + 1, dtype=torch.int64)}, "labels"),
+        ({"divergence": AlphaDivergence(1.0)}, "between 0 and 1"),
+        ({"divergence": "kl"}, "'policy', 'reference', an AlphaDivergence or None, not 'kl'"),
         ({"hidden": torch.zeros(N, D + 1, dtype=torch.float64)}, "do not fit"),
         ({"hidden": torch.zeros(N, D)}, "float32"),
         ({"reference_hidden": None}, "go together"),

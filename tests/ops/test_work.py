@@ -7,9 +7,9 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sparsepo_dist.ops import Head, OpsConfig, tiles, token_stats
+from sparsepo_dist.ops import Divergence, Head, OpsConfig, tiles, token_stats
 from sparsepo_dist.ops.tiles import MOST_ROWS, plan_tiles
-from tests.support.head import BACKENDS, D_REF, D, N, V, backend_config, count_products, inputs
+from tests.support.head import BACKENDS, D_REF, FORMS, D, N, V, backend_config, brute_divergence, count_products, inputs
 
 
 def test_inactive_tokens_cost_no_head_product(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,9 +24,9 @@ def test_inactive_tokens_cost_no_head_product(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("keep_bytes", [0, 10**6])
-@pytest.mark.parametrize("form", ["policy", "reference"])
+@pytest.mark.parametrize("form", FORMS)
 def test_rows_without_upstream_gradient_cost_no_product(
-    form: str, keep_bytes: int, backend: str, monkeypatch: pytest.MonkeyPatch
+    form: Divergence, keep_bytes: int, backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x = inputs(torch.float32)
     grad_logp = torch.tensor([1.0, 0, 2, 0, 0, -1, 0])
@@ -74,8 +74,8 @@ def test_memory_grows_with_a_tile_and_not_with_rows_times_vocabulary(backend: st
 
 
 @pytest.mark.parametrize("keep_bytes", [0, 300_000, 10**9])
-@pytest.mark.parametrize("form", ["policy", "reference"])
-def test_more_rows_than_a_band_give_the_same(form: str, keep_bytes: int) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_more_rows_than_a_band_give_the_same(form: Divergence, keep_bytes: int) -> None:
     rows, vocabulary = 2 * MOST_ROWS + 37, 23
     g = torch.Generator().manual_seed(0)
     hidden, weight, other = (
@@ -92,7 +92,7 @@ def test_more_rows_than_a_band_give_the_same(form: str, keep_bytes: int) -> None
             logp, v = stats.policy_logp, stats.divergence
         else:
             log_p, log_r = (h @ w.T).log_softmax(-1), (hidden @ other.T).log_softmax(-1)
-            v = ((log_p if form == "policy" else log_r).exp() * (log_p - log_r)).sum(-1)
+            v = brute_divergence(log_p, log_r, form)
             logp = log_p.gather(-1, labels[:, None]).squeeze(-1)
         (weights * (logp + 2 * v)).sum().backward()
         found.append((logp, v, h.grad, w.grad))

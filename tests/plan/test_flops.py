@@ -68,12 +68,12 @@ def test_products_of_the_heads_are_those_that_the_operation_does(
     hidden, weight, labels = torch.randn(24, 32), torch.randn(VOCABULARY, 32), torch.arange(24)
     frozen = (hidden, weight) if models == 2 else (None, None)
     form, ones = (1, torch.ones(24)) if models == 2 else (0, None)
-    options = (form, [*PLAIN, *PLAIN], "eager", 4096, keep_bytes)
+    options = (form, 0.0, [*PLAIN, *PLAIN], "eager", 4096, keep_bytes)
     # torch's counter does not know products that are added in place: the gradient of hidden rows.
     in_place = {torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1]}
     with FlopCounterMode(display=False, custom_mapping=in_place) as counted:
         given = (hidden, weight, None, labels, *frozen, None)
-        *_, state, kept, ref_kept = token_stats_op._init_fn(*given, *options)
+        *_, state, kept, ref_kept = token_stats_op._init_fn(*given, *options, False)
         token_stats_backward_op._init_fn(
             *given, state, kept, ref_kept, torch.ones(24), ones, *options, [True] * 2 + [False]
         )

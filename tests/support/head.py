@@ -5,11 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsepo_dist.ops import Head, OpsConfig
+from sparsepo_dist.ops import AlphaDivergence, Divergence, Head, OpsConfig
 from sparsepo_dist.ops.bands import Model
 from sparsepo_dist.ops.compiled import load_cpp
 
 N, D, D_REF, V = 7, 5, 4, 11
+FORMS: tuple[Divergence, ...] = ("policy", "reference", AlphaDivergence(0.3))
+
+
+def brute_divergence(log_p: torch.Tensor, log_r: torch.Tensor, form: Divergence) -> torch.Tensor:
+    """[n] of whole log-probabilities [n, V]: an entry of no probability counts nothing."""
+    if isinstance(form, AlphaDivergence):
+        a = form.alpha
+        return (1 - (a * log_p + (1 - a) * log_r).exp().sum(-1)) / (a * (1 - a))
+    weight = (log_p if form == "policy" else log_r).exp()
+    return torch.where(weight > 0, weight * (log_p - log_r), 0.0).sum(-1)
 
 
 def inputs(dtype: torch.dtype = torch.float64, bias: bool = True, seed: int = 0) -> dict:

@@ -13,7 +13,7 @@ from sparsepo_dist.plan.asked.request import Setting
 from sparsepo_dist.plan.asked.shapes import BatchShape
 from sparsepo_dist.plan.model.census import Census
 
-STATE = 7 * 8  # bytes of a row's running sums
+STATE = 8 * 8  # bytes of a row's running sums
 
 
 class HeadBytes(NamedTuple):

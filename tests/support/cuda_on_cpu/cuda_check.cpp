@@ -21,6 +21,7 @@ using Real = long double;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr Real kForwardBound = 1e-5L;  // of 1 + |wanted|
+constexpr float kAlphaValue = 0.25f;
 
 float widen(float value) { return value; }
 float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
@@ -70,8 +71,8 @@ void note(Real& worst, Real error) { worst = error >= 0 && error <= worst ? wors
 template <typename T>
 class Check {
  public:
-  Check(const Case& one, Form form, bool has_reference)
-      : one_(one), form_(form), has_reference_(has_reference), columns_(0) {
+  Check(const Case& one, Form form, bool has_reference, bool squares)
+      : one_(one), form_(form), has_reference_(has_reference), squares_(squares), columns_(0) {
     for (const int64_t width : one.widths) columns_ += width;
     fill();
   }
@@ -143,14 +144,15 @@ class Check {
   }
 
   void forward() {
-    state_.assign(one_.rows, {-kInfinity, 0, 0, -kInfinity, 0, 0, 0});
+    state_.assign(one_.rows, {-kInfinity, 0, 0, -kInfinity, 0, 0, 0, 0});
     int64_t first = 0;
     for (const int64_t width : one_.widths) {
       const std::vector<T> policy = tile(z_, first, width, one_.offsets.policy);
       const std::vector<T> reference = tile(y_, first, width, one_.offsets.reference);
       const ForwardArgs args = {policy.data() + one_.offsets.policy,
                                 has_reference_ ? reference.data() + one_.offsets.reference : nullptr,
-                                labels_.data(), width, first, kElement<T>, form_, state_.data(), one_.policy_map, one_.reference_map};
+                                labels_.data(), width, first, kElement<T>, form_, state_.data(), one_.policy_map, one_.reference_map,
+                                kAlphaValue, squares_};
       if (cuda_forward(args, one_.rows, nullptr) != cudaSuccess) fail("cuda_forward returned an error");
       first += width;
     }
@@ -160,14 +162,14 @@ class Check {
   void check_state(int64_t row) {
     const auto z = [&](int64_t i) { return policy_logit(row * columns_ + i); };
     const auto y = [&](int64_t i) { return reference_logit(row * columns_ + i); };
-    RowState top = {-kInfinity, 0, static_cast<double>(z(labels_[row])), -kInfinity, 0, 0, 0};
+    RowState top = {-kInfinity, 0, static_cast<double>(z(labels_[row])), -kInfinity, 0, 0, 0, 0};
     for (int64_t i = 0; i < columns_; ++i) {
       top.policy_top = std::max<double>(top.policy_top, z(i));
       if (has_reference_) top.reference_top = std::max<double>(top.reference_top, y(i));
     }
     if (has_reference_) top.reference_label = y(labels_[row]);
     if (!is_plain(one_.policy_map) || !is_plain(one_.reference_map)) take_tops(top, state_[row]);
-    Real policy_sum = 0, reference_sum = 0, ratio_sum = 0;
+    Real policy_sum = 0, reference_sum = 0, ratio_sum = 0, square_sum = 0;
     for (int64_t i = 0; i < columns_; ++i) {
       const Real p = std::exp(z(i) - top.policy_top);
       const Real r = has_reference_ ? std::exp(y(i) - top.reference_top) : 0;
@@ -175,6 +177,10 @@ class Check {
       policy_sum += p;
       reference_sum += r;
       if (weight > 0) ratio_sum += weight * (z(i) - y(i));
+      if (form_ == Form::kAlpha && p > 0 && r > 0) {
+        ratio_sum += std::exp(kAlphaValue * (z(i) - top.policy_top) + (1 - Real(kAlphaValue)) * (y(i) - top.reference_top));
+      }
+      if (squares_) square_sum += p * p;
     }
     want_.push_back({policy_sum, reference_sum, ratio_sum});
     const RowState& got = state_[row];
@@ -182,9 +188,13 @@ class Check {
         got.policy_label != top.policy_label || got.reference_label != top.reference_label) {
       fail("a top or a label's logit is wrong");
     }
-    if (one_.fill == Fill::kEqual && got.ratio_sum != 0) fail("equal models diverge");
+    if (one_.fill == Fill::kEqual && got.ratio_sum != (form_ == Form::kAlpha ? got.policy_sum : 0)) {
+      fail("equal models diverge");
+    }
     forward_error(got.policy_sum, policy_sum);
     forward_error(got.reference_sum, reference_sum);
+    forward_error(got.square_sum, square_sum);
+    if (form_ == Form::kAlpha) return forward_error(got.ratio_sum, ratio_sum);
     if (form_ == Form::kNone) return forward_error(got.ratio_sum, ratio_sum);
     // Ratios may cancel where a map makes a row flat: they are added up with these weights.
     forward_error(got.ratio_sum, ratio_sum, form_ == Form::kPolicy ? policy_sum : reference_sum);
@@ -236,7 +246,8 @@ class Check {
       const BackwardArgs args = {policy.data() + one_.offsets.policy, gradient.data() + offset,
                                  diverges ? reference.data() + one_.offsets.reference : nullptr, labels_.data(), width,
                                  first, kElement<T>, form_, state.data(), grad_logp.data(),
-                                 diverges ? grad_divergence.data() : nullptr, one_.policy_map, one_.reference_map};
+                                 diverges ? grad_divergence.data() : nullptr, one_.policy_map, one_.reference_map,
+                                 kAlphaValue};
       if (cuda_backward(args, one_.rows, nullptr) != cudaSuccess) fail("cuda_backward returned an error");
       for (size_t i = 0; i < offset; ++i) {
         if (widen(gradient[i]) != 7.f) fail("a gradient lies before its tile");
@@ -261,6 +272,14 @@ class Check {
       // An offset between the models is to cost no digits.
       const Real offset = state_[row].policy_top - state_[row].reference_top;
       terms += std::abs(gv) * p * (std::abs(z - y - offset) + std::abs(mean - offset));
+    } else if (gv != 0 && form_ == Form::kAlpha && p > 0) {
+      const Real rest = 1 - Real(kAlphaValue), power = std::pow(want_[row].policy_sum / want_[row].reference_sum, rest);
+      const Real mixed = want_[row].ratio_sum / want_[row].policy_sum * power;
+      const Real offset = state_[row].policy_top - state_[row].reference_top;
+      const Real ratio = power * std::exp(rest * (y - z + offset));
+      want += gv * p * (mixed - ratio) / rest;
+      const Real rounded = ratio > 0 ? ratio * (1 + std::abs(rest * (y - z + offset))) : 0;
+      terms += std::abs(gv) * p * (mixed + rounded) / rest;
     } else if (gv != 0 && form_ == Form::kReference) {
       const Real r = std::exp(y - state_[row].reference_top) / want_[row].reference_sum;
       want += gv * (r - p);
@@ -291,7 +310,7 @@ class Check {
 
   const Case one_;
   const Form form_;
-  const bool has_reference_;
+  const bool has_reference_, squares_;
   int64_t columns_;
   std::vector<float> z_, y_;
   std::vector<int64_t> labels_;
@@ -328,15 +347,16 @@ std::vector<Case> cases() {
 
 template <typename T>
 void check_element(const char* name) {
-  struct Kind { Form form; bool has_reference; const char* name; };
-  for (const Kind kind : {Kind{Form::kNone, false, "no reference"}, Kind{Form::kNone, true, "no divergence"},
-                          Kind{Form::kPolicy, true, "policy"}, Kind{Form::kReference, true, "reference"}}) {
+  struct Kind { Form form; bool has_reference, squares; const char* name; };
+  for (const Kind kind : {Kind{Form::kNone, false, false, "no reference"}, Kind{Form::kNone, false, true, "squares"},
+                          Kind{Form::kNone, true, false, "no divergence"}, Kind{Form::kPolicy, true, false, "policy"},
+                          Kind{Form::kReference, true, true, "reference"}, Kind{Form::kAlpha, true, true, "alpha"}}) {
     Worst worst;
     for (const Case& one : cases()) {
       // Infinite divergences.
       if (one.fill == Fill::kOnlyPolicyMasked && kind.form == Form::kReference) continue;
       if (one.fill == Fill::kOnlyReferenceMasked && kind.form == Form::kPolicy) continue;
-      const Worst here = Check<T>(one, kind.form, kind.has_reference).run();
+      const Worst here = Check<T>(one, kind.form, kind.has_reference, kind.squares).run();
       note(worst.forward, here.forward);
       note(worst.gradient, here.gradient);
       note(worst.share, here.share);
