@@ -7,7 +7,7 @@ from typing import Any
 import deepspeed
 from torch import Tensor, nn
 
-from sparsepo_dist.ops import DivergenceForm, Head, LogitMap, OpsConfig, token_stats
+from sparsepo_dist.ops import Divergence, Head, LogitMap, OpsConfig, token_stats
 
 
 class HeadStats(nn.Module):
@@ -23,6 +23,7 @@ class HeadStats(nn.Module):
         map: what the model does to its logits.
         reference: the reference's head with its map, or a head in the same model; None for no divergence.
         divergence: the form of the expected log-ratio.
+        squares: whether the sums of squared probabilities are wanted.
         ops: the fused operation's settings.
     """
 
@@ -31,8 +32,9 @@ class HeadStats(nn.Module):
         lm_head: nn.Module,
         map: LogitMap,
         reference: Head | nn.Module | None,
-        divergence: DivergenceForm | None,
+        divergence: Divergence | None,
         ops: OpsConfig,
+        squares: bool = False,
     ) -> None:
         super().__init__()
         # Tuples, so that parameters are not registered twice.
@@ -47,6 +49,7 @@ class HeadStats(nn.Module):
             self.reference_map = reference.map
         self.divergence = divergence
         self.ops = ops
+        self.squares = squares
 
     def gather_with_zero3(self) -> None:
         """Announce the policy's head to ZeRO-3; once, after deepspeed.initialize."""
@@ -56,8 +59,9 @@ class HeadStats(nn.Module):
 
     def forward(
         self, hidden: Tensor | None, labels: Tensor, reference_hidden: Tensor | None, active: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """(policy_logp, reference_logp, divergence), [N] each, in nats; the latter two None where not asked for.
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """(policy_logp, reference_logp, divergence, log_squares), [N] each, in nats; the latter three None where not
+        asked for.
 
         Of `hidden` [N, D], `labels` [N] int64, `reference_hidden` [N, D_ref] and `active` [N] bool, as token_stats
         takes them, and refuses them with ValueError. Without `hidden` only what the reference says comes back.
@@ -72,7 +76,7 @@ class HeadStats(nn.Module):
             reference_head = Head(self.reference_weight, self.reference_bias, self.reference_map)
         if hidden is None:
             assert reference_hidden is not None and reference_head is not None
-            return None, token_stats(reference_hidden, reference_head, labels, config=self.ops).policy_logp, None
+            return None, token_stats(reference_hidden, reference_head, labels, config=self.ops).policy_logp, None, None
         stats = token_stats(
             hidden,
             head,
@@ -81,6 +85,7 @@ class HeadStats(nn.Module):
             None if reference_hidden is None else reference_head,
             divergence=None if reference_hidden is None else self.divergence,
             active=active,
+            squares=self.squares,
             config=self.ops,
         )
-        return stats.policy_logp, stats.reference_logp, stats.divergence
+        return stats.policy_logp, stats.reference_logp, stats.divergence, stats.log_squares

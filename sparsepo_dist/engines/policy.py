@@ -69,13 +69,15 @@ class PolicyModel(nn.Module):
         """Whether the reference's log-probabilities come from the same pass over the head as the policy's."""
         self.logps_first = masker is not None and bool(set(BY_REWARD) & set(masker.sources))
         """Whether masks are made of the reference's log-probabilities: those by an oracle's reward are."""
-        self.head_stats = HeadStats(head_of(model, POLICY), logit_map(model), head, requirements.divergence, ops)
+        self.head_stats = HeadStats(
+            head_of(model, POLICY), logit_map(model), head, requirements.divergence, ops, requirements.squares
+        )
 
     def forward(
         self, batch: PackedBatch, reference: ReferenceOutputs | None, all_tokens: bool, step: int, own: bool = False
     ) -> tuple[Tensor | None, ...]:
-        """(policy_logp, reference_logp, divergence, reward mask, divergence mask), [N] each, and the router loss [];
-        each or None.
+        """(policy_logp, reference_logp, divergence, log_squares, reward mask, divergence mask), [N] each, and the
+        router loss []; each or None.
 
         Without `all_tokens`, tokens whose masks are both 0 get statistics of 0 and cost no head product. A plain tuple
         comes back: ZeRO-3's backward hooks do not look inside dataclasses. With `own`, only what the reference inside
@@ -100,10 +102,10 @@ class PolicyModel(nn.Module):
             collecting = self.router_loss.collect(batch)
         with collecting as routed:
             hidden = hidden_at(backbone(self.model), batch)
-        logp, reference_logp, divergence = self.head_stats(hidden, batch.labels, rows, active)
+        logp, reference_logp, divergence, log_squares = self.head_stats(hidden, batch.labels, rows, active)
         if reference is not None and reference_logp is None:
             reference_logp = reference.logps
-        return (logp, reference_logp, divergence, *(masks or (None, None)), routed[0] if routed else None)
+        return (logp, reference_logp, divergence, log_squares, *(masks or (None, None)), routed[0] if routed else None)
 
     @torch.no_grad()
     def _score_own(self, own: OwnReference, batch: PackedBatch, given: ReferenceOutputs | None) -> ReferenceOutputs:
@@ -149,10 +151,11 @@ class PolicyEngine:
 
         Without `all_tokens`, tokens whose masks are both 0 are skipped: they add neither loss nor gradient.
         """
-        logp, ref_logp, v, reward, divergence, routed = self.engine(
+        logp, ref_logp, v, log_squares, reward, divergence, routed = self.engine(
             batch, reference, all_tokens, self.engine.global_steps
         )
-        stats = TokenStats(logp, ref_logp, v, complete=all_tokens or reward is None, router_loss=routed)
+        complete = all_tokens or reward is None
+        stats = TokenStats(logp, ref_logp, v, complete, log_squares, routed)
         masker = self.module.masker
         return stats, None if masker is None else TokenMasks(
             reward, divergence, common=masker.common, floor=masker.floor

@@ -19,7 +19,7 @@ from sparsepo_dist.engines.decoder.logits import logit_map, own_head
 from sparsepo_dist.engines.merging import with_adapter
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, MaskSources, ReferenceReadings
-from sparsepo_dist.ops import DivergenceForm, token_stats
+from sparsepo_dist.ops import Divergence, token_stats
 from sparsepo_dist.sampling.responses import Sample
 
 
@@ -62,7 +62,7 @@ class ReferenceComparison:
         pairs: Sequence[TokenizedPair],
         *,
         adapter: str | Path | None = None,
-        divergence: DivergenceForm | None = "policy",
+        divergence: Divergence | None = "policy",
         readings: ReferenceReadings | None = None,
         batch_size: int = 16,
         description: str = "measuring the KL",

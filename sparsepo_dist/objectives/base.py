@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Protocol
 from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
-from sparsepo_dist.ops import DivergenceForm
+from sparsepo_dist.ops import Divergence, DivergenceForm
 
 PreferenceForm = Literal[
     "sigmoid", "hinge", "ipo", "robust", "ipo_sum", "norm", "exo", "nca", "bco_pair", "sppo", "apo_zero", "apo_down",
@@ -23,20 +23,21 @@ class ObjectiveConfig:
     """Which loss is minimised, and its constants. Formulas, and which field is for which loss: docs/objectives.md."""
 
     name: str = "sparsepo"
-    """sparsepo, mapo, tdpo1, tdpo2, sepo, tgdpo, tis_dpo, dpo, dpop, odpo, beta_dpo, kto, bco, ld_dpo, sampo, d2po,
-    f_dpo, simpo, alpha_dpo, alphapo, confpo, orpo or sft."""
+    """sparsepo, mapo, tdpo1, tdpo2, sepo, tgdpo, tis_dpo, dpo, wpo, dpop, odpo, beta_dpo, kto, bco, ld_dpo, sampo,
+    d2po, f_dpo, simpo, alpha_dpo, alphapo, confpo, orpo or sft."""
     beta: float | None = None
     """Strength of the pull towards the reference, the papers' beta; the scale of the reward in simpo, the weight of the
     odds ratio in orpo. Where not given, 2.5 in simpo and its kin and 0.1 elsewhere."""
-    divergence: DivergenceForm = "policy"
+    divergence: DivergenceForm | Literal["alpha"] = "policy"
     """Token divergence of sparsepo and mapo: `policy` is KL(pi || pi_ref) as in the paper's Eq. 6-8,
-    `reference` is -KL(pi_ref || pi) as in the released implementation."""
+    `reference` is -KL(pi_ref || pi) as in the released implementation, `alpha` an alpha-divergence between them."""
     form: PreferenceForm = "sigmoid"
-    """Loss of dpo as a function of the log-ratios: `sigmoid` is DPO itself, `hinge` as in SLiC, `ipo` squared and
-    averaged over tokens, `ipo_sum` summed, `robust` unbiased under flipped labels, `norm` averaged over tokens;
+    """Loss of dpo and wpo as a function of the log-ratios: `sigmoid` is DPO itself, `hinge` as in SLiC, `ipo` squared
+    and averaged over tokens, `ipo_sum` summed, `robust` unbiased under flipped labels, `norm` averaged over tokens;
     exo, nca, bco_pair, sppo, apo_zero, apo_down and discopop as in their papers."""
     label_smoothing: float = 0.0
-    """Share of labels taken to be wrong, in dpo with form sigmoid (conservative DPO), robust or exo; below 0.5."""
+    """Share of labels taken to be wrong, in dpo and wpo with form sigmoid (conservative DPO), robust or exo; below
+    0.5."""
     tau: float = 0.05
     """How soon form discopop passes from its logistic to its exponential part, in units of the margin; at most 1."""
     alpha: float | None = None
@@ -44,7 +45,7 @@ class ObjectiveConfig:
     offset in odpo (1.0), of the batch's margin in beta_dpo (0.6), of the longer response's surplus tokens in ld_dpo
     (0.5); which divergence is meant in f_dpo (0.5: between reverse KL, 0, and forward KL, 1); the shape of the reward
     in alphapo (0.25); how far the margin follows the reference in alpha_dpo (0.05); weight of the divergence in tis_dpo
-    (1.0)."""
+    (1.0); the order of sparsepo's and mapo's divergence alpha, between 0 and 1 (0.5)."""
     f_divergence: FDivergence = "alpha"
     """What holds the policy near the reference in f_dpo: an `alpha` divergence, or `js`, Jensen-Shannon's."""
     gamma: float | None = None
@@ -72,8 +73,8 @@ class Requirements(NamedTuple):
 
     reference: bool
     """Whether a reference model is loaded at all."""
-    divergence: DivergenceForm | None
-    """Which expected log-ratio, if any."""
+    divergence: Divergence | None
+    """Which divergence of each token, if any."""
     masks: str | None
     """"learned", "activation", "oracle", "guided", "contrast" or None: the kind of token mask the loss is defined
     with."""
@@ -86,6 +87,8 @@ class Requirements(NamedTuple):
     """Whether every pair must have a chosen_score above its rejected_score."""
     global_means: bool = False
     """Whether the loss needs means over the global batch: the objective is then a BatchObjective."""
+    squares: bool = False
+    """Whether the sums of squared probabilities are needed."""
     all_tokens: bool = False
     """Whether tokens that both masks rule out are computed all the same, in every step."""
     momentum: float = 0.0

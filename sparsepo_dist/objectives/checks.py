@@ -13,12 +13,16 @@ from sparsepo_dist.objectives.beta_dpo import LEAST_BETA
 from sparsepo_dist.ops import DivergenceForm
 
 _CHOICES = {
-    "divergence": get_args(DivergenceForm), "f_divergence": get_args(FDivergence), "form": get_args(PreferenceForm),
+    "divergence": (*get_args(DivergenceForm), "alpha"), "f_divergence": get_args(FDivergence),
+    "form": get_args(PreferenceForm),
 }  # fmt: skip
 _NOT_NEGATIVE = (
     "alpha", "gamma", "nll_weight", "penalty", "desirable_weight", "undesirable_weight", "l1_reward", "l1_divergence",
 )  # fmt: skip
 _SHARES = {"ld_dpo": "alpha", "d2po": "gamma"}
+_ALPHA_IF = {"f_dpo": "f_divergence", "sparsepo": "divergence", "mapo": "divergence"}
+"""Of objectives that use `alpha` only where another field says alpha, that field."""
+_FORMED = ("dpo", "wpo")
 _SMOOTHED = ("sigmoid", "robust", "exo")
 
 
@@ -37,9 +41,15 @@ def describe_unused(config: ObjectiveConfig, uses: Mapping[str, Sequence[str]]) 
         if field not in uses[config.name] and value != getattr(plain, field):
             users = ", ".join(name for name, fields in uses.items() if field in fields)
             unused.append(f"objective.{field}: {value} is for {users}; {config.name} does not use it")
-    if config.name == "f_dpo" and config.f_divergence == "js" and config.alpha is not None:
-        unused.append(f"objective.alpha: {config.alpha} is for f_divergence alpha; js does not use it")
+    if leaves_alpha_out(config) and config.alpha is not None:
+        field = _ALPHA_IF[config.name]
+        unused.append(f"objective.alpha: {config.alpha} is for {field} alpha; {getattr(config, field)} does not use it")
     return unused
+
+
+def leaves_alpha_out(config: ObjectiveConfig) -> bool:
+    """Whether the objective uses `alpha`, but not as it is configured."""
+    return config.name in _ALPHA_IF and getattr(config, _ALPHA_IF[config.name]) != "alpha"
 
 
 def check_values(config: ObjectiveConfig) -> None:
@@ -69,12 +79,18 @@ def check_combinations(config: ObjectiveConfig) -> None:
             f"objective.label_smoothing: {config.label_smoothing} is for form sigmoid, robust and exo, "
             f"not for {config.form}; leave it out"
         )
-    if config.name == "dpo" and config.form == "exo" and config.label_smoothing == 0:
+    if config.name in _FORMED and config.form == "exo" and config.label_smoothing == 0:
         raise UserError(
             "objective.label_smoothing: form exo needs one above 0, such as 0.001: at 0 its loss is infinite"
         )
-    if config.name == "dpo" and config.form != "discopop" and config.tau != ObjectiveConfig().tau:
+    if config.name in _FORMED and config.form != "discopop" and config.tau != ObjectiveConfig().tau:
         raise UserError(f"objective.tau: {config.tau} is for form discopop, not for {config.form}; leave it out")
+    order = config.alpha if _ALPHA_IF.get(config.name) == "divergence" and config.divergence == "alpha" else None
+    if order is not None and not 0 < order < 1:
+        raise UserError(
+            f"objective.alpha: {order} must be between 0 and 1, both excluded, with divergence alpha: near 1 it is "
+            "divergence policy, near 0 KL(pi_ref || pi)"
+        )
     share = getattr(config, _SHARES[config.name]) if config.name in _SHARES else None
     if share is not None and share > 1:
         raise UserError(f"objective.{_SHARES[config.name]}: {share} must be in [0, 1] in {config.name}")

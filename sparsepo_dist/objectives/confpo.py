@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.objectives.base import BranchSums, ObjectiveOutput, Requirements, Sums
-from sparsepo_dist.objectives.margins import logistic_loss, weighed_logps
+from sparsepo_dist.objectives.margins import logistic_loss, weighed
 from sparsepo_dist.objectives.metrics import by_branch, reference_free_metrics
 
 
@@ -30,7 +30,7 @@ class ConfPO:
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         sums = Sums(responses)
         unsure = self._unsure(stats.policy_logp, sums)
-        counts, totals = sums(unsure), sums(unsure * weighed_logps(stats, masks))
+        counts, totals = sums(unsure), sums(unsure * weighed(stats, masks).policy_logp)
         parts = zip(totals, counts, strict=True)
         rewards = BranchSums(*(self.beta * total / count.clamp(min=1) for total, count in parts))
         losses = logistic_loss(rewards.margin - self.gamma)

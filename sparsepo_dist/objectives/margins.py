@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,9 +17,16 @@ def log_ratios(stats: TokenStats) -> Tensor:
     return stats.policy_logp - stats.reference_logp
 
 
-def weighed_logps(stats: TokenStats, masks: TokenMasks | None) -> Tensor:
-    """[N]: m_u log pi of each response token, in nats; log pi where there are no masks."""
-    return stats.policy_logp if masks is None else masks.reward * stats.policy_logp
+def weighed(stats: TokenStats, masks: TokenMasks | None) -> TokenStats:
+    """Statistics of which log pi and log pi_ref weigh m_u, the divergence m_d; without masks as they are."""
+    if masks is None:
+        return stats
+    return dataclasses.replace(
+        stats,
+        policy_logp=masks.reward * stats.policy_logp,
+        reference_logp=None if stats.reference_logp is None else masks.reward * stats.reference_logp,
+        divergence=None if stats.divergence is None else masks.divergence * stats.divergence,
+    )
 
 
 def deformed(x: Tensor, alpha: float) -> Tensor:

@@ -19,6 +19,7 @@ from sparsepo_dist.objectives.base import (
     Requirements,
     Sums,
 )
+from sparsepo_dist.objectives.margins import weighed
 from sparsepo_dist.objectives.metrics import of_tokens, token_metrics
 from sparsepo_dist.objectives.nll import WithLikelihood
 from sparsepo_dist.objectives.registry import build_objective
@@ -46,25 +47,16 @@ class Masked:
     def batch_values(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> Tensor:
         """[P, K]: what the objective needs means of, over masked tokens."""
         assert masks is not None
-        return cast(BatchObjective, self.objective).batch_values(_masked(stats, masks), None, responses)
+        return cast(BatchObjective, self.objective).batch_values(weighed(stats, masks), None, responses)
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         assert masks is not None
         if self.objective.requirements.weighs:
             losses, metrics = self.objective(stats, masks, responses)
         else:
-            losses, metrics = self.objective(_masked(stats, masks), None, responses)
+            losses, metrics = self.objective(weighed(stats, masks), None, responses)
         own = {name: values for name, values in metrics.items() if not of_tokens(name)}
         return ObjectiveOutput(losses, {**token_metrics(stats, masks, Sums(responses)), **own})
-
-
-def _masked(stats: TokenStats, masks: TokenMasks) -> TokenStats:
-    return dataclasses.replace(
-        stats,
-        policy_logp=masks.reward * stats.policy_logp,
-        reference_logp=None if stats.reference_logp is None else masks.reward * stats.reference_logp,
-        divergence=None if stats.divergence is None else masks.divergence * stats.divergence,
-    )
 
 
 class Composed(NamedTuple):

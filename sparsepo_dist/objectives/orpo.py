@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.objectives.base import BranchSums, ObjectiveOutput, Requirements, Sums
-from sparsepo_dist.objectives.margins import logistic_loss, weighed_logps
+from sparsepo_dist.objectives.margins import logistic_loss, weighed
 from sparsepo_dist.objectives.metrics import reference_free_metrics
 
 
@@ -29,12 +29,12 @@ class ORPO:
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         sums = Sums(responses)
-        weighed = weighed_logps(stats, masks)
-        mean, nll = sums.mean(weighed), -sums.mean(stats.policy_logp).chosen
+        logps = weighed(stats, masks).policy_logp
+        mean, nll = sums.mean(logps), -sums.mean(stats.policy_logp).chosen
         log_odds = BranchSums(*(part - _log1mexp(part) for part in mean)).margin
         ratio = logistic_loss(log_odds)
         metrics = {
-            **reference_free_metrics(stats, sums, sums.mean(self.beta * weighed)),
+            **reference_free_metrics(stats, sums, sums.mean(self.beta * logps)),
             "nll_loss": nll.detach(),
             "log_odds_chosen": log_odds.detach(),
             "log_odds_ratio": -ratio.detach(),

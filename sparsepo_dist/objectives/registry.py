@@ -11,7 +11,13 @@ from sparsepo_dist.objectives.alphapo import AlphaPO
 from sparsepo_dist.objectives.base import Objective, ObjectiveConfig
 from sparsepo_dist.objectives.bco import BCO
 from sparsepo_dist.objectives.beta_dpo import BetaDPO
-from sparsepo_dist.objectives.checks import check_combinations, check_name, check_values, describe_unused
+from sparsepo_dist.objectives.checks import (
+    check_combinations,
+    check_name,
+    check_values,
+    describe_unused,
+    leaves_alpha_out,
+)
 from sparsepo_dist.objectives.confpo import ConfPO
 from sparsepo_dist.objectives.dpo import DPO
 from sparsepo_dist.objectives.dpop import DPOP
@@ -27,6 +33,7 @@ from sparsepo_dist.objectives.supervised import SFT
 from sparsepo_dist.objectives.tdpo import TDPO
 from sparsepo_dist.objectives.tis_dpo import TISDPO
 from sparsepo_dist.objectives.weighted import D2PO, LDDPO, SamPO
+from sparsepo_dist.objectives.wpo import WPO
 
 
 class _Entry(NamedTuple):
@@ -50,14 +57,17 @@ class _Entry(NamedTuple):
 
 
 _ENTRIES = {
-    "sparsepo": _Entry(partial(SparsePO, masks="learned"), ("beta", "divergence", "l1_reward", "l1_divergence")),
-    "mapo": _Entry(partial(SparsePO, masks="activation"), ("beta", "divergence")),
+    "sparsepo": _Entry(
+        partial(SparsePO, masks="learned"), ("beta", "divergence", "alpha", "l1_reward", "l1_divergence"), alpha=0.5
+    ),
+    "mapo": _Entry(partial(SparsePO, masks="activation"), ("beta", "divergence", "alpha"), alpha=0.5),
     "tdpo1": _Entry(TDPO, ("beta",)),
     "tdpo2": _Entry(TDPO, ("beta", "alpha"), alpha=0.5),
     "sepo": _Entry(partial(OracleDPO, masks="oracle"), ("beta",)),
     "tgdpo": _Entry(partial(OracleDPO, masks="guided"), ("beta",)),
     "tis_dpo": _Entry(TISDPO, ("beta", "alpha"), alpha=1.0),
     "dpo": _Entry(DPO, ("beta", "form", "label_smoothing", "tau")),
+    "wpo": _Entry(WPO, ("beta", "form", "label_smoothing", "tau")),
     "dpop": _Entry(DPOP, ("beta", "penalty")),
     "odpo": _Entry(ODPO, ("beta", "alpha"), alpha=1.0),
     "beta_dpo": _Entry(BetaDPO, ("beta", "alpha"), alpha=0.6),
@@ -97,6 +107,8 @@ def build_objective(config: ObjectiveConfig) -> Objective:
     check_name(config.name, _ENTRIES)
     entry = _ENTRIES[config.name]
     for field in ("beta", "alpha", "gamma"):
+        if field == "alpha" and leaves_alpha_out(config):
+            continue
         if field in entry.uses and getattr(config, field) is None:
             setattr(config, field, getattr(entry, field))
     check_values(config)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
 from sparsepo_dist.objectives.base import ObjectiveOutput, Requirements, Sums
 from sparsepo_dist.objectives.margins import log_ratios, logistic_loss
 from sparsepo_dist.objectives.metrics import preference_metrics
-from sparsepo_dist.ops import DivergenceForm
+from sparsepo_dist.ops import AlphaDivergence, Divergence, DivergenceForm
 
 
 @dataclass(frozen=True)
@@ -16,18 +17,26 @@ class SparsePO:
     """-log sigmoid(beta (S_c[m_u rho] - S_r[m_u rho] - (S_c[m_d v] - S_r[m_d v]))) + L1 of learned masks.
 
     With `divergence` "policy" v is the reverse KL (the paper); with "reference" v = -KL(pi_ref || pi) (as released,
-    and equal to TDPO v1 where both masks are 1). With a common mask each L1 coefficient counts half.
+    and equal to TDPO v1 where both masks are 1); with "alpha" the alpha-divergence of order `alpha`. With a common mask
+    each L1 coefficient counts half.
     """
 
     beta: float
-    divergence: DivergenceForm
+    divergence: DivergenceForm | Literal["alpha"]
     masks: str
+    alpha: float | None = None
     l1_reward: float = 0.0
     l1_divergence: float = 0.0
 
     @property
     def requirements(self) -> Requirements:
-        return Requirements(reference=True, divergence=self.divergence, masks=self.masks)
+        divergence: Divergence
+        if self.divergence == "alpha":
+            assert self.alpha is not None
+            divergence = AlphaDivergence(self.alpha)
+        else:
+            divergence = self.divergence
+        return Requirements(reference=True, divergence=divergence, masks=self.masks)
 
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         assert stats.divergence is not None and masks is not None

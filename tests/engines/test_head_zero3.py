@@ -139,7 +139,9 @@ def product(rows: Tensor, head: Sequence[Tensor | None]) -> Tensor:
 def stats_of(logits: Tensor, ref_logits: Tensor, labels: Tensor, setting: Setting) -> dict[str, Tensor]:
     """Statistics of logits in float64."""
     none = torch.empty(0)
-    logp, ref_logp, r, f = token_numbers(Response(logits.double(), ref_logits.double(), labels.tolist(), none, none))
+    logp, ref_logp, r, f, *_ = token_numbers(
+        Response(logits.double(), ref_logits.double(), labels.tolist(), none, none)
+    )
     v = r if setting.divergence == "policy" else -f
     return {"policy_logp": logp, "reference_logp": ref_logp, "divergence": v}
 

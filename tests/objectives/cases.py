@@ -45,6 +45,8 @@ CASES: dict[str, dict[str, Any]] = {
     "dpo_apo_zero": {"name": "dpo", "form": "apo_zero"},
     "dpo_apo_down": {"name": "dpo", "form": "apo_down"},
     "dpo_discopop": {"name": "dpo", "form": "discopop", "tau": CONSTANTS["tau"]},
+    "wpo": {"name": "wpo"},
+    "wpo_ipo": {"name": "wpo", "form": "ipo"},
     "dpop": {"name": "dpop", "penalty": CONSTANTS["penalty"]},
     "odpo": {"name": "odpo", "alpha": CONSTANTS["alpha"]},
     "beta_dpo": {"name": "beta_dpo", "alpha": CONSTANTS["alpha"]},
@@ -64,6 +66,7 @@ CASES: dict[str, dict[str, Any]] = {
     "sepo": {"name": "sepo"},
     "sparsepo": {"name": "sparsepo", "divergence": "policy", **_L1},
     "sparsepo_released": {"name": "sparsepo", "divergence": "reference", **_L1},
+    "sparsepo_alpha": {"name": "sparsepo", "divergence": "alpha", "alpha": 0.5, **_L1},
     "mapo": {"name": "mapo", "divergence": "policy"},
     "tgdpo": {"name": "tgdpo"},
     "tis_dpo": {"name": "tis_dpo", "alpha": CONSTANTS["alpha"]},
@@ -117,6 +120,7 @@ class Batch:
         self.reference = -draw[1].abs() - 0.1
         self.divergence = draw[2].abs().requires_grad_()
         self.m_u, self.m_d = (mask.relu().requires_grad_() for mask in draw[3:])
+        self.log_squares = -0.5 - 0.1 * draw[3].abs()
         scores = torch.rand(len(lengths), 2, generator=g).sort(dim=1, descending=True).values
         self.responses = Responses(ids, len(lengths), scores, keys=17 * torch.arange(len(lengths)))
 
@@ -125,8 +129,9 @@ class Batch:
 
     def stats(self, objective: Objective) -> TokenStats:
         needs = objective.requirements
-        v = {None: None, "policy": self.divergence, "reference": -self.divergence}[needs.divergence]
-        return TokenStats(self.policy, self.reference if needs.reference else None, v)
+        v = {None: None, "reference": -self.divergence}.get(needs.divergence, self.divergence)
+        reference = self.reference if needs.reference else None
+        return TokenStats(self.policy, reference, v, log_squares=self.log_squares if needs.squares else None)
 
     def apply(self, objective: Objective, **kwargs: Any) -> ObjectiveOutput:
         return apply(objective, self.stats(objective), TokenMasks(self.m_u, self.m_d), self.responses, **kwargs)
@@ -136,7 +141,7 @@ class Batch:
         ids = self.responses.sequence_id
         rows = torch.cat([torch.nonzero(ids // 2 == pair).squeeze(-1) for pair in pairs])
         part = Batch([(0, 0)] * len(pairs))
-        for name in ("policy", "reference", "divergence", "m_u", "m_d"):
+        for name in ("policy", "reference", "divergence", "m_u", "m_d", "log_squares"):
             setattr(part, name, getattr(self, name)[rows])
         place = {pair: i for i, pair in enumerate(pairs)}
         new_ids = torch.tensor([2 * place[i // 2] + i % 2 for i in ids[rows].tolist()], dtype=torch.int64)
@@ -167,7 +172,9 @@ class ModelBatch:
     ) -> ObjectiveOutput:
         needs = objective.requirements
         reference = (self.ref_hidden, Head(self.weight.detach())) if needs.reference else (None, None)
-        stats = token_stats(self.hidden, Head(self.weight), self.labels, *reference, divergence=needs.divergence)
+        stats = token_stats(
+            self.hidden, Head(self.weight), self.labels, *reference, divergence=needs.divergence, squares=needs.squares
+        )
         masks = TokenMasks(self.m_u, self.m_u if common else self.m_d, common)
         return apply(objective, stats, masks, self.responses, history, masked=masked)
 

@@ -60,12 +60,15 @@ class TokenModel:
 
     is_gradient_checkpointing = False
 
-    def __init__(self, log_probs: Tensor) -> None:
-        self.log_probs = log_probs
+    def __init__(self, log_probs: Tensor, log_squares: Tensor) -> None:
+        self.log_probs, self.log_squares = log_probs, log_squares
 
     def __call__(self, **_: Any) -> SimpleNamespace:
         other = torch.zeros_like(self.log_probs)
-        return SimpleNamespace(log_probs=self.log_probs, entropy=other, mean_logits=other, is_top1=other > 0)
+        return SimpleNamespace(
+            log_probs=self.log_probs, entropy=other, mean_logits=other, is_top1=other > 0,
+            log_sum_sq_probs=self.log_squares,
+        )  # fmt: skip
 
 
 def trl_inputs(batch: Batch, order: Sequence[int]) -> dict[str, Tensor]:
@@ -82,14 +85,13 @@ def trl_dpo(batch: Batch, **fields: Any) -> tuple[Tensor, Any]:
     ids, pairs = batch.responses.sequence_id, batch.responses.pairs
     order = [*range(0, 2 * pairs, 2), *range(1, 2 * pairs, 2)]
     reference = padded(batch.reference, ids, order).sum(1)
-    theirs = trainer(
-        trl.DPOTrainer, precompute_ref_logps=True, use_weighting=False,
-        **{"loss_weights": [1.0], "ld_alpha": None, "f_divergence_type": "reverse_kl", **fields},
-    )  # fmt: skip
+    plain = {"use_weighting": False, "loss_weights": [1.0], "ld_alpha": None, "f_divergence_type": "reverse_kl"}
+    theirs = trainer(trl.DPOTrainer, precompute_ref_logps=True, **{**plain, **fields})
     inputs = {
         **trl_inputs(batch, order), "ref_chosen_logps": reference[:pairs], "ref_rejected_logps": reference[pairs:],
     }  # fmt: skip
-    return theirs.compute_loss(TokenModel(padded(batch.policy, ids, order)), inputs), theirs
+    model = TokenModel(padded(batch.policy, ids, order), padded(batch.log_squares, ids, order))
+    return theirs.compute_loss(model, inputs), theirs
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,13 @@ def test_dpo(loss_type: str, form: str, smoothing: float) -> None:
     assert_same(batch, losses, loss, rtol=1e-6 if form == "exo" else 1e-12)
     for name in ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen"):
         assert metrics[name].mean().item() == pytest.approx(theirs._metrics["train"][name][0]), name
+
+
+@pytest.mark.parametrize(("loss_type", "form"), [("sigmoid", "sigmoid"), ("ipo", "ipo")])
+def test_wpo(loss_type: str, form: str) -> None:
+    batch = Batch(LENGTHS)
+    loss, _ = trl_dpo(batch, loss_types=[loss_type], label_smoothing=0.0, use_weighting=True)
+    assert_same(batch, ours(batch, name="wpo", form=form).losses, loss)
 
 
 def test_ld_dpo() -> None:
@@ -231,7 +240,7 @@ def test_kto(seed: int) -> None:
             **trl_inputs(batch, order), "label": torch.full((4,), label), "ref_logps": reference,
             "ref_KL_logps": padded(batch.reference, ids, other).sum(1),
         }  # fmt: skip
-        halves.append(theirs.compute_loss(TokenModel(policy), inputs))
+        halves.append(theirs.compute_loss(TokenModel(policy, policy), inputs))
         side = "chosen" if label else "rejected"
         logged = theirs._metrics["train"]
         rewards.update({f"rewards/{side}": logged[f"rewards/{side}"][0], f"kl_estimate/{side}": logged["kl"][0]})

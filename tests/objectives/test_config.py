@@ -28,9 +28,10 @@ from sparsepo_dist.objectives.supervised import SFT
 from sparsepo_dist.objectives.tdpo import TDPO
 from sparsepo_dist.objectives.tis_dpo import TISDPO
 from sparsepo_dist.objectives.weighted import D2PO, LDDPO, SamPO
+from sparsepo_dist.objectives.wpo import WPO
 
 DEFAULTS = {
-    "sparsepo": SparsePO(0.1, "policy", "learned", 0.0, 0.0),
+    "sparsepo": SparsePO(0.1, "policy", "learned", None, 0.0, 0.0),
     "mapo": SparsePO(0.1, "policy", "activation"),
     "tdpo1": TDPO(0.1),
     "tdpo2": TDPO(0.1, 0.5),
@@ -38,6 +39,7 @@ DEFAULTS = {
     "tgdpo": OracleDPO(0.1, "guided"),
     "tis_dpo": TISDPO(0.1, 1.0),
     "dpo": DPO(0.1, "sigmoid", 0.0),
+    "wpo": WPO(0.1, "sigmoid", 0.0),
     "dpop": DPOP(0.1, 50.0),
     "odpo": ODPO(0.1, 1.0),
     "beta_dpo": BetaDPO(0.1, 0.6),
@@ -61,10 +63,11 @@ OTHER: dict[str, Any] = {
     "l1_divergence": 0.02, "nll_weight": 0.4, "tau": 0.2, "f_divergence": "js", "seed": 3,
 }  # fmt: skip
 USES: dict[str, set[str]] = {
-    "sparsepo": {"beta", "divergence", "l1_reward", "l1_divergence"},
-    "mapo": {"beta", "divergence"},
+    "sparsepo": {"beta", "divergence", "alpha", "l1_reward", "l1_divergence"},
+    "mapo": {"beta", "divergence", "alpha"},
     "tdpo2": {"beta", "alpha"},
     "dpo": {"beta", "form", "label_smoothing", "tau"},
+    "wpo": {"beta", "form", "label_smoothing", "tau"},
     "dpop": {"beta", "penalty"},
     "odpo": {"beta", "alpha"},
     "beta_dpo": {"beta", "alpha"},
@@ -88,7 +91,10 @@ USES: dict[str, set[str]] = {
 for _name in USES.keys() - {"orpo", "sft"}:
     USES[_name].add("nll_weight")
 # What a field is refused without, where the objective uses it.
-WITH = {"tau": {"form": "discopop"}}
+WITH: dict[tuple[str, str], dict[str, str]] = {
+    **{(name, "tau"): {"form": "discopop"} for name in ("dpo", "wpo")},
+    **{(name, "alpha"): {"divergence": "alpha"} for name in ("sparsepo", "mapo")},
+}
 NO_NUMBERS = {"form", "f_divergence", "divergence", "seed"}
 
 
@@ -116,7 +122,7 @@ def test_what_is_left_open_is_filled_in_where_it_is_used(name: str) -> None:
 @pytest.mark.parametrize("field", OTHER)
 @pytest.mark.parametrize("name", objective_names())
 def test_a_field_reaches_the_objective_or_is_named_as_ignored(name: str, field: str) -> None:
-    settings = {"name": name, field: OTHER[field], **(WITH.get(field, {}) if field in USES[name] else {})}
+    settings = {"name": name, field: OTHER[field], **WITH.get((name, field), {})}
     if field in USES[name]:
         assert unused_fields(ObjectiveConfig(**settings)) == []
         built = build_objective(ObjectiveConfig(**settings))

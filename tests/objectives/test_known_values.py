@@ -12,7 +12,7 @@ from tests.objectives.cases import CASES, CONSTANTS, Batch, apply, objective_of
 
 LOG_TWO = [
     "dpo", "dpo_smoothed", "dpo_robust", "dpop", "beta_dpo", "tdpo1", "tdpo2", "sepo", "sparsepo", "sparsepo_released",
-    "mapo", "dpo_norm", "ld_dpo", "sampo", "d2po", "f_dpo_alpha", "f_dpo_js",
+    "mapo", "sparsepo_alpha", "dpo_norm", "ld_dpo", "sampo", "d2po", "f_dpo_alpha", "f_dpo_js",
     "tgdpo", "tis_dpo", "tis_dpo_released",
 ]  # fmt: skip
 
@@ -78,6 +78,7 @@ def test_equal_mean_likelihoods_in_objectives_without_a_reference() -> None:
         "sepo",
         "sparsepo",
         "sparsepo_released",
+        "sparsepo_alpha",
         "mapo",
         "beta_dpo",
         "ld_dpo",
@@ -118,6 +119,18 @@ def test_released_form_with_masks_of_one_is_tdpo1() -> None:
     ones = torch.ones_like(batch.policy)
     masked = apply(sparse, batch.stats(sparse), TokenMasks(ones, ones), batch.responses).losses
     torch.testing.assert_close(masked, batch.apply(tdpo).losses, rtol=1e-14, atol=1e-15)
+
+
+def test_a_policy_that_says_what_it_is_likeliest_to_say_weighs_its_losses_as_dpo_does() -> None:
+    """log pi(y) = log of the sum of pi^2 where pi is uniform over what it can say at all: WPO is DPO of its form."""
+    batch = Batch()
+    batch.log_squares = batch.policy.detach().clone()
+    for form in ("sigmoid", "ipo"):
+        wpo, dpo = (batch.apply(objective_of(f"{name}", form=form)) for name in ("wpo", "dpo"))
+        assert torch.equal(wpo.losses, dpo.losses) and wpo.metrics["on_policy_weight"].tolist() == [1.0] * 3
+    batch.log_squares = batch.log_squares + 1.0
+    halved = batch.apply(objective_of("wpo"))
+    torch.testing.assert_close(halved.losses, batch.apply(objective_of("dpo")).losses * math.exp(-2))
 
 
 def test_tis_dpo_with_its_divergence_is_sparsepo_and_without_it_tgdpo() -> None:

@@ -15,10 +15,13 @@ from sparsepo_dist.masks.positions import decay, positions, tail
 from sparsepo_dist.objectives import Composed, ObjectiveConfig, compose
 from tests.objectives.cases import CASES, CONSTANTS, Batch, ModelBatch, apply, informed, objective_of
 from tests.objectives.test_against_brute_force import gradients
+from tests.objectives.test_gradients import WITH_GRADCHECK
 from tests.objectives.test_lengths import SHAPES
 from tests.support.brute_force import batch_losses
 
-OF_ITS_OWN = ("sft", "sepo", "sparsepo", "sparsepo_released", "mapo", "tgdpo", "tis_dpo", "tis_dpo_released")
+OF_ITS_OWN = (
+    "sft", "sepo", "sparsepo", "sparsepo_released", "sparsepo_alpha", "mapo", "tgdpo", "tis_dpo", "tis_dpo_released",
+)  # fmt: skip
 PLAIN = [name for name in CASES if name not in OF_ITS_OWN]
 
 
@@ -39,7 +42,7 @@ def test_loss_and_gradient_with_masks(name: str) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", [name for name in PLAIN if name != "alpha_dpo"])  # as in test_gradients
+@pytest.mark.parametrize("name", [name for name in PLAIN if name in WITH_GRADCHECK])
 def test_gradcheck_through_the_masks(name: str) -> None:
     batch, objective = Batch([(2, 3), (1, 1)]), composed(name, MaskConfig(kind="learned")).objective
     stats, responses, needs = batch.stats(objective), batch.responses, objective.requirements
@@ -97,7 +100,7 @@ def test_what_is_skipped_is_in_no_metric_and_changes_no_loss(name: str) -> None:
     """Tokens that both masks rule out come without numbers, where the objective does not want all of them."""
     batch, objective = Batch(), composed(name, MaskConfig(kind="learned")).objective
     if objective.requirements.all_tokens:
-        assert name in ("confpo", "orpo", "dpo_nll")
+        assert name in ("confpo", "orpo", "dpo_nll", "wpo", "wpo_ipo")
         return
     if objective.requirements.divergence is None:
         batch.m_d = batch.m_u

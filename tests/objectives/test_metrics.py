@@ -23,13 +23,14 @@ ADDED = {
     "beta_dpo": {"beta"},
     "bco": {"shift"},
     "alpha_dpo": {"target_margin"},
+    **dict.fromkeys(("wpo", "wpo_ipo"), {"on_policy_weight"}),
     "kto": {"kl_estimate/chosen", "kl_estimate/rejected"},
     "dpo_nll": {"nll_loss"},
     "confpo": {"unsure/chosen", "unsure/rejected"},
     "orpo": {"nll_loss", "log_odds_chosen", "log_odds_ratio"},
     "tdpo1": KL, "tdpo2": KL,
     **dict.fromkeys(("sepo", "tgdpo", "tis_dpo_released"), REWARD_MASK),
-    **dict.fromkeys(("sparsepo", "sparsepo_released", "mapo", "tis_dpo"), KL | MASKS),
+    **dict.fromkeys(("sparsepo", "sparsepo_released", "sparsepo_alpha", "mapo", "tis_dpo"), KL | MASKS),
 }  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_masked_rewards_and_divergences(name: str) -> None:
     for pair, sides in enumerate(batch.pairs()):
         rewards = []
         for side, response in zip(("chosen", "rejected"), sides, strict=True):
-            logp, ref, reverse, forward = token_numbers(response)
+            logp, ref, reverse, forward, *_ = token_numbers(response)
             kl, v = (reverse, reverse) if name == "sparsepo" else (forward, -forward)
             rewards.append(beta * (response.m_u * (logp - ref) + response.m_d * v).sum())
             wanted = {

@@ -51,21 +51,34 @@ class Pair:
     plain_c: Tensor
     plain_r: Tensor
     """log pi of each token, whatever it weighs."""
+    squares_c: Tensor
+    squares_r: Tensor
+    """Sum of pi^2 over the vocabulary."""
+    hellinger_c: Tensor
+    hellinger_r: Tensor
+    """(1 - sum of pi^a ref^(1 - a)) / (a (1 - a)) over the vocabulary, a = 1/2."""
 
     @property
     def margin(self) -> Tensor:
         return self.rho_c.sum() - self.rho_r.sum()
 
 
-def token_numbers(response: Response) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """log pi, log pi_ref, R = KL(pi || ref), F = KL(ref || pi) per token."""
+def token_numbers(response: Response) -> tuple[Tensor, ...]:
+    """By token: log pi, log ref, R = KL(pi || ref), F = KL(ref || pi), sum of pi^2, alpha-divergence of order 1/2."""
     rows = []
     for t, token in enumerate(response.tokens):
         pi = torch.softmax(response.policy_logits[t].double(), -1)
         ref = torch.softmax(response.reference_logits[t].double(), -1)
         rows.append(
             torch.stack(
-                [pi[token].log(), ref[token].log(), (pi * (pi / ref).log()).sum(), (ref * (ref / pi).log()).sum()]
+                [
+                    pi[token].log(),
+                    ref[token].log(),
+                    (pi * (pi / ref).log()).sum(),
+                    (ref * (ref / pi).log()).sum(),
+                    (pi**2).sum(),
+                    (1 - (pi**0.5 * ref**0.5).sum()) / 0.25,
+                ]
             )
         )
     return torch.stack(rows).unbind(-1)
@@ -83,12 +96,12 @@ def batch_losses(name: str, pairs: list[tuple[Response, Response]], c: Constants
 
 
 def _numbers(chosen: Response, rejected: Response) -> Pair:
-    logp_c, ref_c, reverse_c, forward_c = token_numbers(chosen)
-    logp_r, ref_r, reverse_r, forward_r = token_numbers(rejected)
+    logp_c, ref_c, reverse_c, forward_c, squares_c, hellinger_c = token_numbers(chosen)
+    logp_r, ref_r, reverse_r, forward_r, squares_r, hellinger_r = token_numbers(rejected)
     return Pair(
         logp_c, logp_r, logp_c - ref_c, logp_r - ref_r, reverse_c, reverse_r, forward_c, forward_r,
         chosen.m_u, rejected.m_u, chosen.m_d, rejected.m_d, (chosen.score, rejected.score),
-        (chosen.drawn, rejected.drawn), logp_c, logp_r,
+        (chosen.drawn, rejected.drawn), logp_c, logp_r, squares_c, squares_r, hellinger_c, hellinger_r,
     )  # fmt: skip
 
 
@@ -97,6 +110,7 @@ def _weighed(p: Pair) -> Pair:
         p, logp_c=p.u_c * p.logp_c, logp_r=p.u_r * p.logp_r, rho_c=p.u_c * p.rho_c, rho_r=p.u_r * p.rho_r,
         reverse_c=p.d_c * p.reverse_c, reverse_r=p.d_r * p.reverse_r,
         forward_c=p.d_c * p.forward_c, forward_r=p.d_r * p.forward_r,
+        hellinger_c=p.d_c * p.hellinger_c, hellinger_r=p.d_r * p.hellinger_r,
     )  # fmt: skip
 
 
@@ -110,6 +124,19 @@ def _sft(p: Pair, c: Constants) -> Tensor:
 
 def _dpo(p: Pair, c: Constants) -> Tensor:
     return -_log_sigmoid(c["beta"] * p.margin)
+
+
+def _on_policy_weight(p: Pair) -> Tensor:
+    aligned = [(logp - squares.log()).mean() for logp, squares in ((p.plain_c, p.squares_c), (p.plain_r, p.squares_r))]
+    return (aligned[0] + aligned[1]).exp().detach()
+
+
+def _wpo(p: Pair, c: Constants) -> Tensor:
+    return _on_policy_weight(p) * _dpo(p, c)
+
+
+def _wpo_ipo(p: Pair, c: Constants) -> Tensor:
+    return _on_policy_weight(p) * _ipo(p, c)
 
 
 def _smoothed(p: Pair, c: Constants) -> Tensor:
@@ -237,6 +264,10 @@ def _sparsepo_released(p: Pair, c: Constants) -> Tensor:
     return _masked(p, c, -p.forward_c, -p.forward_r) + _l1(p, c)
 
 
+def _sparsepo_alpha(p: Pair, c: Constants) -> Tensor:
+    return _masked(p, c, p.hellinger_c, p.hellinger_r) + _l1(p, c)
+
+
 def _mapo(p: Pair, c: Constants) -> Tensor:
     return _masked(p, c, p.reverse_c, p.reverse_r)
 
@@ -337,6 +368,7 @@ _PAIR: dict[str, Callable[[Pair, Constants], Tensor]] = {
     "ld_dpo": _ld_dpo, "sampo": _sampo, "d2po": _d2po, "dpo_ipo_sum": _ipo_sum, "dpo_norm": _norm,
     "dpop": _dpop, "odpo": _odpo, "tdpo1": _tdpo1, "tdpo2": _tdpo2, "sparsepo": _sparsepo,
     "sparsepo_released": _sparsepo_released, "mapo": _mapo, "sepo": _sepo, "simpo": _simpo, "orpo": _orpo,
+    "wpo": _wpo, "wpo_ipo": _wpo_ipo, "sparsepo_alpha": _sparsepo_alpha,
     "tgdpo": _sepo, "tis_dpo": _tis_dpo, "tis_dpo_released": _sepo,
 }  # fmt: skip
 _BATCH: dict[str, Callable[[list[Pair], Constants], list[Tensor]]] = {

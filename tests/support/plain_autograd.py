@@ -97,7 +97,7 @@ def plain_pass(
                     tokens.extend(response)
             none = torch.empty(0)
             numbers = token_numbers(Response(torch.cat(logits), torch.cat(ref_logits), tokens, none, none))
-            logp, ref_logp, reverse_kl, forward_kl = numbers
+            logp, ref_logp, reverse_kl, forward_kl, *_ = numbers
             v = reverse_kl if setting.divergence == "policy" else -forward_kl
             if masks_seen:
                 m_u, m_d = (mask.double() for mask in masks_seen[rank][number])

@@ -22,7 +22,7 @@ from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker, orac
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, compose
 from sparsepo_dist.objectives.base import Sums
 from sparsepo_dist.objectives.margins import log_ratios
-from sparsepo_dist.ops import DivergenceForm
+from sparsepo_dist.ops import Divergence
 
 Both = tuple[float, float]
 """Of the chosen and of the rejected response."""
@@ -44,7 +44,7 @@ class OwnReward(NamedTuple):
 
     of: Callable[[Compared], tuple[Tensor, Tensor]]
     """[P] of chosen and of rejected responses."""
-    divergence: DivergenceForm | None
+    divergence: Divergence | None
     readings: ReferenceReadings | None
     """What its masks are made of."""
 
