@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.experiments.files.runs import SFT, recipe_values
+from sparsepo_dist.experiments.files.runs import SFT
 from sparsepo_dist.experiments.files.spec import ExperimentFile
 from sparsepo_dist.experiments.settled import Settled
 from sparsepo_dist.experiments.stages.stage import OUTPUT, Stage, filled
@@ -18,6 +18,8 @@ from sparsepo_dist.plan.speed.machine import find_machine
 from sparsepo_dist.plan.speed.time import step_time
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.parsing import parse_arguments, train_parser
+
+_MODEL = "model.path"
 
 
 class Asked(NamedTuple):
@@ -45,12 +47,13 @@ def costs(file: ExperimentFile, settled: Settled, open_stages: set[str], asked: 
 
 
 def _config(file: ExperimentFile, settled: Settled, stage: Stage) -> RunConfig:
-    """A training's configuration; a start that is not trained yet has the shape of the model it is trained from."""
+    """A training's configuration; what is not trained yet has the shape of the model it is trained from."""
     entry = next(place for place, word in enumerate(stage.command) if word.endswith("train.py"))
     words = [word for word in stage.command[entry + 1 :] if not word.startswith("--resume=")]
-    if file.sft is not None:
-        trained_from = {**recipe_values(str(file.sft.recipe)), **file.sft.options}.get("model.path")
-        words = [word.replace(f"{{{SFT}}}/final", str(trained_from)) for word in words]
+    for run in reversed(file.runs):  # each starts from one before it, if from any
+        from_sft = file.sft is not None and run.name != SFT and _MODEL not in run.options
+        start = f"{{{SFT}}}/final" if from_sft else str(run.field(_MODEL))
+        words = [word.replace(f"{{{run.name}}}/final", start) for word in words]
     folders = {name: str(settled.work.output(name)) for name in stage.needs}
     return parse_arguments(train_parser(), filled(words, {OUTPUT: "output", **folders}))[0]
 

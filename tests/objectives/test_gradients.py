@@ -11,7 +11,6 @@ from torch import Tensor
 from sparsepo_dist.contracts import TokenMasks
 from tests.objectives.cases import CASES, Batch, informed, objective_of
 
-
 # AlphaDPO's margin and WPO's weights follow the policy without gradient, which no finite difference knows: the brute
 # force has it.
 WITH_GRADCHECK = [name for name in CASES if name not in ("alpha_dpo", "wpo", "wpo_ipo")]

@@ -23,7 +23,7 @@ ADDED = {
     "beta_dpo": {"beta"},
     "bco": {"shift"},
     "alpha_dpo": {"target_margin"},
-    **dict.fromkeys(("wpo", "wpo_ipo"), {"on_policy_weight"}),
+    "wpo": {"on_policy_weight"}, "wpo_ipo": {"on_policy_weight"},
     "kto": {"kl_estimate/chosen", "kl_estimate/rejected"},
     "dpo_nll": {"nll_loss"},
     "confpo": {"unsure/chosen", "unsure/rejected"},

@@ -8,6 +8,7 @@ from typing import Any
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.files.caches import cached_content
+from sparsepo_dist.experiments.files.chains import others_of, own_stage
 from sparsepo_dist.experiments.files.runs import (
     CHECKOUT,
     PREPARE,
@@ -21,7 +22,7 @@ from sparsepo_dist.experiments.files.runs import (
 from sparsepo_dist.experiments.files.selection import Planned, Point
 from sparsepo_dist.experiments.files.spec import ExperimentFile
 from sparsepo_dist.experiments.files.suites import evaluations, evaluations_of_start, starts
-from sparsepo_dist.experiments.files.training import ALL_LAYERS
+from sparsepo_dist.experiments.files.training import ALL_LAYERS, Preparation
 from sparsepo_dist.experiments.stages.stage import OUTPUT, Stage, placeholders
 
 _DS_CONFIG = "ds_configs/zero3.json"  # the default of runs, which has to be found from any folder
@@ -52,11 +53,7 @@ def stages_of(experiment: ExperimentFile, chosen: Mapping[str, Point] | None = N
 
 def _stages(experiment: ExperimentFile, chosen: Mapping[str, Point]) -> Iterator[Stage]:
     if experiment.prepare is not None:
-        name, options = experiment.prepare.name, experiment.prepare.options
-        yield Stage(
-            PREPARE, "prepare", (*_SPARSEPO, "prepare", name, "--output={output}", *flagged(options)),
-            {"name": name, **options}, ("preparation.command", f"preparation.{name}"),
-        )  # fmt: skip
+        yield _preparation(experiment, PREPARE, experiment.prepare)
     kept = experiment.undecided(chosen)
     planned = experiment.planned(chosen)
     for one in planned:
@@ -66,15 +63,24 @@ def _stages(experiment: ExperimentFile, chosen: Mapping[str, Point]) -> Iterator
         yield from evaluations_of_start(experiment, start)
 
 
+def _preparation(experiment: ExperimentFile, stage: str, given: Preparation) -> Stage:
+    name, options = given.name, given.options
+    words = (*_SPARSEPO, "prepare", name, "--output={output}", *flagged(options))
+    code = ("preparation.command", f"preparation.{name}")
+    return Stage(stage, "prepare", words, {"name": name, **options}, code, _needs(experiment, options))
+
+
 def _of_run(experiment: ExperimentFile, one: Planned) -> Iterator[Stage]:
     run = one.run
+    if run.training.prepare is not None:
+        yield _preparation(experiment, own_stage(run), run.training.prepare)
     options = _options(experiment, run)
     configuration = {**recipe_values(str(run.training.recipe)), **options}
     needs = _needs(experiment, configuration)
     cache = _cache(experiment, run, options, configuration, needs)
     reference = None
     if configuration.get("reference.adapter_path") is None:
-        reference = configuration.get("reference.path") or configuration.get("model.path") or run.field("model.path")
+        reference = _begun_from(experiment, run)
     if cache is not None:
         yield cache
         cached = {"reference.placement": "cached", "reference.cache": f"{{{cache.name}}}/cache"}
@@ -88,6 +94,14 @@ def _of_run(experiment: ExperimentFile, one: Planned) -> Iterator[Stage]:
     nodes = experiment.slurm.nodes if experiment.resources.backend == "slurm" else 1
     yield Stage(run.name, "train", words, configuration, ("runs.run", "runs.parsing"), needs, temporary, nodes)
     yield from evaluations(experiment, run, one.suites, reference)
+
+
+def _begun_from(experiment: ExperimentFile, run: Run) -> str:
+    """The model that a run's KL is measured from: its reference, or what a run that it starts from began from."""
+    configuration = {**recipe_values(str(run.training.recipe)), **_options(experiment, run)}
+    path = configuration.get("reference.path") or configuration.get("model.path") or run.field("model.path")
+    before = {f"{{{other.name}}}/final": other for other in experiment.runs if other.name != SFT}
+    return _begun_from(experiment, before[path]) if path in before else str(path)
 
 
 def _launcher(experiment: ExperimentFile) -> tuple[str, ...]:
@@ -134,4 +148,5 @@ def _cache(
 def _needs(experiment: ExperimentFile, value: Any) -> tuple[str, ...]:
     named = placeholders(value)
     sections = ((PREPARE, experiment.prepare), (SFT, experiment.sft))
-    return tuple(name for name, section in sections if section is not None and name in named)
+    found = [name for name, section in sections if section is not None and name in named]
+    return (*found, *others_of(value, experiment.runs))

@@ -9,45 +9,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from sparsepo_dist.errors import UserError, did_you_mean
-from sparsepo_dist.evaluation.arguments import refusal
 from sparsepo_dist.evaluation.jobs.spec import Suite, read_suite
 from sparsepo_dist.experiments.contracts import DRAWS
-from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, as_text, flagged, runs_of
+from sparsepo_dist.experiments.files.chains import linked, others_of
+from sparsepo_dist.experiments.files.preparation import (
+    check_preparation,
+    read_preparation,
+    read_rounds,
+    reading_its_own,
+)
+from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, as_text, runs_of
 from sparsepo_dist.experiments.files.selection import Planned, Point, Select, planned, read_select
 from sparsepo_dist.experiments.files.training import (
-    Options,
+    OWN_PREPARE,
+    Preparation,
     Training,
     cache_of,
     grid_of,
     lines_of,
     list_of,
-    mapping,
-    options_of,
     read_training,
     seeds_of,
 )
 from sparsepo_dist.experiments.stages.stage import filled, placeholders
 from sparsepo_dist.experiments.stages.work import CODES
-from sparsepo_dist.fields import check_name, known_entries, named, read_fields, scalar
-from sparsepo_dist.files import Entry
-from sparsepo_dist.preparation.command import name_parser
-from sparsepo_dist.preparation.registry import NAMES, preparation
+from sparsepo_dist.fields import check_name, named, read_fields, scalar
+from sparsepo_dist.files import Entry, entries
 from sparsepo_dist.queueing.resources import Resources, Slurm, read_resources, read_slurm
 
 _FIELDS = (
     "name", "output", "stages", "keep_weights", "code", "prepare", "sft", "base", "cache", "methods", "grid", "seeds",
-    "suites", "select", "selected_suites", "draws", "ranks", "resources", "slurm",
+    "rounds", "suites", "select", "selected_suites", "draws", "ranks", "resources", "slurm",
 )  # fmt: skip
 _TAKEN = re.compile(rf"({PREPARE}|{SFT}|start|cache)(-|$)")
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """`sparsepo prepare NAME`."""
-
-    name: str
-    options: Options
 
 
 @dataclass(frozen=True)
@@ -111,9 +108,9 @@ def _experiment(file: Path, given: Mapping[str, Entry], scripts: Path) -> Experi
     check_name(name, given["name"].line, "name")
     sft = read_training(given["sft"], "sft", Training()) if "sft" in given else None
     methods = _methods(given)
-    runs = runs_of(file, sft, methods)
+    runs = _linked(file, sft, methods)
     suites = _suites(given, "suites", scripts, runs)
-    select = read_select(given["select"], suites) if "select" in given else None
+    select = _select(given["select"], suites, runs) if "select" in given else None
     ranks, slurm = _of(given, "ranks", "int", 1), read_slurm(given.get("slurm"))
     if ranks == 0 or slurm.nodes == 0 or ranks % slurm.nodes:
         raise ValueError(f"ranks: {ranks} ranks do not go evenly on {slurm.nodes} nodes (slurm.nodes)")
@@ -156,14 +153,49 @@ def _methods(given: Mapping[str, Entry]) -> dict[str, Training]:
         cache=cache_of(given["cache"], "cache") if "cache" in given else base.cache,
         lines={**base.lines, **(lines_of(given["grid"]) if "grid" in given else {})},
     )
-    methods = {}
+    rounds = read_rounds(given["rounds"]) if "rounds" in given else None
+    methods: dict[str, Training] = {}
     for entry in named(given["methods"], "methods"):
         if _TAKEN.match(entry.name):
             raise ValueError(
                 f"line {entry.line}: methods.{entry.name}: stages of another kind are called so; name it otherwise"
             )
-        methods[entry.name] = read_training(entry, f"methods.{entry.name}", base)
+        methods[entry.name] = _method(entry, base)
+        if rounds is not None:
+            methods |= rounds.of(entry.name, methods[entry.name])
     return methods
+
+
+def _method(entry: Entry, base: Training) -> Training:
+    field = f"methods.{entry.name}"
+    training = read_training(entry, field, base)
+    parts = entries(entry.node) if isinstance(entry.node, yaml.MappingNode) else []
+    own = next((part for part in parts if part.name == OWN_PREPARE), None)
+    if own is None:
+        return training
+    prepare = read_preparation(own, f"{field}.{OWN_PREPARE}")
+    return reading_its_own(dataclasses.replace(training, prepare=prepare))
+
+
+def _linked(file: Path, sft: Training | None, methods: Mapping[str, Training]) -> list[Run]:
+    """Runs, and what they need of each other; preparations of their own are looked at as the first run has them."""
+    runs = linked(runs_of(file, sft, methods))
+    looked_at: set[str] = set()
+    for run in runs:
+        if run.training.prepare is not None and run.method not in looked_at:
+            looked_at.add(run.method)
+            check_preparation(run.training.prepare)
+    return runs
+
+
+def _select(section: Entry, suites: Sequence[Suite], runs: Sequence[Run]) -> Select:
+    needing = next((run for run in runs if others_of(run.options, runs)), None)
+    if needing is not None:
+        raise ValueError(
+            f"line {section.line}: select: {needing.name} needs another run, and further seeds of what is selected "
+            "would have none to need; leave select out"
+        )
+    return read_select(section, suites)
 
 
 def _suites(
@@ -211,17 +243,6 @@ def _of(given: Mapping[str, Entry], name: str, kind: str, default: Any) -> Any:
 
 
 def _preparation(section: Entry) -> Preparation:
-    fields = {
-        entry.name: entry for entry in known_entries(mapping(section, "prepare"), ("name", "options"), "prepare.")
-    }
-    if "name" not in fields:
-        raise ValueError(f"line {section.line}: prepare.name is missing: what `sparsepo prepare` is to make")
-    options = options_of(fields["options"], "prepare.options") if "options" in fields else {}
-    name, line = scalar(fields["name"], "prepare.name", "str"), fields["name"].line
-    if name not in NAMES:
-        hint = did_you_mean(name, NAMES) or f"; there are {', '.join(NAMES)}"
-        raise ValueError(f"line {line}: prepare.name: {name!r} cannot be prepared{hint}")
-    said = refusal(name_parser(name, preparation(name)), ["--output=OUTPUT", *flagged(options)])
-    if said is not None:
-        raise ValueError(f"line {line}: prepare.options: `sparsepo prepare {name}` does not take them: {said}")
-    return Preparation(name, options)
+    found = read_preparation(section, "prepare")
+    check_preparation(found)
+    return found

@@ -7,6 +7,7 @@ from typing import Any
 
 from sparsepo_dist.evaluation.jobs.spec import Suite
 from sparsepo_dist.experiments.contracts import START
+from sparsepo_dist.experiments.files.chains import others_of
 from sparsepo_dist.experiments.files.runs import CHECKOUT, PREPARE, SFT, Run, as_text, digest
 from sparsepo_dist.experiments.files.selection import Planned
 from sparsepo_dist.experiments.files.spec import ExperimentFile
@@ -27,15 +28,16 @@ def evaluations(
         suites: the run's.
         reference: folder or name of the model that the run's KL is measured from; None where it is none alone.
     """
+    needs = (run.name, *others_of(run.options, experiment.runs))
     for suite in suites:
         options = options_for(suite, run)
         shared = _shared_start(experiment, suite, run, options, reference)
         if shared is not None and shared.name != f"{run.name}/{suite.name}":
             yield shared
             options = (*options, f"--reference_results={{{shared.name}}}")
-            yield _evaluation(experiment, suite, run.name, _model(suite, run), options, (run.name, shared.name))
+            yield _evaluation(experiment, suite, run.name, _model(suite, run), options, (*needs, shared.name))
         else:
-            yield shared or _evaluation(experiment, suite, run.name, _model(suite, run), options, (run.name,))
+            yield shared or _evaluation(experiment, suite, run.name, _model(suite, run), options, needs)
 
 
 def starts(experiment: ExperimentFile, planned: Sequence[Planned]) -> list[Planned]:
@@ -64,7 +66,8 @@ def _start(experiment: ExperimentFile, suite: Suite, run: Run) -> Run | None:
     path, adapters = run.field(_MODEL), [run.field(f"{part}.adapter_path") for part in ("model", "reference")]
     if experiment.sft is not None or any(adapters) or placeholders(path):
         return None
-    several = len({str(other.field(_MODEL)) for other in experiment.runs}) > 1
+    paths = {str(other.field(_MODEL)) for other in experiment.runs}
+    several = len([path for path in paths if not placeholders(path)]) > 1
     named = {name: run.field(name) for name in sorted(_fields_of(suite))}
     return Run(START, START, {}, run.training).at({**named, **({_MODEL: path} if several else {})})
 
@@ -98,7 +101,9 @@ def _shared_start(
         name = f"{START}-{digest([reference, options])}"
     method = SFT if own else START
     words = (*options, f"--reference={reference}")
-    return _evaluation(experiment, suite, name, f"{method}={reference}", words, ())
+    return _evaluation(
+        experiment, suite, name, f"{method}={reference}", words, tuple(others_of(reference, experiment.runs))
+    )
 
 
 def _evaluation(

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -19,9 +19,20 @@ from sparsepo_dist.runs.recipes.files import read_recipe
 
 SEED = "training.seed"
 ALL_LAYERS = "all_layers"
+OWN_PREPARE = "prepare"
 _EXPONENT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
 Options = Mapping[str, Any]
 """Dotted field of a run, or option of a command -> value."""
+
+
+class Preparation(NamedTuple):
+    """`sparsepo prepare NAME`."""
+
+    name: str
+    options: Options
+    line: int = 0
+    """Where its name stands."""
+    field: str = "prepare"
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,8 @@ class Training:
     cache: bool | str = False
     """Whether what the reference says of every pair is written once, for all runs that share it. ALL_LAYERS: also the
     hidden states of all layers, which are large."""
+    prepare: Preparation | None = None
+    """Of its runs, each for itself."""
     line: int = 0
     """Where it stands."""
     lines: Mapping[str, int] = field(default_factory=dict)
@@ -58,7 +71,15 @@ def read_training(section: Entry, field: str, base: Training) -> Training:
     Raises:
         ValueError: what cannot be, with its line.
     """
-    known = ("recipe", "options", "grid", "seeds", "runs", "cache")
+    known = (
+        "recipe",
+        "options",
+        "grid",
+        "seeds",
+        "runs",
+        "cache",
+        *([OWN_PREPARE] if field.startswith("methods.") else []),
+    )
     empty = is_tagged(section.node, "null")
     given = {} if empty else {e.name: e for e in known_entries(mapping(section, field), known, f"{field}.")}
     recipe = _recipe(given["recipe"], field) if "recipe" in given else base.recipe
@@ -76,6 +97,7 @@ def read_training(section: Entry, field: str, base: Training) -> Training:
         seeds_of(given["seeds"], f"{field}.seeds") if "seeds" in given else () if "runs" in given else base.seeds,
         _runs(given["runs"], f"{field}.runs") if "runs" in given else (),
         cache_of(given["cache"], f"{field}.cache") if "cache" in given else base.cache,
+        None,
         section.line,
         {**base.lines, **{name: line for part in given.values() for name, line in lines_of(part).items()}},
     )
