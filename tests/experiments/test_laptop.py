@@ -61,6 +61,11 @@ def test_laptop_experiment_from_its_file_to_its_page(name: str, models: Path, tm
     if name == "sentiment":
         steps = {(row["method"], row["step"]) for row in read_json(tmp_path / "out" / "figure2-frontier.json")["rows"]}
         assert {("DPO", 1), ("DPO", None)} <= steps, "each run is measured on its way"
+    if name == "iterated":
+        results = {run["name"]: Path(run["results"]["frontier"]) for run in found["runs"] if run["method"] != "start"}
+        first, second = (read_json(results[run] / "frontier.json") for run in ("dpo-seed1", "dpo_round2-seed1"))
+        assert first["reference"] == second["reference"], "both are measured from what the first began from"
+        assert first["rows"] != second["rows"]
     page = (tmp_path / "out" / "index.html").read_text()
     assert "What is missing" not in page
     assert all(f'<h2 id="{draw}">' in page for draw in found["draws"])

@@ -33,6 +33,18 @@ OBJECTIVES: dict[str, tuple[dict[str, Any], float | None]] = {
     "tis_dpo": ({"objective.name": "tis_dpo"}, math.log(2)),
     "bco": ({"objective.name": "bco"}, 2 * math.log(2)),
     "alpha_dpo": ({"objective.name": "alpha_dpo"}, None),
+    "wpo": ({"objective.name": "wpo", "objective.form": "ipo"}, None),
+    "alpha": ({"objective.divergence": "alpha", "masks.kind": "decay"}, math.log(2)),
+    "ld_dpo": ({"objective.name": "ld_dpo"}, math.log(2)),
+    "sampo": ({"objective.name": "sampo"}, math.log(2)),
+    "d2po": ({"objective.name": "d2po"}, math.log(2)),
+    "f_dpo": ({"objective.name": "f_dpo"}, math.log(2)),
+    "alphapo": ({"objective.name": "alphapo"}, None),
+    "confpo": ({"objective.name": "confpo"}, None),
+    "exo_nll": (
+        {"objective.name": "dpo", "objective.form": "exo", "objective.label_smoothing": 0.1,
+         "objective.nll_weight": 0.5}, None,
+    ),
     "tdpo1_oracle": ({"objective.name": "tdpo1", "masks.kind": "[oracle, decay]"}, math.log(2)),
     "kto_learned": (
         {"objective.name": "kto", "masks.kind": "[learned, tail]", "masks.layers": "last",

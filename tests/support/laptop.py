@@ -14,10 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sparsepo_dist.builtin.sets import set_file
 from sparsepo_dist.evaluation.code.exercises import COMPLETION, exercise
 from sparsepo_dist.experiments.files.runs import CHECKOUT
+from sparsepo_dist.experiments.stages.stage import placeholders
 from tests.support.classifiers import save_tiny_classifier
 from tests.support.tiny import save_tiny_model
 
-NAMES = ("sentiment", "dialogue", "summaries", "code", "ablations")
+NAMES = ("sentiment", "dialogue", "summaries", "code", "ablations", "iterated")
 _FILES = CHECKOUT / "launch" / "experiments"
 _PROGRAMS = (" return 1", " return  1", " return 2", " return  2")
 _SMALL: Mapping[str, Any] = {
@@ -28,7 +29,7 @@ _SMALL: Mapping[str, Any] = {
 }  # fmt: skip
 """What is given in place of a file's own value, where it has one of that type, in any of its sections."""
 _OF_ONE: Mapping[str, Mapping[str, Any]] = {
-    "sentiment": {"objective.beta": [0.1]}, "ablations": {"masks.weight_decay": [0.01]},
+    "sentiment": {"objective.beta": [0.1]}, "ablations": {"masks.weight_decay": [0.01]}, "iterated": {"seeds": [1]},
 }  # fmt: skip
 """Likewise, of one experiment: grids that take longest."""
 
@@ -64,6 +65,7 @@ def _with(section: Any, values: Mapping[str, Any]) -> Any:
     if not isinstance(section, dict):
         return section
     known = section.keys() & values.keys()
+    known -= {key for key in known if placeholders(section[key])}  # what another stage gives
     changed = {key: values[key] for key in known if type(section[key]) is type(values[key])}
     return {key: _with(inner, values) for key, inner in section.items()} | changed
 

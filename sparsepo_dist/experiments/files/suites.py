@@ -34,10 +34,16 @@ def evaluations(
         shared = _shared_start(experiment, suite, run, options, reference)
         if shared is not None and shared.name != f"{run.name}/{suite.name}":
             yield shared
-            options = (*options, f"--reference_results={{{shared.name}}}")
+            options = (*options, *_said_reference(experiment, run, reference), f"--reference_results={{{shared.name}}}")
             yield _evaluation(experiment, suite, run.name, _model(suite, run), options, (*needs, shared.name))
         else:
             yield shared or _evaluation(experiment, suite, run.name, _model(suite, run), options, needs)
+
+
+def _said_reference(experiment: ExperimentFile, run: Run, reference: str | None) -> list[str]:
+    """Of a run whose own reference is another run, what it is measured from instead."""
+    own = run.field("reference.path") or run.field(_MODEL)
+    return [f"--reference={reference}"] if others_of(str(own), experiment.runs) else []
 
 
 def starts(experiment: ExperimentFile, planned: Sequence[Planned]) -> list[Planned]:

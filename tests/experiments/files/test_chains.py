@@ -45,6 +45,8 @@ def test_each_round_trains_on_the_policys_own_pairs_and_from_it(tmp_path: Path) 
 def test_the_kl_of_every_round_is_measured_from_what_the_first_began_from(tmp_path: Path) -> None:
     sft = {"recipe": "launch/recipes/sentiment/sft.yaml", "options": {"model.path": "gpt2"}}
     found = stages(tmp_path, rounds=ROUNDS, prepare=PREPARE, sft=sft, seeds=[1], suites=FRONTIER)
+    assert "--reference={sft}/final" in found["dpo_round3-seed1/frontier"].command
+    assert not any(word.startswith("--reference=") for word in found["dpo-seed1/frontier"].command)
     measured = [
         word for name, stage in found.items() for word in stage.command
         if name.startswith("dpo") and word.startswith("--reference_results=")
