@@ -9,7 +9,7 @@ from collections.abc import Callable
 from sparsepo_dist.errors import RunError
 from sparsepo_dist.evaluation.arguments import positive
 from sparsepo_dist.experiments.collected import collect
-from sparsepo_dist.experiments.files.runs import CHECKOUT, defaults
+from sparsepo_dist.experiments.files.runs import CHECKOUT, known_fields
 from sparsepo_dist.experiments.files.spec import ExperimentFile, read_experiment
 from sparsepo_dist.experiments.settled import Settled, settle
 from sparsepo_dist.experiments.stages.clean import clean
@@ -125,4 +125,4 @@ def _collect(file: ExperimentFile, settled: Settled, say: Callable[[str], None])
 
 def _report(file: ExperimentFile, settled: Settled, say: Callable[[str], None]) -> None:
     drawing = importlib.import_module("sparsepo_dist.experiments.drawing")  # matplotlib, which nothing else here needs
-    say(f"{drawing.build(collect(file, settled), file.output, defaults())} shows what came out")
+    say(f"{drawing.build(collect(file, settled), file.output, known_fields())} shows what came out")

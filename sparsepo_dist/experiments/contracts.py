@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 DRAWS = (
     "table1", "table2", "table3", "table4", "table5", "ablation", "figure2", "figure3", "figure5", "figure6", "figure7",
@@ -37,6 +37,18 @@ class TrainedRun:
     """Name of a suite -> the results folder that its driver wrote."""
     drivers: Mapping[str, str]
     """Name of a suite -> name of its driver: frontier, code, summary, leaderboard or preference."""
+
+
+class KnownFields(NamedTuple):
+    """What today's code says of a run's configuration, for runs that are older than it."""
+
+    defaults: Mapping[str, Any] = {}
+    """By dotted name, what a field has where nothing is said."""
+    used: Mapping[str, Sequence[str]] = {}
+    """By name of an objective, the fields of section `objective` that make a difference."""
+
+
+NOTHING_KNOWN = KnownFields()
 
 
 @dataclass(frozen=True)

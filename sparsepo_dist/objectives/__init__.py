@@ -2,7 +2,7 @@
 
 from sparsepo_dist.objectives.base import BatchObjective, Objective, ObjectiveConfig, ObjectiveOutput, Requirements
 from sparsepo_dist.objectives.masked import Composed, compose
-from sparsepo_dist.objectives.registry import build_objective, objective_names, unused_fields
+from sparsepo_dist.objectives.registry import build_objective, objective_names, unused_fields, used_fields
 
 __all__ = [
     "BatchObjective",
@@ -15,4 +15,5 @@ __all__ = [
     "compose",
     "objective_names",
     "unused_fields",
+    "used_fields",
 ]

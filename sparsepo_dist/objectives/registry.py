@@ -91,9 +91,14 @@ def objective_names() -> list[str]:
     return list(_ENTRIES)
 
 
+def used_fields() -> dict[str, tuple[str, ...]]:
+    """By name of an objective, the fields of its configuration that make a difference."""
+    return {name: entry.fields for name, entry in _ENTRIES.items()}
+
+
 def unused_fields(config: ObjectiveConfig) -> list[str]:
     """A sentence for each field that is given and that the objective ignores: one recipe serves several objectives."""
-    return describe_unused(config, {name: entry.fields for name, entry in _ENTRIES.items()})
+    return describe_unused(config, used_fields())
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sparsepo_dist.disk import write_whole
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
+from sparsepo_dist.experiments.contracts import NOTHING_KNOWN, Experiment, KnownFields, TrainedRun
 from sparsepo_dist.experiments.drawing.ablations import ablation, table3, table4, table5
 from sparsepo_dist.experiments.drawing.benchmarks import figure5, table1, table2
 from sparsepo_dist.experiments.drawing.curves import figure3, figure6, figure7
@@ -32,20 +32,20 @@ _DRAWN: Mapping[str, Callable[[Collected, Path], Section]] = {
 """By the name that an experiment's file asks for it, one of DRAWS."""
 
 
-def build(experiment: Experiment, output: Path, defaults: Mapping[str, Any] | None = None) -> Path:
+def build(experiment: Experiment, output: Path, known: KnownFields = NOTHING_KNOWN) -> Path:
     """index.html in `output`, which needs no other file, and beside it its figures (PNG) and tables (JSON, Markdown).
 
     Args:
         experiment: its runs, and what its file asks for.
         output: the folder.
-        defaults: by dotted name, what a field has where a run's configuration is older than the field.
+        known: of the fields of runs' configurations, which may be older than those.
 
     Reads files alone. What one run's folder lacks, or has damaged, costs that run's numbers only, and the page says so.
 
     Raises:
         UserError: scipy is not installed, or `output` cannot be written.
     """
-    collected = Collected(experiment, defaults)
+    collected = Collected(experiment, known)
     try:
         output.mkdir(parents=True, exist_ok=True)
         sections = {name: _DRAWN[name](collected, output) for name in dict.fromkeys(experiment.draws)}

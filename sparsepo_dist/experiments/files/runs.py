@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from sparsepo_dist.errors import UserError
+from sparsepo_dist.experiments.contracts import KnownFields
 from sparsepo_dist.experiments.files.remembered import remembered
 from sparsepo_dist.experiments.files.training import Options, Training, plain_value
 from sparsepo_dist.files import leaves
@@ -114,6 +115,17 @@ def _recipe_values(recipe: str) -> dict[str, Any]:
 def digest(value: Any) -> str:
     """A short name for what is alike."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def known_fields() -> KnownFields:
+    """What a run's configuration has where nothing is said, and which of an objective's fields make a difference."""
+    return KnownFields(defaults(), remembered(("objectives",), "used", _asked_used))
+
+
+def _asked_used() -> dict[str, list[str]]:
+    from sparsepo_dist.objectives import used_fields  # torch, for an answer that is seldom new
+
+    return {name: list(fields) for name, fields in used_fields().items()}
 
 
 @cache

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from matplotlib.image import imread
 
-from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
+from sparsepo_dist.experiments.contracts import Experiment, KnownFields, TrainedRun
 from sparsepo_dist.experiments.drawing import build
 from sparsepo_dist.experiments.drawing.curves import MOST_STEPS, stretched
 from tests.support.experiment_runs import trained
@@ -199,17 +199,19 @@ def test_starts_are_compared_within_what_is_otherwise_the_same(tmp_path: Path) -
 
 
 def test_a_field_that_is_newer_than_a_run_sets_none_apart(tmp_path: Path) -> None:
-    """Runs of before and after an update, which all have what is the default since."""
+    """Runs of before and after an update, which all have what is the default since; and a gamma that counts nothing."""
     runs = [
         trained(tmp_path, f"start_{init}", None, seed, reward=0.3, kl=2.0, masks={"init": init})
         for init in ("torch", "released") for seed in (1, 2)
     ]  # fmt: skip
-    for run, tau in zip(runs, (None, 0.05, 0.05, 0.9), strict=True):
+    given = ((None, None), (0.05, 0.3), (0.05, None), (0.9, None))
+    for run, (tau, gamma) in zip(runs, given, strict=True):
         assert run.run is not None
         config = yaml.safe_load((run.run / "config.yaml").read_text())
-        config["objective"] |= {} if tau is None else {"tau": tau}
+        config["objective"] |= {"name": "sparsepo", "gamma": gamma} | ({} if tau is None else {"tau": tau})
         (run.run / "config.yaml").write_text(yaml.safe_dump(config))
-    made = build(Experiment("test", tuple(runs), {}, {}, ("starts",)), tmp_path / "page", {"objective.tau": 0.05})
+    known = KnownFields({"objective.tau": 0.05}, {"sparsepo": ("beta", "tau")})
+    made = build(Experiment("test", tuple(runs), {}, {}, ("starts",)), tmp_path / "page", known)
     assert [(row["start"], row["seeds"]) for row in rows_of(made.parent, "starts")] == [("torch", 2), ("released", 1)]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.experiments.contracts import Experiment, TrainedRun
+from sparsepo_dist.experiments.contracts import NOTHING_KNOWN, Experiment, KnownFields, TrainedRun
 from sparsepo_dist.experiments.drawing.numbers.grouping import BETA, STARTS
 from sparsepo_dist.files import read_json
 from sparsepo_dist.report.reading import RunFiles, read_run
@@ -52,13 +52,14 @@ class Collected:
 
     Args:
         experiment: the runs.
-        defaults: by dotted name, what a field has where a run's configuration is older than the field.
+        known: of the fields of their configurations, which may be older than those.
     """
 
-    def __init__(self, experiment: Experiment, defaults: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, experiment: Experiment, known: KnownFields = NOTHING_KNOWN) -> None:
         self.experiment = experiment
+        self._used = known.used
         self._defaults: dict[str, dict[str, Any]] = {}
-        for name, value in (defaults or {}).items():
+        for name, value in known.defaults.items():
             section, _, field = name.rpartition(".")
             self._defaults.setdefault(section, {})[field] = value
         self.left_out: dict[str, str] = {}
@@ -111,12 +112,16 @@ class Collected:
     def alike(self, run: TrainedRun, without: Sequence[str]) -> str | None:
         """What must be the same in two runs for a fair comparison of something else: model, data, objective, masks and
         training as configured, but for beta, the seed, what no number depends on (the day, which stands in few
-        templates) and the fields `without` of masks. None where nothing is known.
+        templates; fields that the objective does not use) and the fields `without` of masks. None where nothing is
+        known.
         """
         config = self.settings(run)
         if not all(config.get(part) for part in ("data", "objective", "training", "masks")):
             return None
-        apart = {"data": _OF_NO_WEIGHT, "objective": ("beta",), "training": _OF_NO_WEIGHT, "masks": without}
+        objective = config["objective"]
+        used = ("name", *self._used.get(objective.get("name"), objective))
+        unused = [name for name in {**self._defaults.get("objective", {}), **objective} if name not in used]
+        apart = {"data": _OF_NO_WEIGHT, "objective": ("beta", *unused), "training": _OF_NO_WEIGHT, "masks": without}
         kept = {
             part: {
                 name: value
