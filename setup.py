@@ -63,7 +63,7 @@ setup(
     data_files=[("share/sparsepo_dist/csrc", [str(path) for path in Path("csrc").glob("*")])],
     install_requires=[
         "torch>=2.10",
-        "deepspeed>=0.19",
+        "deepspeed>=0.19.4",  # the first with #8148: LoRA with checkpointed activations under ZeRO-3
         "transformers>=5.17,<6",
         "datasets>=4",
         "peft>=0.21",

@@ -109,11 +109,16 @@ class OracleConfig:
 
     path: str | None = None
     """Model folder or hub id; required where masks ask such a model (sepo, tgdpo, tis_dpo), refused elsewhere."""
-    placement: Literal["sharded", "replicated", "offload"] = "sharded"
-    """As `reference.placement`."""
+    placement: Literal["auto", "sharded", "replicated", "offload"] = "auto"
+    """As `reference.placement`; `auto`: `replicated` on a single rank, `sharded` on several."""
     prompt: str | None = None
     """Text that this model reads before every prompt, behind its BOS: with two texts one model is both oracles. Special
     tokens in it count as such."""
+
+
+def engine_placement(ranks: int) -> Placement:
+    """Where a frozen model with its own engine lives if nothing is said: a single rank has nobody to shard with."""
+    return "sharded" if ranks > 1 else "replicated"
 
 
 def named(role: str) -> str:
@@ -145,12 +150,15 @@ class Models:
         return self.reference.placement == "adapter"
 
     def placement(self, ranks: int) -> Placement:
-        """Where the reference lives on so many ranks; a single one has nobody to shard with."""
+        """Where the reference lives on so many ranks."""
         if self.reference.placement != "auto":
             return self.reference.placement
-        if self.reference_is_policy:
-            return "adapter"
-        return "sharded" if ranks > 1 else "replicated"
+        return "adapter" if self.reference_is_policy else engine_placement(ranks)
+
+    def oracle_placement(self, role: OracleRole, ranks: int) -> Placement:
+        """Where an oracle lives on so many ranks."""
+        given = self.oracles[role].placement
+        return engine_placement(ranks) if given == "auto" else given
 
     def unused(self, objective: str, *, needs_reference: bool) -> list[str]:
         """A sentence for each placement that is given for a model that there is not."""

@@ -163,7 +163,8 @@ def build_oracles(inputs: Inputs, engine: dict[str, Any], progress: Progress) ->
     for role, oracle in inputs.config.models.oracles.items():
         progress.at(f"loading the {named(role)}")
         assert oracle.path is not None
-        own = _frozen_engine(inputs, engine, role, oracle.path, oracle.placement, None)
+        placement = inputs.config.models.oracle_placement(role, distributed.world_size())
+        own = _frozen_engine(inputs, engine, role, oracle.path, placement, None)
         built[role] = Oracle(own, inputs.prefixes[role])
     return built
 

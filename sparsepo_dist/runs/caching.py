@@ -20,6 +20,7 @@ from sparsepo_dist.data.store.columns import Ints
 from sparsepo_dist.data.store.pairs import TokenizedPairs
 from sparsepo_dist.disk import remove
 from sparsepo_dist.engines.composite import text_config
+from sparsepo_dist.engines.config import engine_placement
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.environment import prepare_environment
 from sparsepo_dist.engines.reference.cache_files import (
@@ -125,7 +126,7 @@ def _with_an_engine(config: RunConfig) -> RunConfig:
                 "model.adapter: qlora's reference is the model in 4 bits, with its adapter off, which costs no memory; "
                 "it is not cached"
             )
-        placement = "sharded"
+        placement = engine_placement(distributed.world_size())
     return dataclasses.replace(config, reference=dataclasses.replace(config.reference, placement=placement, cache=None))
 
 

@@ -109,12 +109,16 @@ class Setting:
 
         Loading any model under ZeRO-3 replaces it in the whole process.
         """
-        placements = [getattr(self.config, role).placement for role in self.oracles]
+        placements: list[Placement | None] = [self.oracle_placement(role) for role in self.oracles]
         if self.reference is not None:
             placements.append(self.placement)
         if {"sharded", "offload"} & set(placements):
             return True
         return self.stage == 3 and self.config.model.adapter != "qlora"
+
+    def oracle_placement(self, role: OracleRole) -> Placement:
+        """Where an oracle lives."""
+        return self.config.models.oracle_placement(role, self.request.gpus)
 
     def inference_zero(self, placement: Placement) -> DeepSpeedZeroConfig:
         """ZeRO's settings in a frozen model's own engine."""

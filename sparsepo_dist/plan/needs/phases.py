@@ -77,10 +77,7 @@ def memory(setting: Setting, census: Census, shape: BatchShape, micro_batches: i
     reference = None
     if census.reference and setting.placement is not None:
         reference = frozen_weights(setting, census.reference, setting.placement)
-    oracles = [
-        frozen_weights(setting, units, getattr(setting.config, role).placement)
-        for role, units in census.oracles.items()
-    ]
+    oracles = [frozen_weights(setting, units, setting.oracle_placement(role)) for role, units in census.oracles.items()]
     resting = Parts(
         weights=weights.device,
         optimizer=pieces.training.optimizer,

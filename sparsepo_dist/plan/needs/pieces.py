@@ -92,7 +92,7 @@ def frozen_gathering(setting: Setting, census: Census) -> dict[str, Gathered]:
     """The same of the reference's and the oracles' engines, where they shard."""
     engines: dict[str, tuple[Sequence[Unit], Placement | None]] = {
         "reference": (census.reference, setting.placement),
-        **{role: (units, getattr(setting.config, role).placement) for role, units in census.oracles.items()},
+        **{role: (units, setting.oracle_placement(role)) for role, units in census.oracles.items()},
     }
     found = {}
     for name, (units, placement) in engines.items():

@@ -123,6 +123,6 @@ def _necessary(setting: Setting, pair: PairShape) -> float:
 
 def _refuse_hosts(setting: Setting) -> None:
     if setting.optimizer_offloaded or setting.parameters_offloaded or "offload" in (
-        setting.placement, *(getattr(setting.config, role).placement for role in setting.oracles)
+        setting.placement, *(setting.oracle_placement(role) for role in setting.oracles)
     ):  # fmt: skip
         raise UserError("machine: the time of a step with parts offloaded to the host is not modelled; leave it out")
