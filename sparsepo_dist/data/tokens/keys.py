@@ -39,12 +39,16 @@ def _told(texts: Sequence[Sequence[int]]) -> bytes:
     return b"".join(len(ids).to_bytes(8, "little") + array("q", ids).tobytes() for ids in texts)
 
 
+_OF_LOADING = ("is_local", "local_files_only")
+"""Settings that say how a tokenizer was found: HF_HUB_OFFLINE on one rank alone changes the latter."""
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of a tokenizer's vocabulary, rules, settings, special tokens and chat template, wherever it lies."""
     settings = {
         name: value
         for name, value in tokenizer.init_kwargs.items()
-        if value is None or isinstance(value, bool | int | float)
+        if name not in _OF_LOADING and (value is None or isinstance(value, bool | int | float))
     }
     told = [
         type(tokenizer).__name__, _rules(tokenizer), settings, tokenizer.special_tokens_map, tokenizer.chat_template,

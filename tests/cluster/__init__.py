@@ -1,0 +1,1 @@
+"""Two nodes and a Slurm on one machine: `make test-cluster`."""
