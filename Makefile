@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all test-fast test-machines bench-ops bench bench-data bench-traffic models lint format clean
+.PHONY: setup demo test test-all test-fast test-machines test-cluster bench-ops bench bench-data bench-traffic models lint format clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,15 @@ test-machines: setup
 		PRETEND=$$machine $(PYTEST) -m "not slow and not long and not gpu and not network" \
 			--random-order-bucket=module || failed=1; \
 	done; exit $$failed
+
+# Two nodes and a Slurm on this machine (docs/cluster.md), as root on Debian; skipped, with the reason, where it cannot be.
+CLUSTER := iproute2 openssh-server openssh-client pdsh openmpi-bin slurmctld slurmd slurm-client munge
+test-cluster: setup
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		timeout 300 sh -c 'apt-get update && apt-get install -y --no-install-recommends $(CLUSTER)' >/dev/null 2>&1 || \
+			echo "not all of these could be installed: $(CLUSTER)"; \
+	fi
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 # The fused operation against eager PyTorch (and TRL's chunked kernels where trl is installed): a table and JSON.
 bench-ops: setup

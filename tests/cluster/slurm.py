@@ -33,12 +33,11 @@ MpiDefault=none
 ReturnToService=2
 KillWait=30
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
-GresTypes=gpu
-NodeName=node1 NodeAddr=10.77.0.1 CPUs={cores} RealMemory=8000 Gres=gpu:8 State=UNKNOWN
-NodeName=node2 NodeAddr=10.77.0.2 CPUs={cores} RealMemory=8000 Gres=gpu:8 State=UNKNOWN
+NodeName=node1 NodeAddr=10.77.0.1 CPUs={cores} RealMemory=8000 State=UNKNOWN
+NodeName=node2 NodeAddr=10.77.0.2 CPUs={cores} RealMemory=8000 State=UNKNOWN
 PartitionName=main Nodes=node1,node2 Default=YES MaxTime=INFINITE State=UP
 """
-"""A requeued job waits `cred_expire` before it may start again, by default two minutes. GPUs are only counted."""
+"""A requeued job waits `cred_expire` before it may start again, by default two minutes."""
 
 
 class Slurm:
@@ -61,7 +60,6 @@ class Slurm:
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
         (d / "slurm.conf").write_text(_CONFIGURATION.format(d=d, cores=os.cpu_count() or 1))
-        (d / "gres.conf").write_text("Name=gpu Count=8\n")
         (d / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         munge = d / "munge"
         self._serve(

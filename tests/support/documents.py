@@ -287,7 +287,14 @@ def _check_pip(words: list[str]) -> None:
         assert f'"{extra}": ' in extras, extra
 
 
-def _check_sanitizer(words: list[str]) -> None:
+def _check_sbatch(words: list[str]) -> None:
+    """One of launch/slurm/, a run's folder, and options of a training."""
+    script, folder, *arguments = words
+    assert (ROOT / script).is_file() and not folder.startswith("-"), (script, folder)
+    check_training(arguments)
+
+
+def _check_python_behind(words: list[str]) -> None:
     check(shlex.join(words[words.index("python") :]))
 
 
@@ -298,5 +305,6 @@ def _check_nothing(_: list[str]) -> None:
 _PROGRAMS: dict[str, Callable[[list[str]], None]] = {
     "make": _check_make, "sparsepo": _check_sparsepo, "python": _check_python, "pytest": _check_pytest,
     "deepspeed": _check_deepspeed, "torchrun": _check_torchrun, "accelerate": _check_accelerate, "pip": _check_pip,
-    "compute-sanitizer": _check_sanitizer, ".": _check_nothing, "git": _check_nothing, "pre-commit": _check_nothing,
+    "compute-sanitizer": _check_python_behind, "mpirun": _check_python_behind, "sbatch": _check_sbatch,
+    ".": _check_nothing, "git": _check_nothing, "pre-commit": _check_nothing,
 }  # fmt: skip
