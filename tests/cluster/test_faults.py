@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.usefixtures("no
 STEPS = 60
 MORE = {
     "training.max_steps": STEPS, "training.epochs": 100, "checkpoints.every_steps": 4, "resume": "auto",
-    "training.hang_minutes": 0.2, "training.schedule": "constant", "model.check": False,
+    "training.hang_minutes": 0.5, "training.schedule": "constant", "model.check": False,
 }  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def submitted(slurm: Slurm, script: str, asked: str, words: str = "", log: Path 
 def until(slurm: Slurm, happened: Callable[[], bool], log: Path, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not happened():
-        said = log.read_text()[-3000:] if log.is_file() else ""
+        said = log.read_text(errors="replace")[-3000:] if log.is_file() else ""
         assert time.monotonic() < end, f"it did not happen: {slurm.ask('squeue')} {said}"
         time.sleep(0.2)
 
@@ -61,7 +61,7 @@ def test_a_job_that_is_asked_to_stop_is_queued_again_and_ends_whole(slurm: Slurm
     slurm.ask("scancel", "--signal=USR1", job)
     until(slurm, lambda: gone(slurm, job) and (run / "final").is_dir(), log, 240)
     assert len(losses(run)) == 80
-    assert "stopped by SIGUSR1 after step" in log.read_text()
+    assert "stopped by SIGUSR1 after step" in log.read_text(errors="replace")
 
 
 def test_a_cancelled_job_is_not_queued_again(slurm: Slurm, data: Path, tmp_path: Path) -> None:
@@ -77,5 +77,5 @@ def test_a_mistake_ends_a_job_at_once(slurm: Slurm, data: Path, tmp_path: Path) 
     run, log = tmp_path / "run", tmp_path / "log"
     job = submitted(slurm, "train.sbatch", ASKED, f"{run} {options(data, run)} --training.max_stepps=3", log)
     until(slurm, lambda: gone(slurm, job), log, 120)
-    assert "max_stepps" in log.read_text() and "Traceback" not in log.read_text()
+    assert "max_stepps" in log.read_text(errors="replace") and "Traceback" not in log.read_text(errors="replace")
     assert slurm.ask("scontrol", "show", "job", job).count("Restarts=0") == 1
