@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # whoever makes a tensor has loaded it
+    from torch import Tensor
 
 Message = Mapping[str, Any]
 """A chat message as chat templates take it: `role`, `content` (text, or a list of text parts), and whatever else the
@@ -204,7 +204,7 @@ class PackedBatch:
     @property
     def tokens_of_pairs(self) -> list[int]:
         """Response tokens of each pair: they stand one pair after the other."""
-        return torch.bincount(self.sequence_id // 2, minlength=self.pairs).tolist()
+        return (self.sequence_id // 2).bincount(minlength=self.pairs).tolist()
 
     @property
     def responses(self) -> Responses:

@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "sparsepo_dist"
 # A room imports only from those above it in this list (docs/architecture.md).
 ROOMS = [
-    "errors", "files", "fields", "disk", "contracts", "ops", "data", "masks", "objectives", "engines", "training",
-    "sampling", "builtin", "runs", "plan", "report", "inspection", "queueing", "evaluation", "preparation",
+    "errors", "exports", "files", "fields", "disk", "contracts", "ops", "data", "masks", "objectives", "engines",
+    "training", "sampling", "builtin", "runs", "plan", "report", "inspection", "queueing", "evaluation", "preparation",
     "experiments", "commands",
 ]  # fmt: skip
 # Within a room that has floors, likewise; "" stands for the files that lie in the room itself.
@@ -21,7 +21,7 @@ FLOORS = {
     "data": ["reading", "config", "rows", "tokens", "store", "batching", ""],
     "engines": ["config", "composite", "attention", "layouts", "deepspeed", "adapters", "decoder", "", "reference"],
     "training": ["supervision", "checkpoints", ""],
-    "runs": ["config", "recipes", ""],
+    "runs": ["config", "recipes", "", "first"],
     "plan": ["asked", "model", "needs", "speed", ""],
     "report": ["", "pages"],
     "evaluation": ["", "sandbox", "code", "leaderboard", "summary", "frontier", "preference", "jobs"],

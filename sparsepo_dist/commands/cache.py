@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 
 from sparsepo_dist.commands.entry import guarded, say
-from sparsepo_dist.runs.caching import write_cache
 from sparsepo_dist.runs.parsing import parse_arguments, train_parser
 
 
@@ -33,5 +32,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _cache(arguments: Sequence[str]) -> None:
     config, parsed = parse_arguments(parser(), arguments)
+    from sparsepo_dist.runs.caching import write_cache
+
     folder = write_cache(config, say, all_layers=parsed.all_layers)
     say(f"The cache is in {folder}: train with --reference.placement cached --reference.cache {folder}")

@@ -8,36 +8,37 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
-from collections.abc import Sequence
-
-import torch
+from collections.abc import Iterator, Sequence
 
 from sparsepo_dist.commands.entry import answered, guarded, say
-from sparsepo_dist.data.config import DataConfig
-from sparsepo_dist.engines.decoder.configuration import load_config
-from sparsepo_dist.engines.layouts.choice import ModelKind, layout_of
-from sparsepo_dist.engines.reference.trial import try_layouts
 from sparsepo_dist.files import argument
-from sparsepo_dist.ops.backend import choose_backend
 
 PACKAGES = ("torch", "deepspeed", "transformers", "peft", "bitsandbytes")
 OPTIONAL = ("flash_attn", "vaderSentiment", "lm_eval", "wandb", "trl")
 
 
-def diagnose() -> dict[str, str]:
-    """Name of a part to what was found of it."""
+def diagnose() -> Iterator[tuple[str, str]]:
+    """Name of a part and what was found of it, as it is found: what torch has to be loaded for comes last."""
+    for name in PACKAGES:
+        yield name, _version(name)
+    for tool in ("g++", "nvcc", "ninja"):
+        yield tool, shutil.which(tool) or "not found"
+    for name in OPTIONAL:
+        yield name, "installed" if importlib.util.find_spec(name) else "not installed (optional)"
+    import torch
+
+    from sparsepo_dist.ops.backend import choose_backend
+
     cuda = torch.cuda.is_available()
-    device = torch.cuda.get_device_name() if cuda else f"CPU, {len(os.sched_getaffinity(0))} cores"
-    findings = {name: _version(name) for name in PACKAGES}
-    findings["device"] = device
+    yield "device", torch.cuda.get_device_name() if cuda else f"CPU, {len(os.sched_getaffinity(0))} cores"
     for dtype in (torch.float32, torch.bfloat16):
         kernels, reason = choose_backend("auto", "cuda" if cuda else "cpu", dtype)
-        findings[f"token_stats {str(dtype).removeprefix('torch.')}"] = f"{kernels.name} ({reason})"
-    for tool in ("g++", "nvcc", "ninja"):
-        findings[tool] = shutil.which(tool) or "not found"
-    for name in OPTIONAL:
-        findings[name] = "installed" if importlib.util.find_spec(name) else "not installed (optional)"
-    return findings
+        yield f"token_stats {str(dtype).removeprefix('torch.')}", f"{kernels.name} ({reason})"
+
+
+def _say_findings() -> None:
+    for name, finding in diagnose():
+        say(f"{name:<22} {finding}")
 
 
 def _version(package: str) -> str:
@@ -53,6 +54,11 @@ def examined(path: str, *, trust_remote_code: bool) -> tuple[str, bool]:
     Raises:
         UserError: there is no configuration of a decoder.
     """
+    from sparsepo_dist.data.config import DataConfig
+    from sparsepo_dist.engines.decoder.configuration import load_config
+    from sparsepo_dist.engines.layouts.choice import ModelKind, layout_of
+    from sparsepo_dist.engines.reference.trial import try_layouts
+
     config = load_config(path, trust_remote_code=trust_remote_code)
     default = layout_of("auto", {"model.path": ModelKind.of(config)}, DataConfig().max_length).layout
     trials = try_layouts(config, trust_remote_code=trust_remote_code)
@@ -85,5 +91,5 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     given = parser.parse_args(arguments)
     if given.path is None:
-        return guarded(lambda: say("\n".join(f"{name:<22} {finding}" for name, finding in diagnose().items())))
+        return guarded(_say_findings)
     return answered(lambda: _examine(given.path, trust_remote_code=given.trust == "true"))

@@ -10,11 +10,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from sparsepo_dist.commands.entry import answered, say
-from sparsepo_dist.data.tokens.showing import has_colours, write
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.inspection.files import write_inspection
-from sparsepo_dist.inspection.run import inspect_data
-from sparsepo_dist.inspection.table import as_text
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.parsing import parse_arguments, train_parser
 
@@ -44,6 +40,11 @@ def _parsed(arguments: Sequence[str]) -> tuple[RunConfig, Path | None]:
 
 
 def _inspect(config: RunConfig, output: Path | None) -> bool:
+    from sparsepo_dist.data.tokens.showing import has_colours, write
+    from sparsepo_dist.inspection.files import write_inspection
+    from sparsepo_dist.inspection.run import inspect_data
+    from sparsepo_dist.inspection.table import as_text
+
     logging.getLogger("transformers").setLevel(logging.ERROR)
     found = inspect_data(config, colours=has_colours(sys.stdout))
     for pair in found.shown:

@@ -1,9 +1,13 @@
-"""`sparsepo plan`: what a run will need, before it is launched."""
+"""`sparsepo plan`: what a run will need, before it is launched.
+
+What builds models is loaded once the question is clear: mistakes in it are answered at once.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +16,8 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from sparsepo_dist.commands.entry import answered
-from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
 from sparsepo_dist.errors import UserError, printable
-from sparsepo_dist.plan.asked.request import Request
-from sparsepo_dist.plan.needs.plan import Plan, make_plan
-from sparsepo_dist.plan.speed.machine import KNOWN, changed, find_machine
-from sparsepo_dist.plan.speed.time import StepTime, step_time
-from sparsepo_dist.plan.switches import remedies
-from sparsepo_dist.plan.table import as_json, as_text
+from sparsepo_dist.plan.speed.machine import KNOWN, Machine, changed, find_machine
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.runs.parsing import parse_arguments, train_parser
 
@@ -77,6 +75,16 @@ def plan(config: RunConfig, parsed: Any) -> bool:
         raise UserError(f"gpu_memory: {parsed.gpu_memory} must be greater than 0")
     if parsed.tokens_per_pair is not None and not parsed.tokens_per_pair >= 1:
         raise UserError(f"tokens_per_pair: {parsed.tokens_per_pair} must be at least 1")
+    machine = _machine(parsed)
+    told = f"planning {config.objective.name} of {config.model.path} by its configuration; no weights are read"
+    print(printable(told), file=sys.stderr, flush=True)  # noqa: T201
+    from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
+    from sparsepo_dist.plan.asked.request import Request
+    from sparsepo_dist.plan.needs.plan import make_plan
+    from sparsepo_dist.plan.speed.time import step_time
+    from sparsepo_dist.plan.switches import remedies
+    from sparsepo_dist.plan.table import as_json, as_text
+
     request = Request(
         config, load_ds_config(config.ds_config), parsed.gpus, parsed.tokens_per_pair, device=parsed.device
     )
@@ -85,7 +93,9 @@ def plan(config: RunConfig, parsed: Any) -> bool:
         logging.getLogger("transformers").setLevel(logging.ERROR)
         found = make_plan(request)
         fits = found.fits(parsed.gpu_memory)
-        seconds = _time(found, parsed)
+        seconds = None
+        if machine is not None:
+            seconds = step_time(found, changed(machine, found.setting.dtype, **_terms(parsed)))
         ways = [] if fits else remedies(request, parsed.gpu_memory)
         text = as_text(found, parsed.gpu_memory, ways, seconds)
         values = as_json(found, parsed.gpu_memory, ways, seconds)
@@ -98,11 +108,14 @@ def plan(config: RunConfig, parsed: Any) -> bool:
     return fits
 
 
-def _time(found: Plan, parsed: Any) -> StepTime | None:
-    given = {name: getattr(parsed, name) for name in _TERMS}
-    if parsed.machine is None:
-        for name, value in given.items():
-            if value is not None:
-                raise UserError(f"{name}: it is a term of a machine; name one with --machine")
-        return None
-    return step_time(found, changed(find_machine(parsed.machine), found.setting.dtype, **given))
+def _machine(parsed: Any) -> Machine | None:
+    if parsed.machine is not None:
+        return find_machine(parsed.machine)
+    for name, value in _terms(parsed).items():
+        if value is not None:
+            raise UserError(f"{name}: it is a term of a machine; name one with --machine")
+    return None
+
+
+def _terms(parsed: Any) -> dict[str, Any]:
+    return {name: getattr(parsed, name) for name in _TERMS}

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 from sparsepo_dist.errors import UserError, did_you_mean
-from sparsepo_dist.objectives.base import FDivergence, ObjectiveConfig, PreferenceForm
 from sparsepo_dist.objectives.beta_dpo import LEAST_BETA
+from sparsepo_dist.objectives.config import FDivergence, ObjectiveConfig, PreferenceForm
 from sparsepo_dist.ops import DivergenceForm
 
 _CHOICES = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
-from sparsepo_dist.objectives.base import ObjectiveOutput, PreferenceForm, Requirements, Sums
+from sparsepo_dist.objectives.base import ObjectiveOutput, Requirements, Sums
+from sparsepo_dist.objectives.config import PreferenceForm
 from sparsepo_dist.objectives.forms import FORMS, FormTerms
 from sparsepo_dist.objectives.margins import log_ratios
 from sparsepo_dist.objectives.metrics import preference_metrics

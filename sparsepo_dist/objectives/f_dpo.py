@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
-from sparsepo_dist.objectives.base import BranchSums, FDivergence, ObjectiveOutput, Requirements, Sums
+from sparsepo_dist.objectives.base import BranchSums, ObjectiveOutput, Requirements, Sums
+from sparsepo_dist.objectives.config import FDivergence
 from sparsepo_dist.objectives.margins import deformed, log_ratios, logistic_loss
 from sparsepo_dist.objectives.metrics import preference_metrics
 

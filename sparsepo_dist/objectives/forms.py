@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsepo_dist.objectives.base import BranchSums, PreferenceForm, Sums
+from sparsepo_dist.objectives.base import BranchSums, Sums
+from sparsepo_dist.objectives.config import PreferenceForm
 from sparsepo_dist.objectives.margins import logistic_loss
 
 

@@ -14,11 +14,11 @@ from sparsepo_dist.masks import OF_REFERENCE, MaskConfig, MaskSources, resolve_s
 from sparsepo_dist.objectives.base import (
     BatchObjective,
     Objective,
-    ObjectiveConfig,
     ObjectiveOutput,
     Requirements,
     Sums,
 )
+from sparsepo_dist.objectives.config import ObjectiveConfig
 from sparsepo_dist.objectives.margins import weighed
 from sparsepo_dist.objectives.metrics import of_tokens, token_metrics
 from sparsepo_dist.objectives.nll import WithLikelihood

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from sparsepo_dist.objectives.alpha_dpo import AlphaDPO
 from sparsepo_dist.objectives.alphapo import AlphaPO
-from sparsepo_dist.objectives.base import Objective, ObjectiveConfig
+from sparsepo_dist.objectives.base import Objective
 from sparsepo_dist.objectives.bco import BCO
 from sparsepo_dist.objectives.beta_dpo import BetaDPO
 from sparsepo_dist.objectives.checks import (
@@ -18,6 +18,7 @@ from sparsepo_dist.objectives.checks import (
     describe_unused,
     leaves_alpha_out,
 )
+from sparsepo_dist.objectives.config import ObjectiveConfig
 from sparsepo_dist.objectives.confpo import ConfPO
 from sparsepo_dist.objectives.dpo import DPO
 from sparsepo_dist.objectives.dpop import DPOP

@@ -9,6 +9,10 @@ from sparsepo_dist.errors import UserError
 
 BackendName = Literal["auto", "eager", "cpp", "cuda"]
 
+DivergenceForm = Literal["policy", "reference"]
+"""The distribution that the log-ratio is averaged under: `policy` gives KL(pi || pi_ref), the paper's Eq. 6-8;
+`reference` gives -KL(pi_ref || pi), the released implementation."""
+
 
 @dataclass
 class OpsConfig:

@@ -6,14 +6,12 @@ Shapes: n rows, w vocabulary entries of a tile.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-DivergenceForm = Literal["policy", "reference"]
-"""The distribution that the log-ratio is averaged under: `policy` gives KL(pi || pi_ref), the paper's Eq. 6-8;
-`reference` gives -KL(pi_ref || pi), the released implementation."""
+from sparsepo_dist.ops.config import DivergenceForm
 
 
 class AlphaDivergence(NamedTuple):

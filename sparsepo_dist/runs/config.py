@@ -8,7 +8,7 @@ from sparsepo_dist.data.config import DataConfig
 from sparsepo_dist.engines.config import LoraSettings, ModelConfig, Models, OracleConfig, ReferenceConfig
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks.config import MaskConfig
-from sparsepo_dist.objectives.base import ObjectiveConfig
+from sparsepo_dist.objectives.config import ObjectiveConfig
 from sparsepo_dist.ops.config import OpsConfig
 from sparsepo_dist.training.checkpoints.config import CheckpointConfig
 from sparsepo_dist.training.config import TrainingConfig

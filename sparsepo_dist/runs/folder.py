@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from sparsepo_dist.disk import remove, unwritable
-from sparsepo_dist.engines.deepspeed import distributed
+from sparsepo_dist.engines.deepspeed.ranks import world_size
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.runs.config import RunConfig
 from sparsepo_dist.training.checkpoints.store import open_checkpoint
@@ -99,8 +99,10 @@ def check_shared(folder: Path) -> None:
     Raises:
         UserError: it is not (on every rank); the machines that do not see it are named.
     """
-    if distributed.world_size() == 1:
+    if world_size() == 1:
         return
+    from sparsepo_dist.engines.deepspeed import distributed
+
     name = distributed.of_rank_0(f"{_TOKEN}{uuid.uuid4().hex}")
     if distributed.rank() == 0:
         (folder / name).touch()

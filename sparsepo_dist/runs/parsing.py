@@ -18,7 +18,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, set_parsing_settings 
 
 from sparsepo_dist.data.reading.named import SourceSpec
 from sparsepo_dist.engines.config import LoraSettings
-from sparsepo_dist.engines.deepspeed.distributed import rank
+from sparsepo_dist.engines.deepspeed.ranks import rank
 from sparsepo_dist.errors import UserError, did_you_mean, shortened
 from sparsepo_dist.files import at_home, entries, parse_yaml
 from sparsepo_dist.runs.config import RunConfig

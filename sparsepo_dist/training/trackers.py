@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sparsepo_dist.engines.deepspeed.distributed import rank
+from sparsepo_dist.engines.deepspeed.ranks import rank
 from sparsepo_dist.errors import shortened
 from sparsepo_dist.files import read_json
 

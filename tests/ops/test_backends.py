@@ -114,20 +114,20 @@ def test_kernels_run_on_as_many_threads_as_torch() -> None:
 
 def test_doctor_names_backend_instruction_set_and_reason() -> None:
     for dtype in ("float32", "bfloat16"):
-        finding = doctor.diagnose()[f"token_stats {dtype}"]
+        finding = dict(doctor.diagnose())[f"token_stats {dtype}"]
         assert finding.startswith("cpp (built at ") and "threads" in finding, finding
 
 
 def test_doctor_says_why_the_compiled_kernels_are_not_used(fresh_choice: pytest.MonkeyPatch) -> None:
     fresh_choice.setenv("CXX", "no-such-compiler")
-    assert doctor.diagnose()["token_stats float32"].startswith(
+    assert dict(doctor.diagnose())["token_stats float32"].startswith(
         "eager (not built at installation, and there is no compiler"
     )
 
 
 def test_doctor_reports_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "no-such-package"))
-    assert doctor.diagnose()["no-such-package"] == "not installed"
+    assert dict(doctor.diagnose())["no-such-package"] == "not installed"
 
 
 @needs_compiler

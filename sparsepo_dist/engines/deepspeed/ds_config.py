@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ import torch
 from sparsepo_dist.engines.config import Placement
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_checks import NOT_SERVED, check_engine, check_fields, check_monitor_paths
+from sparsepo_dist.engines.deepspeed.ds_file import read_ds_config
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.files import leaves, parse_json, read_text
+from sparsepo_dist.files import leaves
 
 Json = dict[str, Any]
 
@@ -35,15 +35,7 @@ def load_ds_config(path: str) -> Json:
     Raises:
         UserError: no such file, not a JSON object, or a field that DeepSpeed or this trainer cannot take.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"ds_config: no such file {path} (looked in {Path.cwd()}); the project's are in ds_configs/")
-    try:
-        config = parse_json(read_text(file, f"ds_config: {path}"))
-    except ValueError as error:
-        raise UserError(f"ds_config: {path} is not JSON: {error}{_about_comments(error)}") from None
-    if not isinstance(config, dict):
-        raise UserError(f"ds_config: {path} must hold a JSON object, found {type(config).__name__}")
+    config = read_ds_config(path)
     try:
         check_fields(config)
     except ValueError as error:
@@ -184,11 +176,6 @@ def most_pairs_per_micro_batch(config: Json) -> int | None:
     """The ds_config's own limit of a micro-batch, in pairs, where it has one."""
     limit = config.get("train_micro_batch_size_per_gpu")
     return None if limit in (None, "auto") else int(limit)
-
-
-def _about_comments(error: ValueError) -> str:
-    rest = error.doc[error.pos :].lstrip() if isinstance(error, json.JSONDecodeError) else ""
-    return "; comments are not JSON, take them out" if rest.startswith(("//", "/*", "#")) else ""
 
 
 def _batch_size(config: Json) -> int | None:

@@ -6,12 +6,13 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.files import parse_json, read_text
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)

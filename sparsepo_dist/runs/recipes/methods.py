@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from sparsepo_dist.errors import UserError
-from sparsepo_dist.objectives import ObjectiveConfig
+from sparsepo_dist.objectives.config import ObjectiveConfig
 from sparsepo_dist.runs.recipes.files import RecipeFile, read_recipe, value_of
 
 _METHOD = "objective.name"
