@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all test-fast test-machines test-cluster bench-ops bench bench-data bench-traffic models lint format clean
+.PHONY: setup demo test test-all test-fast test-machines test-cluster bench-ops bench bench-data bench-start bench-traffic models lint format clean
 
 setup: $(STAMP)
 
@@ -63,6 +63,10 @@ bench: setup
 # Rows to token ids, a cached start, a rank's memory for data: against one process, and TRL where it is installed.
 bench-data: setup
 	$(BIN)/python -m benchmarks.data --data $(PAIRS) --output benchmarks/results/data.json
+
+# From the command to the end of the first step, part by part.
+bench-start: setup
+	$(BIN)/python -m benchmarks.start --data $(PAIRS) --output benchmarks/results/start.json
 
 # Bytes that two CPU ranks move in a step, by collective, beside sparsepo plan's; and this machine's terms for its time.
 bench-traffic: setup
