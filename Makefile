@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all test-fast test-machines test-cluster bench-ops bench bench-data bench-start bench-traffic models lint format clean
+.PHONY: setup demo test test-all test-fast test-machines test-cluster bench-ops bench bench-data bench-start bench-traffic gpu-day gpu-day-rehearsal gpu-wheels models lint format clean
 
 setup: $(STAMP)
 
@@ -71,6 +71,24 @@ bench-start: setup
 # Bytes that two CPU ranks move in a step, by collective, beside sparsepo plan's; and this machine's terms for its time.
 bench-traffic: setup
 	$(BIN)/python -m benchmarks.traffic --output benchmarks/results/traffic.json
+
+# One part of a GPU day, on any machine with a GPU, without a network or an environment of ours: build, kernels, train or bench.
+PART ?= build
+GPU_PYTHON ?= python3
+GPU_DAY ?= runs/gpu-day
+WHEELS ?= gpu_wheels
+gpu-day:
+	$(GPU_PYTHON) -m benchmarks.gpu_day $(PART) --output $(GPU_DAY) --data $(PAIRS) --wheels $(WHEELS)
+
+# The same on a CPU, at tiny sizes.
+gpu-day-rehearsal: setup
+	for part in build kernels train bench; do $(BIN)/python -m benchmarks.gpu_day $$part --rehearse --output $(GPU_DAY) || exit 1; done
+
+# What a machine with torch, transformers, peft and triton may lack besides; to be carried there.
+gpu-wheels: setup
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --constraint constraints.txt --wheel-dir $(WHEELS) \
+		deepspeed hjson msgpack py-cpuinfo einops jsonargparse docstring-parser typeshed-client trl pytest pluggy iniconfig \
+		pytest-timeout hypothesis sortedcontainers
 
 # The tables of docs/models.md: every family of the installed transformers, in every layout.
 models: setup

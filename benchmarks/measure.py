@@ -107,6 +107,31 @@ def resident_peak_bytes() -> int:
     return _status("VmHWM")
 
 
+def forget_peak() -> None:
+    """Where there is a GPU of its memory, else as `reset_peak`."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        reset_peak()
+
+
+def used_bytes() -> int:
+    """Of the GPU's memory what tensors hold, where there is one, else this process's memory."""
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else resident_bytes()
+
+
+def peak_bytes() -> int:
+    """The most of it since `forget_peak`."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else resident_peak_bytes()
+
+
+def seconds_now() -> float:
+    """A clock that has waited for the GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def _status(field: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):

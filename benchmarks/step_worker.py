@@ -14,7 +14,6 @@ import os
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from benchmarks.measure import reset_peak, resident_bytes, resident_peak_bytes
+from benchmarks.measure import forget_peak, peak_bytes, seconds_now, used_bytes
 from sparsepo_dist.contracts import PackedBatch, ReferenceOutputs, TokenizedPair, TokenizedRow
 from sparsepo_dist.data.batching.order import SampleOrder
 from sparsepo_dist.data.config import DataConfig
@@ -63,6 +62,8 @@ class Work:
     """Ours: more settings of zero_optimization."""
     sparsity: float | None = None
     """Ours: share of tokens whose masks are both 0, in place of the masks that the objective makes."""
+    compiled: bool = False
+    """Ours: the policy's layers by torch.compile."""
 
     @property
     def pairs_of_all_steps(self) -> int:
@@ -125,11 +126,11 @@ def time_steps(step: Callable[[int], float], work: Work) -> tuple[list[float], l
     for number in range(work.steps):
         if number == 1:
             gc.collect()
-            reset_peak()
-        started = time.perf_counter()
+            forget_peak()
+        started = seconds_now()
         losses.append(step(number))
-        seconds.append(time.perf_counter() - started)
-    return seconds[1:], losses, resident_peak_bytes()
+        seconds.append(seconds_now() - started)
+    return seconds[1:], losses, peak_bytes()
 
 
 def our_arguments(work: Work, folder: Path) -> list[str]:
@@ -166,9 +167,13 @@ def our_inputs(work: Work, folder: Path) -> Inputs:
 
 def our_trainer(work: Work, inputs: Inputs, folder: Path) -> Trainer:
     """Our own trainer, which takes pairs in file order."""
+    from sparsepo_dist.engines.decoder.backbone import backbone
     from sparsepo_dist.runs.assembly import build_trainer
 
     trainer = build_trainer(inputs, folder)
+    if work.compiled:
+        for layer in backbone(trainer.policy.module.model).layers:
+            layer.compile(dynamic=True)
     trainer.order = _InOrder(len(inputs.train), work.pairs_per_step, 0)
     return trainer
 
@@ -177,7 +182,7 @@ def run_ours(work: Work) -> Measured:
     """Our own training step, as the trainer runs it."""
     folder = Path(tempfile.mkdtemp())
     inputs = our_inputs(work, folder)
-    before = resident_bytes()
+    before = used_bytes()
     trainer = our_trainer(work, inputs, folder)
     if work.sparsity is not None:
         _fix_masks(trainer.policy.module.masker, work.sparsity)
@@ -207,7 +212,7 @@ def run_trl(work: Work) -> Measured:
         logging_steps=1, save_strategy="no", seed=0, bf16=False, gradient_checkpointing=False, disable_tqdm=True,
         dataloader_drop_last=True,
     )  # fmt: skip
-    before = resident_bytes()
+    before = used_bytes()
     dtype = getattr(torch, work.dtype)
     policy, reference = (AutoModelForCausalLM.from_pretrained(work.model, dtype=dtype) for _ in range(2))
     words = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}])
@@ -224,16 +229,16 @@ def run_trl(work: Work) -> Measured:
     def begin(*arguments: Any, **keywords: Any) -> Any:
         if len(marks) == 1:
             gc.collect()
-            reset_peak()
-        marks.append(time.perf_counter())
+            forget_peak()
+        marks.append(seconds_now())
         return inner_step(*arguments, **keywords)
 
     class EndOfStep(TrainerCallback):
         """The optimizer's part belongs to a step."""
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            seconds.append(time.perf_counter() - marks[-1])
-            peaks.append(resident_peak_bytes())
+            seconds.append(seconds_now() - marks[-1])
+            peaks.append(peak_bytes())
 
     seconds: list[float] = []
     trainer.add_callback(EndOfStep())

@@ -22,22 +22,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
 from tqdm import tqdm
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GPTNeoXConfig,
-    LlamaConfig,
-    PretrainedConfig,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 
 from benchmarks.measure import MIB, describe, matrix_rate
+from benchmarks.models import byte_tokenizer, pythia_config, save_random_model
 from benchmarks.step_worker import Measured, Work
 from benchmarks.tables import table
 from benchmarks.worker import ROOT, found_by
@@ -146,7 +135,7 @@ def vocabulary_rows(bench: Bench) -> Iterator[dict[str, Any]]:
         if not folder.exists():
             sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4}
             positions = {"max_position_embeddings": 2048, "vocab_size": 1000 * thousand}
-            _save_model(LlamaConfig(**sizes, **positions, tie_word_embeddings=True), _byte_tokenizer(), folder)
+            save_random_model(LlamaConfig(**sizes, **positions, tie_word_embeddings=True), byte_tokenizer(), folder)
         bench.models[name] = folder
         # Kept logits grow up to ops.keep_bytes; without them nothing is left that could follow the vocabulary.
         runs[name] = dataclasses.replace(
@@ -255,20 +244,6 @@ def _write_cache(work: Work, fields: Mapping[str, Any]) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
 
 
-def _save_model(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _byte_tokenizer() -> PreTrainedTokenizerBase:
-    """Its ids fit into any vocabulary."""
-    bytes_ = Tokenizer(BPE({letter: i for i, letter in enumerate(sorted(ByteLevel.alphabet()))}, []))
-    bytes_.pre_tokenizer = ByteLevel(add_prefix_space=False)
-    bytes_.add_special_tokens(["<eos>"])
-    return PreTrainedTokenizerFast(tokenizer_object=bytes_, eos_token="<eos>")
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -291,13 +266,7 @@ def main() -> None:
         smollm2 = smollm2_folder()
     models = {"smollm2-135m": smollm2, "pythia-70m": scratch / "pythia-70m"}
     bench = Bench(models, arguments.data.resolve(), scratch, rates, arguments.rounds, arguments.steps)
-    _save_model(
-        GPTNeoXConfig(
-            vocab_size=50304, hidden_size=512, intermediate_size=2048, num_hidden_layers=6, num_attention_heads=8,
-            max_position_embeddings=2048,
-        ),
-        AutoTokenizer.from_pretrained(smollm2), models["pythia-70m"],
-    )  # fmt: skip
+    save_random_model(pythia_config("70m"), AutoTokenizer.from_pretrained(smollm2), models["pythia-70m"])
     result: dict[str, Any] = {}
     if arguments.output and arguments.output.exists():
         result = json.loads(arguments.output.read_text())
