@@ -84,11 +84,13 @@ gpu-day:
 gpu-day-rehearsal: setup
 	for part in build kernels train bench; do $(BIN)/python -m benchmarks.gpu_day $$part --rehearse --output $(GPU_DAY) || exit 1; done
 
-# What a machine with torch, transformers, peft and triton may lack besides; to be carried there.
+# What a machine with torch, transformers, peft, triton and tensorboard may lack besides, for its Python; to be carried there.
+GPU_PYTHON_VERSION ?= 3.12
 gpu-wheels: setup
-	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --constraint constraints.txt --wheel-dir $(WHEELS) \
-		deepspeed hjson msgpack py-cpuinfo einops jsonargparse docstring-parser typeshed-client trl pytest pluggy iniconfig \
-		pytest-timeout hypothesis sortedcontainers
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --constraint constraints.txt --wheel-dir $(WHEELS) deepspeed hjson
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --python-version $(GPU_PYTHON_VERSION) --dest $(WHEELS) \
+		--constraint constraints.txt pydantic pydantic-core annotated-types typing-inspection msgpack py-cpuinfo einops \
+		datasets dill multiprocess xxhash jsonargparse docstring-parser typeshed-client trl pytest pytest-timeout pluggy iniconfig
 
 # The tables of docs/models.md: every family of the installed transformers, in every layout.
 models: setup

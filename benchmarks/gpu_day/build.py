@@ -13,8 +13,8 @@ from benchmarks.gpu_day.checks import Check, Day, Facts, FailedError, LeftOutErr
 
 NEEDED = {
     "torch": "torch", "transformers": "transformers", "peft": "peft", "deepspeed": "deepspeed", "datasets": "datasets",
-    "jsonargparse": "jsonargparse", "safetensors": "safetensors", "accelerate": "accelerate", "yaml": "pyyaml",
-    "pytest": "pytest", "tensorboard": "tensorboard", "matplotlib": "matplotlib",
+    "jsonargparse": "jsonargparse", "pydantic": "pydantic", "safetensors": "safetensors", "accelerate": "accelerate",
+    "yaml": "pyyaml", "pytest": "pytest", "tensorboard": "tensorboard", "matplotlib": "matplotlib",
 }  # fmt: skip
 """Module to the distribution that brings it."""
 OPTIONAL = ("triton", "bitsandbytes", "trl", "flash_attn")
