@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-all test-fast test-machines test-cluster bench-ops bench bench-data bench-start bench-traffic gpu-day gpu-day-rehearsal gpu-wheels models lint format clean
+.PHONY: setup demo test test-all test-fast test-machines test-cluster bench-ops bench bench-quick bench-data bench-start bench-traffic gpu-day gpu-day-rehearsal gpu-wheels models lint format clean
 
 setup: $(STAMP)
 
@@ -59,6 +59,10 @@ bench-ops: setup
 PAIRS ?= ../shared/data
 bench: setup
 	$(BIN)/python -m benchmarks.steps --data $(PAIRS) --output benchmarks/results/steps.json
+
+# What is aimed at alone, in about ten minutes: enough to see a change.
+bench-quick: setup
+	$(BIN)/python -m benchmarks.steps --quick --data $(PAIRS) --output benchmarks/results/steps-quick.json
 
 # Rows to token ids, a cached start, a rank's memory for data: against one process, and TRL where it is installed.
 bench-data: setup

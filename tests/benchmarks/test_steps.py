@@ -14,7 +14,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from benchmarks.step_worker import Work
+from benchmarks import steps
+from benchmarks.step_worker import Measured, Work
 from sparsepo_dist.plan.speed.flops import necessary_flops
 from tests.support.tiny import save_tiny_model, tiny_config, write_pairs
 
@@ -55,3 +56,20 @@ def test_a_measured_process(tmp_path: Path) -> None:
     assert len(found["seconds"]) == 2 and len(found["losses"]) == 3 and all(s > 0 for s in found["seconds"])
     assert found["losses"][0] == pytest.approx(0.6931, abs=1e-3)
     assert [len(step) for step in found["tokens"]] == [2, 2] and found["peak_bytes"] > 0
+
+
+def test_the_quick_form_measures_what_is_aimed_at_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = save_tiny_model(tmp_path / "model", "llama")
+    asked: list[tuple[str, int, int]] = []
+
+    def measure(work: Work, ranks: int) -> Measured:
+        asked.append((work.system, work.zero_stage, ranks))
+        return Measured([0.5 if work.system == "ours" else 1.0], [0.7], 3, 1, [[[5, 2, 2]]])
+
+    monkeypatch.setattr(steps, "_measure", measure)
+    models = dict.fromkeys(("pythia-70m", "smollm2-135m"), model)
+    bench = steps.Bench(models, tmp_path, tmp_path, {"fp32": 1e11}, rounds=1, steps=3, quick=True)
+    rows = list(steps.trl_rows(bench))
+    assert [(row["run"], row["time / TRL"]) for row in rows] == 4 * [("TRL DPO", 1.0), ("SparsePO", 0.5)]
+    assert len(list(steps.rank_rows(bench))) == 2 and asked[-2:] == [("ours", 0, 1), ("ours", 3, 2)]
+    assert len(asked) == 8 + 2
