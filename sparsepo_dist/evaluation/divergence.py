@@ -63,6 +63,7 @@ class ReferenceComparison:
         *,
         adapter: str | Path | None = None,
         divergence: Divergence | None = "policy",
+        squares: bool = False,
         readings: ReferenceReadings | None = None,
         batch_size: int = 16,
         description: str = "measuring the KL",
@@ -70,6 +71,7 @@ class ReferenceComparison:
         """`batch_size` pairs after the other, in order.
 
         Args:
+            squares: whether the sums of the model's squared probabilities are wanted.
             readings: of the reference, which masks are made of; by default none.
             description: of the progress.
 
@@ -91,7 +93,7 @@ class ReferenceComparison:
             hidden = hidden_at(backbone(policy), batch)
             with readings.collect(batch.predict_index) as collected:
                 other = hidden_at(backbone(self._reference), batch)
-            stats = token_stats(hidden, heads[0], batch.labels, other, heads[1], divergence=divergence)
+            stats = token_stats(hidden, heads[0], batch.labels, other, heads[1], divergence=divergence, squares=squares)
             yield Compared(batch, stats, collected.outputs(other, stats.reference_logp))
 
     def _load(self, model: str | Path, adapter: str | Path | None, field: str) -> PreTrainedModel:

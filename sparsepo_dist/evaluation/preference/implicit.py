@@ -19,10 +19,9 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.evaluation.divergence import Compared, ReferenceComparison
 from sparsepo_dist.evaluation.target import Target
 from sparsepo_dist.masks import MaskConfig, ReferenceReadings, TokenMasker, oracles_of
-from sparsepo_dist.objectives import Objective, ObjectiveConfig, compose
+from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, compose
 from sparsepo_dist.objectives.base import Sums
 from sparsepo_dist.objectives.margins import log_ratios
-from sparsepo_dist.ops import Divergence
 
 Both = tuple[float, float]
 """Of the chosen and of the rejected response."""
@@ -44,7 +43,8 @@ class OwnReward(NamedTuple):
 
     of: Callable[[Compared], tuple[Tensor, Tensor]]
     """[P] of chosen and of rejected responses."""
-    divergence: Divergence | None
+    needs: Requirements
+    """What of the statistics it is made of."""
     readings: ReferenceReadings | None
     """What its masks are made of."""
 
@@ -62,7 +62,8 @@ def implicit_rewards(
     found = Rewards([], [], None if own is None else [])
     for compared in comparison.of(
         one.model, pairs, adapter=one.adapter, description=f"rewards by {one.name}",
-        divergence=None if own is None else own.divergence, readings=None if own is None else own.readings,
+        divergence=None if own is None else own.needs.divergence, squares=own is not None and own.needs.squares,
+        readings=None if own is None else own.readings,
     ):  # fmt: skip
         sums = Sums(compared.batch.responses)
         found.log_ratios.extend(_both(sums(log_ratios(compared.stats).double())))
@@ -102,7 +103,7 @@ def own_reward(
     if oracles_of(sources):
         return "its masks are an oracle's, which is not loaded here"
     if not sources:
-        return OwnReward(_rewarding(objective, None), needs.divergence, None)
+        return OwnReward(_rewarding(objective, None), needs, None)
     file = Path(one.adapter or one.model) / MASKS
     if "learned" in sources and not file.is_file():
         return f"its learned masks are not beside it ({MASKS}); a run's final/ has them"
@@ -110,7 +111,7 @@ def own_reward(
     masker = TokenMasker(sources, masks, readings, (config.get("training") or {}).get("seed", 0))
     if masker.heads is not None:
         _load_heads(masker.heads, file)
-    return OwnReward(_rewarding(objective, masker.to(comparison.device).eval()), needs.divergence, readings)
+    return OwnReward(_rewarding(objective, masker.to(comparison.device).eval()), needs, readings)
 
 
 def _load_heads(heads: torch.nn.Module, file: Path) -> None:

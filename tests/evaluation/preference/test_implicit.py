@@ -154,7 +154,8 @@ def test_rewards_that_are_no_numbers_are_refused(base: Path, tmp_path: Path) -> 
 RUNS: dict[str, dict[str, Any]] = {
     "dpo": {"objective.name": "dpo"},
     "sparsepo": {"objective.name": "sparsepo", "masks.init": "calibrated", "masks.layers": "last"},
-    "mapo": {"objective.name": "mapo"},
+    "mapo": {"objective.name": "mapo", "objective.divergence": "alpha"},
+    "wpo": {"objective.name": "wpo"},
     "orpo": {"objective.name": "orpo"},
     "simpo": {
         "objective.name": "simpo", "masks.kind": "[learned, decay]", "masks.init": "calibrated", "masks.layers": "last",
@@ -185,7 +186,7 @@ def test_own_rewards_are_the_trainers_held_out_metric_and_plain_ones_are_dpos(
     assert row["own_accuracy"] == pytest.approx(held["rewards/accuracies"], abs=1e-6)
     assert row["own_margin"] == pytest.approx(held["rewards/margins"], rel=1e-3, abs=1e-5)
     assert row["own_ties"] == round(7 * held["rewards/ties"])
-    if name == "dpo":
+    if name in ("dpo", "wpo"):
         assert row["accuracy"] == row["own_accuracy"] and row["margin"] == pytest.approx(row["own_margin"], rel=1e-4)
     else:
         assert row["margin"] != pytest.approx(row["own_margin"], rel=1e-3)
