@@ -166,6 +166,18 @@ class Responses:
 
 
 @dataclass(frozen=True)
+class TokenShare:
+    """That several ranks have the same micro-batch, and compute its packed tokens between them: neighbours each."""
+
+    ranks: int
+    """n: how many share it."""
+    place: int
+    """Of this rank among them."""
+    group: Any
+    """Their torch.distributed process group."""
+
+
+@dataclass(frozen=True)
 class PackedBatch:
     """A micro-batch of pairs in one of the layouts; response tokens are flat over N."""
 
@@ -195,6 +207,14 @@ class PackedBatch:
     """T = rows * row length: 1 for packed layouts, 2 * P for `padded`."""
     attention: AttentionBlocks | None
     """None for `padded`, which uses the model's own attention."""
+    share: TokenShare | None = None
+    """None where this rank computes all of its tokens."""
+
+    @property
+    def counted_weight(self) -> Tensor:
+        """[P] float32: `pair_weight` on one of the ranks that share the batch and 0 on the others, for what is summed
+        over all ranks."""
+        return self.pair_weight if self.share is None or self.share.place == 0 else torch.zeros_like(self.pair_weight)
 
     @property
     def pairs(self) -> int:
@@ -214,7 +234,10 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class ReferenceOutputs:
-    """What the frozen reference says of a batch: never logits, rows of response tokens only."""
+    """What the frozen reference says of a batch: never logits, rows of response tokens only.
+
+    Where ranks share the batch (`TokenShare`), N counts those whose predicting positions lie on this rank.
+    """
 
     final_hidden: Tensor | None = None
     """[N, D]: hidden states after the final norm, which the head turns into logits."""
@@ -236,6 +259,14 @@ class ReferenceOutputs:
         names = [entry.name for entry in fields(self) if getattr(self, entry.name) is not None]
         parts = {name: getattr(self, name).split(list(sizes), _TOKEN_DIMENSION.get(name, 0)) for name in names}
         return [ReferenceOutputs(**{name: parts[name][i] for name in names}) for i in range(len(sizes))]
+
+    def at(self, rows: Tensor) -> ReferenceOutputs:
+        """Outputs of some of the response tokens, `rows` [R] int64, alone."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return ReferenceOutputs(**{
+            name: value.index_select(_TOKEN_DIMENSION.get(name, 0), rows)
+            for name, value in values.items() if value is not None
+        })  # fmt: skip
 
 
 _TOKEN_DIMENSION = {"layer_hidden": 1, "site_means": 1}

@@ -19,7 +19,8 @@ ROOMS = [
 # Within a room that has floors, likewise; "" stands for the files that lie in the room itself.
 FLOORS = {
     "data": ["reading", "config", "rows", "tokens", "store", "batching", ""],
-    "engines": ["config", "composite", "attention", "layouts", "deepspeed", "adapters", "decoder", "", "reference"],
+    "engines": ["config", "composite", "deepspeed", "sequence", "attention", "layouts", "adapters", "decoder", "",
+                "reference"],
     "training": ["supervision", "checkpoints", ""],
     "runs": ["config", "recipes", "", "first"],
     "plan": ["asked", "model", "needs", "speed", ""],
@@ -28,7 +29,7 @@ FLOORS = {
     "preparation": ["", "sentiment", "dialogue", "summaries", "code", "mix", "pairs"],
     "experiments": ["contracts", "drawing", "sentiment", "stages", "files", ""],
     "commands": ["saying", ""],
-}
+}  # fmt: skip
 # A room with more files gets floors, but for one file a loss.
 MOST_FILES, LISTS = 12, ("objectives",)
 MOST_LINES = 400

@@ -23,6 +23,7 @@ from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.ds_config import zero_stage
 from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.head import HeadStats
+from sparsepo_dist.engines.sequence.rows import OwnRows
 from sparsepo_dist.masks import BY_REWARD, LearnedMask, ReferenceReadings, TokenMasker
 from sparsepo_dist.objectives import Requirements
 from sparsepo_dist.ops import Head, OpsConfig
@@ -88,11 +89,11 @@ class PolicyModel(nn.Module):
             return (self._score_own(self.own_reference, batch, None).layer_hidden,)
         if self.own_reference is not None and (reference is None or reference.logps is None):
             reference = self._score_own(self.own_reference, batch, reference)
-        masks = None
+        masks, own_rows = None, OwnRows.of(batch)
         if self.masker is not None:
             reference = self._with_logps(reference, batch)
-            masks = self.masker(reference, batch, step)
-        active = None if all_tokens or masks is None else (masks[0] != 0) | (masks[1] != 0)
+            masks = self.masker(reference, batch, step, own_rows.whole)
+        active = None if all_tokens or masks is None else own_rows.pick((masks[0] != 0) | (masks[1] != 0))
         rows = None
         if reference is not None and self.fused_reference:
             known = reference.logps is not None and self.head_stats.divergence is None
@@ -102,15 +103,16 @@ class PolicyModel(nn.Module):
             collecting = self.router_loss.collect(batch)
         with collecting as routed:
             hidden = hidden_at(backbone(self.model), batch)
-        logp, reference_logp, divergence, log_squares = self.head_stats(hidden, batch.labels, rows, active)
+        logp, reference_logp, *others = self.head_stats(hidden, own_rows.pick(batch.labels), rows, active)
         if reference is not None and reference_logp is None:
             reference_logp = reference.logps
-        return (logp, reference_logp, divergence, log_squares, *(masks or (None, None)), routed[0] if routed else None)
+        stats = [part if part is None else own_rows.whole(part) for part in (logp, reference_logp, *others)]
+        return (*stats, *(masks or (None, None)), routed[0] if routed else None)
 
     @torch.no_grad()
     def _score_own(self, own: OwnReference, batch: PackedBatch, given: ReferenceOutputs | None) -> ReferenceOutputs:
         """In the engine's own forward: a second call of the engine would make ZeRO-3 trace its modules anew."""
-        with as_reference(self.model, own.adapter), own.readings.collect(batch.predict_index) as collected:
+        with as_reference(self.model, own.adapter), own.readings.collect(OwnRows.of(batch).index) as collected:
             final = hidden_at(backbone(self.model), batch)
         known = {} if given is None else {name: getattr(given, name) for name in ORACLE_LOGPS.values()}
         return dataclasses.replace(collected.outputs(final), **known)
@@ -120,7 +122,8 @@ class PolicyModel(nn.Module):
         """What masks are made of: with log-probabilities that the pass over both heads would only give after them."""
         if reference is None or not self.logps_first or reference.logps is not None:
             return reference
-        logps = self.head_stats(None, batch.labels, reference.final_hidden, None)[1]
+        labels = OwnRows.of(batch).pick(batch.labels)
+        logps = self.head_stats(None, labels, reference.final_hidden, None)[1]
         return dataclasses.replace(reference, logps=logps)
 
 

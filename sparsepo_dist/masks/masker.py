@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,14 @@ class MaskPair(NamedTuple):
 
     reward: Tensor
     divergence: Tensor
+
+
+Whole = Callable[[Tensor], Tensor]
+"""Makes [..., N] of all response tokens of what there is on this rank of the reference's, [..., R]."""
+
+
+def _all_here(values: Tensor) -> Tensor:
+    return values
 
 
 class TokenMasker(nn.Module):
@@ -54,45 +63,49 @@ class TokenMasker(nn.Module):
         """The weight of a token that a mask rules out."""
         return self.config.floor if "learned" in self.sources else 0.0
 
-    def forward(self, reference: ReferenceOutputs | None, batch: PackedBatch, step: int) -> MaskPair:
-        """Masks of the batch's response tokens; `step`, the optimizer steps done, is for fresh random masks."""
-        pairs = [self._of_source(source, reference, batch, step) for source in self.sources]
+    def forward(
+        self, reference: ReferenceOutputs | None, batch: PackedBatch, step: int, whole: Whole = _all_here
+    ) -> MaskPair:
+        """Masks of all of the batch's response tokens; `step`, the optimizer steps done, is for fresh random masks."""
+        pairs = [self._of_source(source, reference, batch, step, whole) for source in self.sources]
         reward = math.prod([pair.reward for pair in pairs[1:]], start=pairs[0].reward)
         if self.common:
             return MaskPair(reward, reward)
         return MaskPair(reward, math.prod([pair.divergence for pair in pairs[1:]], start=pairs[0].divergence))
 
     def _of_source(
-        self, source: MaskKind, reference: ReferenceOutputs | None, batch: PackedBatch, step: int
+        self, source: MaskKind, reference: ReferenceOutputs | None, batch: PackedBatch, step: int, whole: Whole
     ) -> MaskPair:
         if source == "random":
             return self._random(batch, step)
         if source == "learned":
             assert reference is not None and self.heads is not None
-            return MaskPair(*self.heads(reference.layer_hidden))
+            return MaskPair(*map(whole, self.heads(reference.layer_hidden)))
         if source in (*OF_REFERENCE, *OF_ORACLE):
             assert reference is not None
-            mask = self._read(source, reference, batch)
+            mask = self._read(source, reference, batch, whole)
         else:
             mask = self._by_place(source, batch.responses)
         return MaskPair(mask, mask)
 
-    def _read(self, source: MaskKind, reference: ReferenceOutputs, batch: PackedBatch) -> Tensor:
+    def _read(self, source: MaskKind, reference: ReferenceOutputs, batch: PackedBatch, whole: Whole) -> Tensor:
         if source in OF_ORACLE:
-            return self._by_oracle(source, reference, batch)
+            return self._by_oracle(source, reference, batch, whole)
         if reference.mask is not None:
-            return reference.mask
+            return whole(reference.mask)
         assert reference.site_means is not None
-        return activation_masks(reference.site_means, self.site_types, batch.sequence_id, batch.pairs, self.config)
+        means = whole(reference.site_means)
+        return activation_masks(means, self.site_types, batch.sequence_id, batch.pairs, self.config)
 
-    def _by_oracle(self, source: MaskKind, reference: ReferenceOutputs, batch: PackedBatch) -> Tensor:
+    def _by_oracle(self, source: MaskKind, reference: ReferenceOutputs, batch: PackedBatch, whole: Whole) -> Tensor:
         config, ids = self.config, batch.sequence_id
         assert reference.oracle_logps is not None
         if source == "contrast":
             assert reference.against_logps is not None
-            return contrast_weights(reference.oracle_logps - reference.against_logps, batch.responses, config)
+            difference = whole(reference.oracle_logps - reference.against_logps)
+            return contrast_weights(difference, batch.responses, config)
         assert reference.logps is not None
-        reward = reference.oracle_logps - reference.logps
+        reward = whole(reference.oracle_logps - reference.logps)
         if source == "guided":
             return guided_weights(reward, ids, config.guidance)
         return oracle_mask(reward, ids, batch.pairs, config.selected_share)

@@ -30,6 +30,7 @@ from sparsepo_dist.engines.policy import OwnReference, PolicyEngine, PolicyModel
 from sparsepo_dist.engines.reference.cached import CachedReference, Reference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine, lends_head
 from sparsepo_dist.engines.reference.oracles import Oracle
+from sparsepo_dist.engines.sequence.group import token_share
 from sparsepo_dist.masks import Readings, ReferenceReadings, TokenMasker
 from sparsepo_dist.ops import Head
 from sparsepo_dist.runs.inputs import Inputs
@@ -79,14 +80,17 @@ def build_trainer(inputs: Inputs, folder: Path, progress: Progress | None = None
     # All ranks drew the same until here; noise that they share would not average out.
     torch.manual_seed(config.training.seed + 1 + distributed.rank())
     limit = most_pairs_per_micro_batch(inputs.ds_config)
-    batches = MicroBatches(inputs.train, config.data, inputs.device, limit)
+    share = token_share(config.training.sequence_parallel, hang_minutes=config.training.hang_minutes)
+    batches = MicroBatches(inputs.train, config.data, inputs.device, limit, share)
     heldout = dataclasses.replace(batches, pairs=inputs.heldout) if inputs.heldout else None
     frozen = [*([] if reference is None else [reference]), *(oracle.engine for oracle in oracles.values())]
     gathering = any(engine.gathers for engine in frozen)
+    # Of several micro-batches in one pass other response tokens would lie on a rank than of each alone.
+    per_pass = config.micro_batches_per_pass if gathering and share is None else 1
     trainer = Trainer(
         policy, reference, oracles, inputs.objective, batches, heldout, config.training,
         inputs.agreed["training.pairs_per_step"], folder,
-        config.micro_batches_per_pass if gathering else 1, progress,
+        per_pass, progress,
     )  # fmt: skip
     if config.model.check:
         check_models_alone(trainer, config.models, inputs.tokenizer, inputs.dtype)

@@ -64,7 +64,12 @@ def check_models(
             model, config.data.settled_layout, dtype, AttentionSetting(config.model.attention, device, dropout)
         )
     built = {role: _structure(config, role, model, dtype) for role, model in models.items()}
-    router_loss(built["model"])
+    if router_loss(built["model"]) is not None and config.training.sequence_parallel > 1:
+        raise UserError(
+            "training.sequence_parallel: the loss that balances experts is over all tokens of a micro-batch, of which "
+            "a rank has a part; set output_router_logits to false in the model's config.json, or say "
+            "--training.sequence_parallel 1"
+        )
     maps = {role: logit_map(structure) for role, structure in built.items()}
     policy, own = built["model"], needs.reference and config.models.reference_is_policy
     reference = built.get("reference")

@@ -24,10 +24,12 @@ from sparsepo_dist.engines.decoder.configuration import check_window, load_confi
 from sparsepo_dist.engines.decoder.tokenizer import load_tokenizer
 from sparsepo_dist.engines.deepspeed import distributed
 from sparsepo_dist.engines.deepspeed.ds_config import agree, check_filled, engine_config, load_ds_config, precision
-from sparsepo_dist.engines.layouts.choice import ChosenLayout, ModelKind, layout_of
+from sparsepo_dist.engines.layouts.choice import ModelKind, layout_of
+from sparsepo_dist.engines.layouts.splitting import check_splitting
 from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, ReferenceCache
 from sparsepo_dist.engines.reference.cached import cache_key, check_key
 from sparsepo_dist.engines.reference.oracles import Prefix
+from sparsepo_dist.engines.sequence.group import check_ranks
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskSources, oracles_of, unused_options
 from sparsepo_dist.objectives import Objective, ObjectiveConfig, Requirements, compose, unused_fields
@@ -107,7 +109,11 @@ def load_inputs(config: RunConfig) -> Inputs:
     warn_of_other_bases(config)
     device = torch.device("cuda", distributed.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
     ds_config = load_ds_config(config.ds_config)
-    agreed = agree(ds_config, config.training.shared(), config.training.DEFAULTS)
+    check_ranks(config.training.sequence_parallel, distributed.world_size())
+    agreed = agree(
+        ds_config, config.training.shared(), config.training.DEFAULTS,
+        sequence_parallel=config.training.sequence_parallel,
+    )  # fmt: skip
     check_shared(agreed)
     dtype = precision(ds_config, config.training.precision, device)
     model_config = load_config(config.model.path, trust_remote_code=config.model.trust_remote_code)
@@ -115,7 +121,9 @@ def load_inputs(config: RunConfig) -> Inputs:
     tokenizer = load_tokenizer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     prefixes = _prefixes(config, tokenizer)
     frozen = _load_frozen_configs(config, model_config, tokenizer, prefixes, divergence=needs.divergence is not None)
-    chosen = _layout(config, {"model": model_config, **frozen})
+    kinds = _kinds({"model": model_config, **frozen})
+    chosen = layout_of(config.data.layout, kinds, config.data.max_length)
+    check_splitting(kinds, chosen.layout, config.training.sequence_parallel)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, layout=chosen.layout))
     engine = engine_config(ds_config, agreed, dtype, text_config(model_config).hidden_size, Path("monitor"))
     check_filled(config.ds_config, ds_config, engine, device)
@@ -274,9 +282,8 @@ def _prefixes(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[Ora
     return found
 
 
-def _layout(config: RunConfig, models: Mapping[str, PretrainedConfig]) -> ChosenLayout:
-    kinds = {f"{role}.path": ModelKind.of(model) for role, model in models.items()}
-    return layout_of(config.data.layout, kinds, config.data.max_length)
+def _kinds(models: Mapping[str, PretrainedConfig]) -> dict[str, ModelKind]:
+    return {f"{role}.path": ModelKind.of(model) for role, model in models.items()}
 
 
 def _load_pairs(config: RunConfig, tokenizer: PreTrainedTokenizerBase, needs: Requirements) -> dict[str, Mixture]:

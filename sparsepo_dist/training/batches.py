@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
-from sparsepo_dist.contracts import PackedBatch, TokenizedPair
+from sparsepo_dist.contracts import PackedBatch, TokenizedPair, TokenShare
 from sparsepo_dist.data.batching.balance import MicroBatchPlan, imbalance, pair_tokens, plan_step
 from sparsepo_dist.data.batching.order import SampleOrder, drawn
 from sparsepo_dist.data.batching.pack import pack
@@ -26,18 +27,27 @@ class MicroBatches:
     device: torch.device
     most_pairs: int | None = None
     """Of a micro-batch, where the ds_config limits them."""
+    share: TokenShare | None = None
+    """Where ranks compute a micro-batch between them."""
 
     def of(self, indices: Sequence[int]) -> StepBatches:
-        """This rank's micro-batches of a global batch; equally many on every rank, weights summing to 1 over all."""
+        """This rank's micro-batches of a global batch; equally many on every rank, weights summing to 1 over all. Ranks
+        that share micro-batches have the same."""
         tokens = {i: pair_tokens(self.pairs[i], self.config.settled_layout) for i in indices}
-        plans = plan_step(indices, tokens, world_size(), self.config.tokens_per_micro_batch, self.most_pairs)
-        return StepBatches(self, plans[rank()], 1 / len(indices), imbalance(plans, tokens))
+        ranks = 1 if self.share is None else self.share.ranks
+        plans = plan_step(indices, tokens, world_size() // ranks, self.config.tokens_per_micro_batch, self.most_pairs)
+        return StepBatches(self, plans[rank() // ranks], 1 / len(indices), imbalance(plans, tokens))
 
     def packed(self, plans: Sequence[MicroBatchPlan], share: float) -> PackedBatch:
         """The pairs of some micro-batches as one, each with its share of the global mean."""
         indices = [i for plan in plans for i in plan.indices]
         weights = [0.0 if plan.filler else share for plan in plans for _ in plan.indices]
-        return pack([self.pairs[i] for i in indices], weights, self.config.settled_layout, self.device, indices)
+        pairs = [self.pairs[i] for i in indices]
+        return self.shared(pack(pairs, weights, self.config.settled_layout, self.device, indices))
+
+    def shared(self, batch: PackedBatch) -> PackedBatch:
+        """A batch that all ranks of a group have, of which this one computes its share; `padded` ones stay whole."""
+        return batch if batch.attention is None else dataclasses.replace(batch, share=self.share)
 
     def tokens(self, indices: Sequence[int]) -> int:
         """Packed tokens of a global batch, over all ranks."""

@@ -46,6 +46,9 @@ class TrainingConfig:
     max_skipped_steps: int = 5
     """Steps with NaN or Inf in the loss or the gradient change nothing and are reported with their rows; one more
     than so many in a run ends it."""
+    sequence_parallel: int = 1
+    """How many ranks compute each micro-batch between them, its packed tokens shared out, so that each holds that part
+    of its activations. It must divide the ranks and the models' attention heads (docs/scaling.md)."""
     hang_minutes: float = 15.0
     """A run in which nothing moves for so long is ended, with a message that says which rank hangs and where; 0: never.
     It must be longer than writing a checkpoint or one micro-batch ever takes; files being read or written is moving."""
@@ -77,6 +80,7 @@ class TrainingConfig:
             "evaluate_every": (self.evaluate_every >= 0, "0 or more"),
             "full_metrics_every": (self.full_metrics_every > 0, "greater than 0"),
             "max_skipped_steps": (self.max_skipped_steps >= 0, "0 or more"),
+            "sequence_parallel": (self.sequence_parallel > 0, "greater than 0"),
             "hang_minutes": (0 <= self.hang_minutes < math.inf, "0 (never) or more, and finite"),
             "seed": (0 <= self.seed < 2**32, "in [0, 2**32)"),
         }

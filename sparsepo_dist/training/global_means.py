@@ -37,7 +37,7 @@ class GlobalMeans:
         total: Tensor | None = None
         for stats, masks, batch in micro_batches:
             values = self._objective.batch_values(stats, masks, batch.responses).double()
-            weight = batch.pair_weight[:, None]
+            weight = batch.counted_weight[:, None]
             # where, not a product: a filler pair's value may be infinite
             part = torch.where(weight > 0, values * weight, 0.0).sum(0)
             total = part if total is None else total + part

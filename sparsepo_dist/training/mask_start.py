@@ -16,6 +16,7 @@ from torch import Tensor
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.data.batching.order import SampleOrder
 from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks, of_rank_0, rank
+from sparsepo_dist.engines.sequence.rows import OwnRows
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import LearnedMask, MaskConfig
 from sparsepo_dist.masks.calibration import Target, apply_settings, layer_settings, output_settings
@@ -84,7 +85,7 @@ def _over_first_batches(trainer: Trainer, steps: int, of: Callable[[LearnedMask,
     for group in batches.groups(trainer.micro_batches_per_pass):
         batch = group.joined
         hidden = _hidden(trainer, batch)
-        counted = (batch.pair_weight > 0)[batch.sequence_id // 2]
+        counted = OwnRows.of(batch).pick((batch.pair_weight > 0)[batch.sequence_id // 2])
         with trainer.policy.whole_masks() as heads:
             for name, head in heads.items():
                 own.setdefault(name, []).append(of(head, hidden)[:, counted].float().cpu())

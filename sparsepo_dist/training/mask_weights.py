@@ -38,8 +38,8 @@ class MaskWeights:
         self._parts: dict[str, list[Tensor]] = {}
 
     def add(self, masks: TokenMasks, batch: PackedBatch) -> None:
-        """The masks of a micro-batch; pairs that only fill a rank's round are left out."""
-        counted = (batch.pair_weight > 0)[batch.sequence_id // 2]
+        """The masks of a micro-batch, but for pairs that only fill a rank's round, or that another rank counts."""
+        counted = (batch.counted_weight > 0)[batch.sequence_id // 2]
         self._floor = masks.floor
         for name, mask in (("reward_mask", masks.reward), ("divergence_mask", masks.divergence)):
             self._parts.setdefault(name, []).append(mask.detach()[counted].float().cpu())

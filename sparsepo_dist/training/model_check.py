@@ -39,6 +39,7 @@ from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.reference.cached import CachedReference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
 from sparsepo_dist.engines.reference.oracles import Prefix
+from sparsepo_dist.engines.sequence.rows import OwnRows
 from sparsepo_dist.errors import UserError, shortened
 from sparsepo_dist.training.checkpoints.random_state import capture, restore
 from sparsepo_dist.training.trainer import Trainer
@@ -172,14 +173,16 @@ class _Check:
     @torch.no_grad()
     def _in_training(self, layout: Layout) -> dict[str, list[Tensor]]:
         trainer = self.trainer
-        batch = pack(self.pairs, [1 / len(self.pairs)] * len(self.pairs), layout, self.device)
+        packed = pack(self.pairs, [1 / len(self.pairs)] * len(self.pairs), layout, self.device)
+        batch = trainer.train_batches.shared(packed)
         outputs = trainer.score(batch)
         stats, _ = trainer.statistics(batch, outputs)
         found = {"policy": stats.policy_logp}
         if stats.reference_logp is not None and not isinstance(trainer.reference, CachedReference):
             found["reference"] = stats.reference_logp
         if outputs is not None:
-            found |= {role: getattr(outputs, ORACLE_LOGPS[role]) for role in trainer.oracles}
+            whole = OwnRows.of(batch).whole
+            found |= {role: whole(getattr(outputs, ORACLE_LOGPS[role])) for role in trainer.oracles}
         trainer.progress.at("checking the models")
         sizes = [len(response.places) for response in self.responses]
         return {role: list(logps.float().cpu().split(sizes)) for role, logps in found.items()}

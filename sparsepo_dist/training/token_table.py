@@ -37,7 +37,7 @@ def write_token_table(
     device = trainer.train_batches.device
     rows = []
     for number, pair in enumerate(pairs):
-        batch = pack([pair], [1.0], config.settled_layout, device)
+        batch = trainer.train_batches.shared(pack([pair], [1.0], config.settled_layout, device))
         stats, masks = trainer.statistics(batch, trainer.score(batch))
         chosen, rejected = (pair.chosen_ids, pair.chosen_trained), (pair.rejected_ids, pair.rejected_trained)
         for branch, (name, (ids, trained)) in enumerate((("chosen", chosen), ("rejected", rejected))):

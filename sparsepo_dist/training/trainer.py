@@ -17,6 +17,7 @@ from sparsepo_dist.engines.deepspeed.distributed import of_all_ranks, world_size
 from sparsepo_dist.engines.policy import PolicyEngine
 from sparsepo_dist.engines.reference.cached import Reference
 from sparsepo_dist.engines.reference.oracles import Oracles, scored
+from sparsepo_dist.engines.sequence.rows import OwnRows
 from sparsepo_dist.objectives import Objective
 from sparsepo_dist.training.batches import MicroBatches, StepBatches, in_steps, sample_order
 from sparsepo_dist.training.config import TrainingConfig
@@ -178,7 +179,8 @@ class Trainer:
             return
         for stats, _, batch in first:
             logps = stats.reference_logp
-            yield _Known(batch, None if logps is None else ReferenceOutputs(logps=logps), stats)
+            outputs = None if logps is None else OwnRows.of(batch).pick_outputs(ReferenceOutputs(logps=logps))
+            yield _Known(batch, outputs, stats)
 
     def _scored(self, batches: StepBatches) -> Iterator[tuple[PackedBatch, ReferenceOutputs | None]]:
         """Sharded models gather their weights once for a group of micro-batches, and when its first one is due."""
@@ -187,7 +189,7 @@ class Trainer:
             if outputs is None:
                 yield from ((batch, None) for batch in group.micro_batches)
             else:
-                parts = outputs.split([len(batch.labels) for batch in group.micro_batches])
+                parts = outputs.split([len(OwnRows.of(batch).index) for batch in group.micro_batches])
                 yield from zip(group.micro_batches, parts, strict=True)
 
     def _losses(
@@ -209,7 +211,7 @@ class Trainer:
             # The pairs' weights sum to the micro-batch's share of the global batch, which is the router loss's too.
             losses = losses + stats.router_loss
             metrics["loss/router_aux"] = stats.router_loss.detach().expand_as(losses)
-        sums.add(metrics, batch.pair_weight * share)
+        sums.add(metrics, batch.counted_weight * share)
         if masks is not None:
             weights.add(masks, batch)
         return losses

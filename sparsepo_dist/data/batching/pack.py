@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -91,7 +92,7 @@ def _pack_flat(
             else:
                 out.spans[-1] = out.spans[-1]._replace(rejected=len(ids) - 1)
             out.add_response(ids, trained, prompt_start, prompt, number, branch)
-    columns = {name: torch.tensor(getattr(out, name), dtype=torch.int64) for name in _COLUMNS}
+    columns: dict[str, Any] = {name: torch.tensor(getattr(out, name), dtype=torch.int64) for name in _COLUMNS}
     blocks = attention_blocks(out.spans, shared=share_prompt)
     scores = [pair.scores for pair in pairs]
     return PackedBatch(
@@ -139,7 +140,7 @@ def _pad(packed: PackedBatch) -> PackedBatch:
     assert packed.attention is not None
     gather, scatter = packed.attention.gather_index, packed.attention.scatter_index
     rows, width = gather.shape
-    padded = {
+    padded: dict[str, Any] = {
         name: torch.full((rows * width,), fill, dtype=torch.int64).index_copy(0, scatter, getattr(packed, name))
         for name, fill in (("input_ids", 0), ("position_ids", 0), ("pair_id", -1), ("branch", PROMPT))
     }

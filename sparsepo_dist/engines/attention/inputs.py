@@ -21,6 +21,7 @@ from sparsepo_dist.engines.attention.registration import Told
 from sparsepo_dist.engines.attention.segments import SEGMENTS, segment_inputs
 from sparsepo_dist.engines.attention.spans import token_spans
 from sparsepo_dist.engines.attention.varlen import VARLEN, varlen_inputs
+from sparsepo_dist.engines.sequence.rows import own_part
 from sparsepo_dist.errors import UserError
 
 ATTENTION_INPUTS: dict[str, Callable[[PackedBatch, Reach], dict[str, Any]]] = {
@@ -36,17 +37,24 @@ WITHOUT_ATTENTION = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm
 
 
 def model_inputs(batch: PackedBatch, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, Any]:
-    """Keyword arguments of a transformers base model: [rows, T / rows] ids, and the layout's attention.
+    """Keyword arguments of a transformers base model: [rows, T / rows] ids, and the layout's attention; where ranks
+    share the batch, of this rank's tokens.
 
     Raises:
-        UserError: the model gets a dense mask, and a sequence is longer than its attention's window.
+        UserError: the model gets a dense mask, and a sequence is longer than its attention's window; or ranks share
+            the batch and its attention is none of ours.
     """
     inputs: dict[str, Any] = {
-        "input_ids": batch.input_ids.view(batch.rows, -1),
-        "position_ids": batch.position_ids.view(batch.rows, -1),
+        "input_ids": own_part(batch, batch.input_ids, 0).view(batch.rows, -1),
+        "position_ids": own_part(batch, batch.position_ids, 0).view(batch.rows, -1),
         "use_cache": False,
     }
     attention_inputs = ATTENTION_INPUTS.get(config._attn_implementation)
+    if batch.share is not None and (batch.attention is None or attention_inputs is None):
+        raise UserError(
+            f"training.sequence_parallel: a {config.model_type} model has attention of its own here; say "
+            "--training.sequence_parallel 1"
+        )
     if batch.attention is not None and attention_inputs is None:
         if config.model_type in WITHOUT_ATTENTION:
             return inputs
@@ -54,7 +62,7 @@ def model_inputs(batch: PackedBatch, config: PretrainedConfig, dtype: torch.dtyp
         inputs["attention_mask"] = dense_mask(batch, dtype)
         return inputs
     # Where nothing is padded too: without one, transformers looks for packed sequences in position_ids itself.
-    inputs["attention_mask"] = (batch.pair_id >= 0).view(batch.rows, -1)
+    inputs["attention_mask"] = (own_part(batch, batch.pair_id, -1) >= 0).view(batch.rows, -1)
     if attention_inputs is not None and batch.attention is not None:
         inputs["attention_blocks"] = Told(batch, attention_inputs)
     return inputs

@@ -14,6 +14,7 @@ from transformers import AttentionInterface
 from sparsepo_dist.contracts import PackedBatch
 from sparsepo_dist.engines.attention.reach import REMEDY, Reach, longest_sequence, register_reach
 from sparsepo_dist.engines.attention.terms import Terms, check_arguments
+from sparsepo_dist.engines.sequence.exchange import attended_in_group
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks.hooks import RECORDED_ATTENTIONS, see_attention
 
@@ -34,6 +35,7 @@ class Told:
     def __init__(self, batch: PackedBatch, inputs: Callable[[PackedBatch, Reach], dict[str, Any]]) -> None:
         assert batch.attention is not None
         self._batch, self._inputs = batch, inputs
+        self.share, self.tokens = batch.share, len(batch.input_ids)
         self._longest = longest_sequence(batch.attention.spans)
         self._made: dict[Reach, dict[str, Any]] = {}
 
@@ -70,8 +72,16 @@ def register(name: str, attend: PackedAttention) -> None:
         check_arguments(query, key, attention_mask, others)
         if attention_blocks is None or not isinstance(attention_mask, Reach):
             raise UserError(f"data.layout: this model does not hand on what its attention is to see; {REMEDY}")
-        told, terms = attention_blocks.of(attention_mask), Terms(softcap, s_aux)
-        attended = attend(query, key, value, told, scaling=scaling, dropout=dropout, terms=terms)
+        told = attention_blocks.of(attention_mask)
+
+        def attend_all(query: Tensor, key: Tensor, value: Tensor, sinks: Tensor | None) -> Tensor:
+            return attend(query, key, value, told, scaling=scaling, dropout=dropout, terms=Terms(softcap, sinks))
+
+        if attention_blocks.share is None:
+            attended = attend_all(query, key, value, s_aux)
+        else:
+            share, tokens = attention_blocks.share, attention_blocks.tokens
+            attended = attended_in_group(attend_all, share, tokens, query, key, value, s_aux)
         return attended.contiguous(), None  # as transformers' own functions return it: some models take views of it
 
     AttentionInterface.register(name, called)

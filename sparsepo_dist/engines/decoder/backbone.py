@@ -13,6 +13,7 @@ from sparsepo_dist.engines.attention.alibi import packed_alibi
 from sparsepo_dist.engines.attention.inputs import model_inputs
 from sparsepo_dist.engines.composite import is_composite, text_decoder
 from sparsepo_dist.engines.layouts.preparation import tell
+from sparsepo_dist.engines.sequence.rows import OwnRows
 from sparsepo_dist.errors import UserError
 
 
@@ -34,10 +35,11 @@ def backbone(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def hidden_at(base: PreTrainedModel, batch: PackedBatch) -> Tensor:
-    """[N, D]: final hidden states of the rows that predict the response tokens."""
+    """[N, D]: final hidden states of the rows that predict the response tokens; where ranks share the batch, of this
+    rank's. All of them must call this."""
     dtype = base.get_input_embeddings().weight.dtype
     inputs = model_inputs(batch, base.config, dtype)
     tell(base, batch)
     with packed_alibi(base, batch):
         hidden: Tensor = base(**inputs).last_hidden_state
-    return hidden.reshape(-1, hidden.shape[-1])[batch.predict_index]
+    return hidden.reshape(-1, hidden.shape[-1])[OwnRows.of(batch).index]

@@ -18,12 +18,12 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
+from sparsepo_dist.engines.deepspeed.ranks import collective_timeout
 from sparsepo_dist.engines.deepspeed.ranks import local_rank as local_rank
 from sparsepo_dist.engines.deepspeed.ranks import rank as rank
 from sparsepo_dist.engines.deepspeed.ranks import world_size as world_size
 
 _M_MMAP_MAX, _M_TRIM_THRESHOLD = -4, -1  # of malloc.h
-LEAST_TIMEOUT_MINUTES = 30
 _MOST_NAMED = 8
 _hosts: list[str] = []  # by rank, once they have joined
 
@@ -38,7 +38,7 @@ def initialise(*, hang_minutes: float = 0.0) -> torch.device:
     if not dist.is_initialized():
         import deepspeed
 
-        timeout = datetime.timedelta(minutes=max(LEAST_TIMEOUT_MINUTES, 2 * hang_minutes))
+        timeout = collective_timeout(hang_minutes)
         if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
             _join_anew(timeout)
         deepspeed.init_distributed(verbose=False, timeout=timeout)

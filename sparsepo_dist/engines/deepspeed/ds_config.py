@@ -43,19 +43,22 @@ def load_ds_config(path: str) -> Json:
     return config
 
 
-def agree(config: Json, recipe: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def agree(
+    config: Json, recipe: Mapping[str, Any], defaults: Mapping[str, Any], *, sequence_parallel: int = 1
+) -> dict[str, Any]:
     """One value for each field that ds_config and recipe share.
 
     Args:
         config: the ds_config.
         recipe: recipe field to value, None where the recipe is silent.
         defaults: recipe field to the value used where both are silent.
+        sequence_parallel: ranks that share each micro-batch.
 
     Raises:
         UserError: the two name different values, both in the message; or the ds_config's three batch sizes disagree.
     """
     agreed = {}
-    batch = _batch_size(config)
+    batch = _batch_size(config, world_size() // sequence_parallel)
     for path, field in SHARED_FIELDS.items():
         theirs, ours = batch if path == "train_batch_size" else _get(config, path), recipe[field]
         if theirs in (None, "auto"):
@@ -178,17 +181,17 @@ def most_pairs_per_micro_batch(config: Json) -> int | None:
     return None if limit in (None, "auto") else int(limit)
 
 
-def _batch_size(config: Json) -> int | None:
-    """Global batch: as written, or from micro-batch x accumulation x ranks as DeepSpeed defines it."""
+def _batch_size(config: Json, ranks: int) -> int | None:
+    """Global batch: as written, or from micro-batch x accumulation x data-parallel ranks as DeepSpeed defines it."""
     written = config.get("train_batch_size")
     parts: list[Any] = [config.get(n) for n in ("train_micro_batch_size_per_gpu", "gradient_accumulation_steps")]
-    product = None if any(part in (None, "auto") for part in parts) else parts[0] * parts[1] * world_size()
+    product = None if any(part in (None, "auto") for part in parts) else parts[0] * parts[1] * ranks
     if written in (None, "auto"):
         return product
     if product not in (None, written):
         raise UserError(
             f"ds_config: train_batch_size {written} is not train_micro_batch_size_per_gpu {parts[0]} x "
-            f"gradient_accumulation_steps {parts[1]} x {world_size()} ranks"
+            f"gradient_accumulation_steps {parts[1]} x {ranks} ranks"
         )
     return int(written)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 from types import ModuleType
 
 from sparsepo_dist.engines.deepspeed.environment import whole_number
+
+LEAST_TIMEOUT_MINUTES = 30
 
 
 def joined() -> ModuleType | None:
@@ -29,3 +32,9 @@ def world_size() -> int:
     """Number of ranks. Raises UserError for one that is no number."""
     dist = joined()
     return whole_number("WORLD_SIZE", 1, least=1) if dist is None else int(dist.get_world_size())
+
+
+def collective_timeout(hang_minutes: float) -> datetime.timedelta:
+    """After which a collective fails: well after `hang_minutes`, so that the watchdog, which can say who hangs, speaks
+    first."""
+    return datetime.timedelta(minutes=max(LEAST_TIMEOUT_MINUTES, 2 * hang_minutes))

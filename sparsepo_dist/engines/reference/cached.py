@@ -15,6 +15,7 @@ from sparsepo_dist.disk import sha256
 from sparsepo_dist.engines.config import Models, named
 from sparsepo_dist.engines.reference.cache_files import MAKE_ANEW, CachedReadings, ReferenceCache
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
+from sparsepo_dist.engines.sequence.rows import OwnRows
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskConfig, MaskSources, oracles_of
 from sparsepo_dist.objectives import Requirements
@@ -140,7 +141,7 @@ class CachedReference:
         placed = {name: values.to(self._device, non_blocking=True) for name, values in rows.items()}
         if self._mask_reads_last:
             placed["layer_hidden"] = placed["final_hidden"].unsqueeze(0)
-        return ReferenceOutputs(**placed)
+        return OwnRows.of(batch).pick_outputs(ReferenceOutputs(**placed))
 
 
 Reference = ReferenceEngine | CachedReference

@@ -18,6 +18,7 @@ from sparsepo_dist.engines.decoder.logits import logit_map
 from sparsepo_dist.engines.deepspeed.distributed import world_size
 from sparsepo_dist.engines.deepspeed.trace import forget_trace
 from sparsepo_dist.engines.head import HeadStats
+from sparsepo_dist.engines.sequence.rows import OwnRows
 from sparsepo_dist.masks import MaskConfig, MaskSources, ReferenceReadings
 from sparsepo_dist.ops import Head, LogitMap, OpsConfig
 
@@ -34,8 +35,8 @@ class _Scorer(nn.Module):
             self.head_stats = HeadStats(model.get_output_embeddings(), map, None, None, ops)
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
-        hidden = hidden_at(self.base, batch)
-        return hidden, None if self.head_stats is None else self.head_stats(hidden, batch.labels, None, None)[0]
+        hidden, labels = hidden_at(self.base, batch), OwnRows.of(batch).pick(batch.labels)
+        return hidden, None if self.head_stats is None else self.head_stats(hidden, labels, None, None)[0]
 
 
 def lends_head(placement: Placement | None, stage: int) -> bool:
@@ -119,12 +120,13 @@ class ReferenceEngine:
 
     @torch.no_grad()
     def score(self, batch: PackedBatch) -> ReferenceOutputs:
-        """Hidden rows [N, D] and log-probabilities [N] of a batch; hooks are on the model only while this runs.
+        """Hidden rows [N, D] and log-probabilities [N] of a batch; hooks are on the model only while this runs. Every
+        rank that shares the batch must call this, and gets its own rows.
 
         Raises:
             UserError: masks read an activation that the forward pass did not come by.
         """
-        with self.readings.collect(batch.predict_index) as collected:
+        with self.readings.collect(OwnRows.of(batch).index) as collected:
             final, logps = self._module(batch)
         return collected.outputs(final, logps)
 

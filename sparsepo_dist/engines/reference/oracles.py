@@ -13,6 +13,7 @@ from sparsepo_dist.data.batching.prefix import prefixed, with_prefix
 from sparsepo_dist.engines.config import named
 from sparsepo_dist.engines.reference.cached import Reference
 from sparsepo_dist.engines.reference.engine import ReferenceEngine
+from sparsepo_dist.engines.sequence.rows import OwnRows
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,11 @@ class Oracle:
 
     def score(self, batch: PackedBatch) -> Tensor:
         """[N]: log-probabilities of a batch's response tokens, in nats. Every rank must call this."""
-        if self.prefix.ids:
-            batch = with_prefix(batch, self.prefix.ids, self.prefix.bos)
-        logps = self.engine.score(batch).logps
+        read = with_prefix(batch, self.prefix.ids, self.prefix.bos) if self.prefix.ids else batch
+        logps = self.engine.score(read).logps
         assert logps is not None
-        return logps
+        # Behind a prefix other response tokens may lie on this rank.
+        return logps if read is batch else OwnRows.of(batch).pick(OwnRows.of(read).whole(logps))
 
 
 Oracles = Mapping[OracleRole, Oracle]
