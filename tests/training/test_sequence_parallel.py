@@ -29,7 +29,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "lora_zero3": (LORA, {"ds_config": ZERO[3]}),
     "kto": ({"objective.name": "kto"}, {"ds_config": ZERO[3], "data.tokens_per_micro_batch": 90}),
     "long_prompts": (
-        {"data.train": "long_prompts.jsonl", "data.tokens_per_micro_batch": 90}, {"ds_config": ZERO[3]},
+        {"data.train": "long_prompts.jsonl", "data.tokens_per_micro_batch": 90, "masks.init": "calibrated"},
+        {"ds_config": ZERO[3]},
     ),
     "oracle": ({"objective.name": "tgdpo", "oracle.path": "gpt_neox", "oracle.prompt": "ab"}, {"ds_config": ZERO[2]}),
 }  # fmt: skip
