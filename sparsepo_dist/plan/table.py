@@ -101,9 +101,11 @@ def _title(plan: Plan) -> str:
     engine = f"ZeRO-{setting.stage}" + (f" with {' and '.join(offloaded)} offloaded" if offloaded else "")
     reference = f"reference {setting.placement}" if setting.placement else "no reference"
     ranks = f"{setting.ranks} {'GPU' if setting.request.device == 'cuda' else 'CPU rank'}"
+    shared = f", {setting.together} of them to a micro-batch" if setting.together > 1 else ""
     return (
         f"{setting.config.model.path}: {setting.config.objective.name}, {adapter}, "
-        f"{str(setting.dtype).removeprefix('torch.')}, {engine}, {reference}, {ranks}{'s' * (setting.ranks > 1)}"
+        f"{str(setting.dtype).removeprefix('torch.')}, {engine}, {reference}, "
+        f"{ranks}{'s' * (setting.ranks > 1)}{shared}"
     )
 
 

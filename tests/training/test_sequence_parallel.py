@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tests.support.runs import ZERO, assert_same_curve, train_all
+from tests.support.runs import ZERO, assert_same_curve, metrics, train_all
 from tests.support.tiny import save_tiny_model, write_pairs
 from tests.training.test_same_update import EPS, LEARNING_RATE, TOLERANCE
 
@@ -22,7 +22,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "zero0": ({"reference.placement": "replicated"}, {"ds_config": ZERO[0]}),
     "zero2": ({}, {"ds_config": ZERO[2], "data.tokens_per_micro_batch": 90}),
     "zero3": ({}, {"ds_config": ZERO[3], "model.activation_checkpointing": True}),
-    "packed": ({"data.layout": "packed"}, {"ds_config": ZERO[3]}),
+    "packed": ({"data.layout": "packed"}, {"ds_config": ZERO[3], "model.activation_checkpointing": "selective"}),
     "blockwise": ({"model.attention": "blockwise"}, {"ds_config": ZERO[2]}),
     "neox_mapo": ({"model.path": "gpt_neox", **MAPO}, {"ds_config": ZERO[3], "reference.placement": "sharded"}),
     "lora": (LORA, {"ds_config": ZERO[2]}),
@@ -55,6 +55,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     shared: dict[str, Any] = {"training.sequence_parallel": 2}
     one = {name: {**common, **both} for name, (both, _) in CASES.items()}
     two = {f"{name}_two": {**one[name], **shared, **changes} for name, (_, changes) in CASES.items()}
+    two["whole_two"] = {**two["zero3_two"], "training.max_steps": 2, "checkpoints.every_steps": 1}
+    two["resumed_two"] = {**two["whole_two"], "resume": base / "two" / "whole_two" / "checkpoints" / "step-1"}
     four = {
         "zero3_four": {**one["zero3"], **shared, "ds_config": ZERO[3]},
         # Of the keys' two heads each rank of four needs one.
@@ -80,3 +82,10 @@ def test_update_and_metrics_are_those_of_one_rank(folders: dict[str, Path], name
         for key in want:
             assert (want[key] - got[key]).abs().max().item() <= TOLERANCE, key
     assert_same_curve(other, plain, tolerance=2e-5)
+
+
+def test_a_resumed_run_ends_as_the_whole_one(folders: dict[str, Path]) -> None:
+    whole, resumed = folders["whole_two"], folders["resumed_two"]
+    for file in (whole / "final").glob("*.safetensors"):
+        assert file.read_bytes() == (resumed / "final" / file.name).read_bytes()
+    assert metrics(resumed)[-1] == metrics(whole)[-1]

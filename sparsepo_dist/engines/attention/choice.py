@@ -95,7 +95,7 @@ def tried_attention(
         return implementation
     why = _against_flex(config, dtype, setting) if implementation == BLOCKWISE else None
     if implementation == FLEX:
-        why = flex_failure(_heads(config), dtype, setting.device)
+        why = flex_failure(attention_heads(config), dtype, setting.device)
         if why is not None and setting.name == "flex":
             raise UserError(f"model.attention flex: it does not run on {setting.device} ({why}); say blockwise or auto")
     if why is None or setting.name == "blockwise":
@@ -112,7 +112,7 @@ def _against_flex(config: PretrainedConfig, dtype: torch.dtype, setting: Attenti
         return "FlexAttention has no dropout, which model.disable_dropout false leaves on"
     if dtype not in (*_KERNEL_DTYPES, torch.float32):
         return f"FlexAttention does not take {dtype}"
-    if _heads(config).width < _FLEX_NARROWEST:
+    if attention_heads(config).width < _FLEX_NARROWEST:
         return f"FlexAttention takes no heads narrower than {_FLEX_NARROWEST}"
     return None
 
@@ -129,7 +129,7 @@ def _against_flash(
         return "the package flash-attn is not installed"
     if dtype not in _KERNEL_DTYPES:
         return f"FlashAttention takes bf16 and fp16, not {dtype}"
-    if _heads(config).width > _FLASH_WIDEST or getattr(text_config(config), "v_head_dim", None) is not None:
+    if attention_heads(config).width > _FLASH_WIDEST or getattr(text_config(config), "v_head_dim", None) is not None:
         return f"FlashAttention takes heads up to {_FLASH_WIDEST} wide, values as wide as queries"
     if text_config(config).model_type in WITH_SINKS:
         return "FlashAttention has no attention sinks"
@@ -144,7 +144,8 @@ def has_dropout(config: PretrainedConfig) -> bool:
     return any("drop" in name and isinstance(rate, float) and rate > 0 for name, rate in rates.items())
 
 
-def _heads(config: PretrainedConfig) -> Heads:
+def attention_heads(config: PretrainedConfig) -> Heads:
+    """The shape of a model's attention."""
     text: Any = text_config(config)
     queries = text.num_attention_heads
     keys = getattr(text, "num_key_value_heads", None) or queries

@@ -18,6 +18,8 @@ from sparsepo_dist.engines.config import ALL_LINEAR, LoraSettings, Placement
 from sparsepo_dist.engines.decoder.configuration import check_window, load_config
 from sparsepo_dist.engines.deepspeed.ds_config import agree, engine_config, precision, reference_config
 from sparsepo_dist.engines.layouts.choice import ModelKind, layout_of
+from sparsepo_dist.engines.layouts.splitting import check_splitting
+from sparsepo_dist.engines.sequence.group import check_ranks
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.masks import MaskSources, oracles_of
 from sparsepo_dist.objectives import Requirements, compose
@@ -84,6 +86,16 @@ class Setting:
         return self.request.gpus
 
     @property
+    def together(self) -> int:
+        """Ranks that share each micro-batch."""
+        return self.request.config.training.sequence_parallel
+
+    @property
+    def groups(self) -> int:
+        """Groups of such ranks, each with micro-batches of its own."""
+        return self.ranks // self.together
+
+    @property
     def stage(self) -> int:
         """ZeRO stage of the policy's engine."""
         return int(self.zero.stage)
@@ -141,7 +153,9 @@ def resolve(request: Request) -> Setting:
         objective=config.objective.name, needs_reference=needs.reference, oracles=oracles_of(mask_sources)
     )
     check_builtin_names(config)
-    ds_config = _with_batch_size(request.ds_config, request.gpus)
+    together = config.training.sequence_parallel
+    check_ranks(together, request.gpus)
+    ds_config = _with_batch_size(request.ds_config, request.gpus // together)
     agreed = agree(ds_config, config.training.shared(), config.training.DEFAULTS)
     dtype = _dtype(ds_config, config.training.precision, request.device)
     policy = model_config(config.model.path, config)
@@ -155,6 +169,7 @@ def resolve(request: Request) -> Setting:
     models = {role: model_config(path, config) for role, path in frozen.items() if path is not None}
     kinds = {f"{role}.path": ModelKind.of(model) for role, model in {"model": policy, **models}.items()}
     layout = layout_of(config.data.layout, kinds, config.data.max_length).layout
+    check_splitting(kinds, layout, together)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, layout=layout))
     return Setting(
         request=dataclasses.replace(request, config=config),

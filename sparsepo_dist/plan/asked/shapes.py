@@ -63,6 +63,11 @@ class BatchShape(NamedTuple):
         columns = 8 * (4 * self.tokens + 3 * self.predicted)
         return columns if self.layout == "padded" else columns + 8 * (self.blocks * self.slots + self.tokens)
 
+    def predicted_by_one_of(self, ranks: int) -> int:
+        """Most response tokens of a rank, where so many share the batch: all that its tokens can predict. The last
+        token of a prompt that two responses share predicts the first of both."""
+        return min(self.predicted, -(-self.tokens // ranks) + self.blocks)
+
     def times(self, count: int) -> BatchShape:
         """So many micro-batches of this shape as one."""
         return self._replace(
@@ -79,7 +84,7 @@ def largest_batch(setting: Setting) -> BatchShape:
     data, needs = setting.config.data, setting.needs
     pair = PairShape.longest(data, rejected=needs.rejected)
     length = pair.tokens(data.settled_layout)
-    most = -(-setting.pairs_per_step // setting.ranks)
+    most = -(-setting.pairs_per_step // setting.groups)
     limit = most_pairs_per_micro_batch(setting.request.ds_config)
     most = most if limit is None else min(most, limit)
     count = max(1, min(most, data.tokens_per_micro_batch // length))
@@ -119,7 +124,7 @@ def micro_batches(setting: Setting) -> int:
     mean = max(1, round(setting.request.tokens_per_pair or longest))
     pairs = range(setting.pairs_per_step)
     limit = most_pairs_per_micro_batch(setting.request.ds_config)
-    return len(plan_step(pairs, dict.fromkeys(pairs, mean), setting.ranks, data.tokens_per_micro_batch, limit)[0])
+    return len(plan_step(pairs, dict.fromkeys(pairs, mean), setting.groups, data.tokens_per_micro_batch, limit)[0])
 
 
 def batch_like(shape: BatchShape) -> PackedBatch:

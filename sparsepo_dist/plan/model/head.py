@@ -35,7 +35,8 @@ class HeadBytes(NamedTuple):
 
 def head_bytes(setting: Setting, census: Census, shape: BatchShape) -> HeadBytes:
     """Bytes for a micro-batch in which every token is active."""
-    ops, needs, size, rows = setting.config.ops, setting.needs, setting.element_size, shape.predicted
+    ops, needs, size = setting.config.ops, setting.needs, setting.element_size
+    rows = shape.predicted_by_one_of(setting.together)
     weight = max(census.heads.weights, key=lambda w: w.numel * (w.role != "reference head"))
     vocabulary = text_config(setting.policy).vocab_size
     width = weight.numel // vocabulary

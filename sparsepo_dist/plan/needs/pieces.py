@@ -46,7 +46,7 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
     scored = shape.times(group)
     gathered = policy_gathering(setting, census)
     scoring, scoring_gathered = _scoring(setting, census, shape, scored, gathered)
-    rows = scored.predicted
+    rows = scored.predicted_by_one_of(setting.together)
     # An objective that looks at the whole global batch first keeps all of it.
     packed = micro_batches if setting.needs.global_means and micro_batches > 1 else group
     read = census.readings
@@ -70,8 +70,11 @@ def find_pieces(setting: Setting, census: Census, shape: BatchShape, micro_batch
 
 
 def policy_activations(setting: Setting, shape: BatchShape, *, checkpointing: Checkpointing) -> Activations:
-    """Activations of the policy's body, as configured but for checkpointing. Raises UserError as `activations`."""
-    return activations(policy_decoder(setting, shape)._replace(checkpointing=checkpointing))
+    """Activations of the policy's body on a rank, as configured but for checkpointing. Raises UserError as
+    `activations`.
+    """
+    whole = activations(policy_decoder(setting, shape)._replace(checkpointing=checkpointing))
+    return Activations(*(-(-bytes_ // setting.together) for bytes_ in whole))
 
 
 def policy_gathering(setting: Setting, census: Census) -> Gathered:
@@ -105,7 +108,7 @@ def frozen_gathering(setting: Setting, census: Census) -> dict[str, Gathered]:
 
 def scored_at_once(setting: Setting, census: Census, micro_batches: int) -> int:
     """Micro-batches that frozen models score in one pass."""
-    if not frozen_gathering(setting, census):
+    if setting.together > 1 or not frozen_gathering(setting, census):
         return 1
     return min(micro_batches, setting.config.micro_batches_per_pass)
 
@@ -146,7 +149,7 @@ def _scoring(
     """Activations, and what is gathered, where the reference and the oracles score; zeros where nobody does."""
     if decoders := frozen_decoders(setting, scored):
         gathered = (engine.at("scoring") for engine in frozen_gathering(setting, census).values())
-        return max(map(scoring_peak, decoders)), max(gathered, default=0)
+        return max(map(scoring_peak, decoders)) // setting.together, max(gathered, default=0)
     if setting.placement == "adapter":
-        return scoring_peak(policy_decoder(setting, shape)), policy.at("scoring")
+        return scoring_peak(policy_decoder(setting, shape)) // setting.together, policy.at("scoring")
     return 0, 0

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from sparsepo_dist.plan.asked.request import Request, Setting, resolve
 from sparsepo_dist.plan.asked.shapes import BatchShape, largest_batch, micro_batches
 from sparsepo_dist.plan.model.census import Census, take_census
+from sparsepo_dist.plan.needs.exchanges import Traffic
 from sparsepo_dist.plan.needs.phases import Memory, memory
-from sparsepo_dist.plan.needs.traffic import Traffic, traffic
+from sparsepo_dist.plan.needs.traffic import traffic
 
 GIB = 2**30
 MARGIN = 0.08

@@ -1,34 +1,22 @@
 """Bytes that a rank sends in an optimizer step, by collective.
 
 Ring algorithms: of B bytes, each of n ranks sends (n - 1) / n B in an all-gather or a reduce-scatter, and twice that in
-an all-reduce. It receives as many.
+an all-reduce. It receives as many. In an all-to-all it sends (n - 1) / n of its B bytes, each part to its own rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
 
 from sparsepo_dist.plan.asked.request import Setting
 from sparsepo_dist.plan.model.census import Census, Weight
 from sparsepo_dist.plan.model.gathering import persistent
+from sparsepo_dist.plan.needs.exchanges import Traffic, exchanges
 from sparsepo_dist.plan.needs.pieces import frozen_gathering, policy_gathering, scored_at_once
 from sparsepo_dist.plan.needs.states import groups
 
 STAGE_0_BUCKET = 500_000_000
 """Numbers that DeepSpeed reduces at once without ZeRO."""
-
-Collective = Literal["all-gather", "reduce-scatter", "all-reduce", "reduce"]
-
-
-class Traffic(NamedTuple):
-    """What one rank sends in a step for one purpose."""
-
-    collective: Collective
-    purpose: str
-    bytes: int
-    calls: int
-    """Collectives, one after the other."""
 
 
 def traffic(setting: Setting, census: Census, micro_batches: int) -> list[Traffic]:
@@ -39,10 +27,13 @@ def traffic(setting: Setting, census: Census, micro_batches: int) -> list[Traffi
     found = _policy(setting, census, micro_batches, passes)
     scorings = -(-micro_batches // scored_at_once(setting, census, micro_batches))
     for name, gathered in frozen_gathering(setting, census).items():
-        weights = Traffic("all-gather", f"{name}'s weights", gathered.fetched * scorings, gathered.calls * scorings)
+        weights = Traffic(
+            "all-gather", f"{name}'s weights", gathered.fetched * scorings, gathered.calls * scorings, setting.ranks
+        )
         found.append(weights)
     share = (setting.ranks - 1) / setting.ranks
-    return [item._replace(bytes=round(item.bytes * share)) for item in found]
+    found = [item._replace(bytes=round(item.bytes * share)) for item in found]
+    return found + exchanges(setting, micro_batches, passes)
 
 
 def _policy(setting: Setting, census: Census, micro_batches: int, passes: int) -> list[Traffic]:
@@ -72,7 +63,11 @@ def _policy(setting: Setting, census: Census, micro_batches: int, passes: int) -
     found = [Traffic("all-reduce", "gradients", 2 * trained * reductions, calls)]
     if setting.stage and zero.reduce_scatter and not zero.use_multi_rank_bucket_allreduce:
         # Each bucket is cut where a rank's part ends, and each piece goes to its rank.
-        found = [Traffic("reduce", "gradients", trained * reductions, calls + reductions * (setting.ranks - 1))]
+        found = [
+            Traffic(
+                "reduce", "gradients", trained * reductions, calls + reductions * (setting.ranks - 1), setting.ranks
+            )
+        ]
     if setting.stage:
         found.append(Traffic("all-gather", "updated weights", trained, len(groups(weights))))
     return found

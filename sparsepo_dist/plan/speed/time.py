@@ -8,8 +8,8 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.plan.asked.request import Setting
 from sparsepo_dist.plan.asked.shapes import PairShape, batch_of, mean_pair
 from sparsepo_dist.plan.model.census import Census, unique
+from sparsepo_dist.plan.needs.exchanges import Collective
 from sparsepo_dist.plan.needs.plan import Plan
-from sparsepo_dist.plan.needs.traffic import Collective
 from sparsepo_dist.plan.speed.flops import StepFlops, done_flops, necessary_flops
 from sparsepo_dist.plan.speed.machine import Machine
 
@@ -69,14 +69,16 @@ def step_time(plan: Plan, machine: Machine) -> StepTime:
     _refuse_hosts(setting)
     rate = machine.rate(setting.dtype)
     pair, layout = mean_pair(setting), setting.config.data.settled_layout
-    pairs = -(-setting.pairs_per_step // setting.ranks)
+    pairs = -(-setting.pairs_per_step // setting.groups)
     together = max(1, round(pairs / plan.micro_batches))
     first_pass = setting.needs.global_means and plan.micro_batches > 1
     one = done_flops(setting, census, batch_of([pair] * together, layout), first_pass=first_pass)
-    flops = StepFlops(*(part * pairs / together for part in one))
+    flops = StepFlops(*(part * pairs / (together * setting.together) for part in one))
     arithmetic = flops.total / (rate * machine.matrix_share)
-    transfer = sum(item.bytes for item in plan.traffic) / machine.link(setting.ranks)
-    latency = sum(item.calls * ring_latency(item.collective, setting.ranks, machine) for item in plan.traffic)
+    transfer = sum(item.bytes / machine.link(item.ranks or setting.ranks) for item in plan.traffic)
+    latency = sum(
+        item.calls * ring_latency(item.collective, item.ranks or setting.ranks, machine) for item in plan.traffic
+    )
     return StepTime(
         machine=machine,
         flops=flops,
