@@ -40,12 +40,12 @@ def exchanges(setting: Setting, micro_batches: int, passes: int) -> list[Traffic
     pairs = -(-setting.pairs_per_step // setting.groups)
     tokens = math.ceil(mean_pair(setting).tokens(layout) * pairs / n)
     times = passes + 1 + bool(setting.config.model.activation_checkpointing) + (setting.placement == "adapter")
-    frozen: dict[str, PretrainedConfig | None] = {"reference": setting.reference, **setting.oracles}
-    if setting.placement in ("cached", "adapter"):
-        del frozen["reference"]
-    runs = {"policy": (setting.policy, times), **{role: (config, 1) for role, config in frozen.items() if config}}
+    runs: list[tuple[str, PretrainedConfig, int]] = [("policy", setting.policy, times)]
+    if setting.reference is not None and setting.placement != "cached":
+        runs.append(("reference", setting.reference, 1))
+    runs += ((role, config, 1) for role, config in setting.oracles.items())
     found = []
-    for role, (config, count) in runs.items():
+    for role, config, count in runs:
         layers = text_config(config).num_hidden_layers
         sent = layers * count * tokens * _exchanged(config, n) * setting.element_size * (n - 1) // n
         found.append(Traffic("all-to-all", f"{role}'s attention", sent, 4 * layers * count * micro_batches, n))
