@@ -56,7 +56,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     one = {name: {**common, **both} for name, (both, _) in CASES.items()}
     two = {f"{name}_two": {**one[name], **shared, **changes} for name, (_, changes) in CASES.items()}
     two["whole_two"] = {**two["zero3_two"], "training.max_steps": 2, "checkpoints.every_steps": 1}
-    two["resumed_two"] = {**two["whole_two"], "resume": base / "two" / "whole_two" / "checkpoints" / "step-1"}
+    two["resumed_two"] = {**two["whole_two"], "resume": base / "two" / "whole_two" / "checkpoints" / "step-00000001"}
     four = {
         "zero3_four": {**one["zero3"], **shared, "ds_config": ZERO[3]},
         # Of the keys' two heads each rank of four needs one.
