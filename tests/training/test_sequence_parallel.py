@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     one = {name: {**common, **both} for name, (both, _) in CASES.items()}
     two = {f"{name}_two": {**one[name], **shared, **changes} for name, (_, changes) in CASES.items()}
     two["whole_two"] = {**two["zero3_two"], "training.max_steps": 2, "checkpoints.every_steps": 1}
-    two["resumed_two"] = {**two["whole_two"], "resume": base / "two" / "whole_two" / "checkpoints" / "step-00000001"}
     four = {
         "zero3_four": {**one["zero3"], **shared, "ds_config": ZERO[3]},
         # Of the keys' two heads each rank of four needs one.
@@ -66,9 +66,16 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for field in ("model.path", "oracle.path", "data.train"):
             if field in run:
                 run[field] = base / run[field]
-    return (
-        train_all(base / "one", one) | train_all(base / "two", two, ranks=2) | train_all(base / "four", four, ranks=4)
-    )
+    found = train_all(base / "one", one) | train_all(base / "two", two, ranks=2)
+    shutil.copytree(found["whole_two"], base / "whole")
+    again = {**two["whole_two"], "resume": found["whole_two"] / "checkpoints" / "step-00000001"}
+    resumed = train_all(base / "two", {"whole_two": again}, ranks=2)
+    return {
+        **found,
+        **train_all(base / "four", four, ranks=4),
+        "whole": base / "whole",
+        "resumed": resumed["whole_two"],
+    }
 
 
 @pytest.mark.parametrize("name", [*(f"{name}_two" for name in CASES), "zero2_four", "zero3_four"])
@@ -85,7 +92,7 @@ def test_update_and_metrics_are_those_of_one_rank(folders: dict[str, Path], name
 
 
 def test_a_resumed_run_ends_as_the_whole_one(folders: dict[str, Path]) -> None:
-    whole, resumed = folders["whole_two"], folders["resumed_two"]
+    whole, resumed = folders["whole"], folders["resumed"]
     for file in (whole / "final").glob("*.safetensors"):
         assert file.read_bytes() == (resumed / "final" / file.name).read_bytes()
     assert metrics(resumed)[-1] == metrics(whole)[-1]
