@@ -214,7 +214,9 @@ class PackedBatch:
     def counted_weight(self) -> Tensor:
         """[P] float32: `pair_weight` on one of the ranks that share the batch and 0 on the others, for what is summed
         over all ranks."""
-        return self.pair_weight if self.share is None or self.share.place == 0 else torch.zeros_like(self.pair_weight)
+        return (
+            self.pair_weight if self.share is None or self.share.place == 0 else self.pair_weight.new_zeros(self.pairs)
+        )
 
     @property
     def pairs(self) -> int:
