@@ -24,15 +24,12 @@ def linked(runs: Sequence[Run]) -> list[Run]:
         known = {
             name: f"{{{_run_of(name, run, found)}}}" for name in sorted(named & {one.method for one in runs} - {SFT})
         }
-        options, values = (
-            filled(run.training.options, known | {OWN: f"{{{own_stage(run)}}}"}),
-            filled(run.values, known),
-        )
+        options = filled(run.training.options, known | {OWN: f"{{{own_stage(run)}}}"})
         if own is not None:
             fields = {name: _field(run, name) for name in placeholders(own.options) - known.keys() - {PREPARE, SFT}}
             own = own._replace(options=filled(own.options, {**known, **fields}))
         training = dataclasses.replace(run.training, options=options, prepare=own)
-        found.append(dataclasses.replace(run, values=values, training=training))
+        found.append(dataclasses.replace(run, values=filled(run.values, known), training=training))
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sparsepo_dist.errors import did_you_mean
 from sparsepo_dist.evaluation.arguments import refusal
-from sparsepo_dist.experiments.files.runs import flagged
+from sparsepo_dist.experiments.files.runs import flagged, recipe_values
 from sparsepo_dist.experiments.files.training import Preparation, Training, mapping, options_of
 from sparsepo_dist.experiments.stages.stage import filled
 from sparsepo_dist.fields import known_entries, scalar
@@ -19,7 +19,7 @@ from sparsepo_dist.preparation.registry import NAMES, preparation
 OWN = "prepare-own"
 """Stands for the folder of a method's own preparation."""
 PREVIOUS, ROUND = "previous", "round"
-_MODEL, _TRAIN = "model.path", "data.train"
+_MODEL, _ADAPTER, _TRAIN = "model.path", "model.adapter", "data.train"
 
 
 def read_preparation(section: Entry, field: str) -> Preparation:
@@ -61,7 +61,17 @@ class Rounds:
     """Of each further round, over the method's."""
 
     def of(self, method: str, training: Training) -> dict[str, Training]:
-        """Further rounds of a method as methods: METHOD_round2 starts from METHOD's policy, and so on."""
+        """Further rounds of a method as methods: METHOD_round2 starts from METHOD's policy, and so on.
+
+        Raises:
+            ValueError: the method's runs leave adapters, from which no policy and reference start.
+        """
+        given = {**recipe_values(str(training.recipe)), **training.options}
+        if given.get(_ADAPTER) not in (None, "none"):
+            raise ValueError(
+                f"line {training.line}: methods.{method}: rounds start from whole models, and its runs leave adapters "
+                f"({_ADAPTER}: {given[_ADAPTER]}); leave rounds out, or say {_ADAPTER}: none"
+            )
         found, before = {}, method
         for number in range(2, self.count + 1):
             known = {PREVIOUS: f"{{{before}}}", ROUND: str(number)}

@@ -109,6 +109,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"line \d+: select: dpo_round2 needs another run",
     ),
     "no count": ({"rounds": {"prepare": ROUNDS["prepare"]}}, "rounds.count is missing"),
+    "adapters": (
+        {"rounds": ROUNDS, "prepare": PREPARE, "methods": {"dpo": {"options": {"model.adapter": "lora"}}}},
+        r"line \d+: methods.dpo: rounds start from whole models, and its runs leave adapters \(model.adapter: lora\)",
+    ),
     "one round": ({"rounds": {**ROUNDS, "count": 1}}, r"line \d+: rounds.count: 1 must be at least 2"),
     "no such preparation": ({"rounds": {"count": 2, "prepare": {"name": "pears"}}}, "rounds.prepare.name: 'pears'"),
     "its options": (
