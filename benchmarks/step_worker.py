@@ -261,7 +261,7 @@ class _InOrder(SampleOrder):
 def _fix_masks(masker: Any, sparsity: float) -> None:
     """Masks of 0 and 1, 0 for a share of the tokens."""
 
-    def forward(_: ReferenceOutputs, batch: PackedBatch, step: int) -> MaskPair:
+    def forward(_: ReferenceOutputs, batch: PackedBatch, step: int, *others: Any) -> MaskPair:
         generator = torch.Generator().manual_seed(step)
         mask = (torch.rand(len(batch.labels), generator=generator) >= sparsity).float().to(batch.labels.device)
         return MaskPair(mask, mask)

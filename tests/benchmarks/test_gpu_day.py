@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ from benchmarks.gpu_day.checks import Check, Day, Facts, FailedError, LeftOutErr
 from benchmarks.step_worker import Measured
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config, precision
 from sparsepo_dist.runs.parsing import parse_train
+from tests.support.runs import ROOT
 
 
 @pytest.fixture
@@ -109,6 +112,24 @@ def test_tests_that_fail_are_named(day: Day) -> None:
     assert failed.value.facts["passed"] == 1
     with pytest.raises(FailedError, match="no test ran"):
         kernels.pytest(day, "none", str(file), "-k", "absent", at_most=60)
+
+
+def test_what_the_sanitizers_run_is_there() -> None:
+    asked = (
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "gpu",
+        "tests/ops",
+        "-k",
+        kernels.SMALL,
+    )
+    listed = subprocess.run([sys.executable, *asked], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "test_cuda.py::" in listed
 
 
 @pytest.mark.parametrize(("share", "good"), [(0.85, True), (0.7, False)])

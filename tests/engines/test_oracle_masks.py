@@ -93,7 +93,7 @@ def test_tokens_are_chosen_and_their_statistics_are_there(
     module, reference = place(base, Requirements(True, divergence, None), batch)
     oracle = torch.cat(of_labels(by_itself(base / "oracle"))).float()
     outputs = ReferenceOutputs(reference.final_hidden, reference.logps, oracle_logps=oracle)
-    logp, reference_logp, v, mask, same, _ = module.eval()(batch, outputs, False, 0)
+    logp, reference_logp, v, _, mask, same, _ = module.eval()(batch, outputs, False, 0)
     want = chosen_by_oracle(base)
     assert mask.tolist() == same.tolist() == want and 0 < sum(want) < len(want)
     on, theirs = mask.bool(), by_itself(base / "reference")

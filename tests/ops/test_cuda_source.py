@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -104,12 +102,3 @@ def test_the_binding_compiles_against_torch_and_cuda_headers(tmp_path: Path) -> 
     written.touch()
     includes = [f"-I{path}" for path in (*include_paths(), tmp_path)]
     execute(str(NVCC), "-std=c++20", "-Xcompiler=-fsyntax-only", "-c", *includes, SOURCE.parent / "binding_cuda.cpp")
-
-
-def test_the_sanitizer_commands_of_contributing_select_tests() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    commands = re.findall(r"compute-sanitizer --tool \w+ python (.*)", text)
-    assert len(commands) == 2
-    for command in set(commands):
-        listed = execute(sys.executable, *shlex.split(command), "--collect-only", "-q", "-p", "no:cacheprovider")
-        assert "test_cuda.py::" in listed
