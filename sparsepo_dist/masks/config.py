@@ -84,7 +84,7 @@ class MaskConfig:
     guidance: float = 0.05
     """Guided: what a nat of the oracle's log-ratio to the reference adds to the weight 1 of a chosen response's token,
     and takes from a rejected one's: TGDPO's alpha times beta, in its authors' example 0.5 x 0.1."""
-    contrast: Literal["exponential", "ranks"] = "exponential"
+    contrast: Literal["ranks", "exponential"] = "ranks"
     """Contrast: how tokens weigh by the log-ratio of the two oracles. `exponential`: e^(strength x ratio), the ratio
     kept within `contrast_bounds`, its sign turned in the rejected response; `ranks`: from 0.7 to 1.3 by their rank in
     the response."""

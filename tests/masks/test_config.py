@@ -88,7 +88,7 @@ OTHER = {
     "binary": "released", "learning_rate": 1e-3, "weight_decay": 0.0, "random": "fresh", "sites": "released",
     "site_types": ["mlp"], "site_patterns": {"mlp": "x"}, "normalisation": "rescale", "clip": True,
     "selected_share": 0.5, "init": "calibrated", "initial_sparsity": (0.5, 0.7), "initial_mean": 2.0, "bounded": True,
-    "floor": 0.1, "decay_factor": 0.5, "tail_weight": 0.25, "guidance": 0.2, "contrast": "ranks",
+    "floor": 0.1, "decay_factor": 0.5, "tail_weight": 0.25, "guidance": 0.2, "contrast": "exponential",
     "contrast_strength": 0.5, "contrast_bounds": (-1.0, 1.0),
 }  # fmt: skip
 

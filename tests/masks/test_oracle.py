@@ -78,7 +78,7 @@ def test_exponential_contrast_is_its_definition() -> None:
     """e^(mu clamp(log pi+ / pi-)) of chosen tokens, e^(-mu clamp(...)) of rejected ones."""
     sequences = reversed_responses(40)
     ratio = 2 * torch.randn(len(sequences), generator=torch.Generator().manual_seed(2))
-    config = MaskConfig(contrast_strength=0.7, contrast_bounds=(-0.6, 1.1))
+    config = MaskConfig(contrast="exponential", contrast_strength=0.7, contrast_bounds=(-0.6, 1.1))
     want = [
         math.exp((-0.7 if s % 2 else 0.7) * min(max(x, -0.6), 1.1))
         for x, s in zip(ratio.tolist(), sequences.tolist(), strict=True)
@@ -90,7 +90,7 @@ def test_contrast_by_ranks_is_its_definition() -> None:
     """From 0.7 for the least to 1.3 for the most of a chosen response, the other way round in a rejected one; 1 for a
     token that is alone."""
     ratio, sequences = torch.tensor([3.0, -1.0, 0.0, 9.0, 2.0, 5.0]), torch.tensor([0, 0, 0, 1, 1, 2])
-    config = MaskConfig(contrast="ranks")
+    config = MaskConfig()
     weights = contrast_weights(ratio, Responses(sequences, 2), config)
     assert weights.tolist() == pytest.approx([1.3, 0.7, 1.0, 0.7, 1.3, 1.0])
 
@@ -98,7 +98,7 @@ def test_contrast_by_ranks_is_its_definition() -> None:
 def test_swapping_responses_and_oracles_gives_the_same_weights() -> None:
     sequences = reversed_responses(40)
     ratio = torch.randn(len(sequences), generator=torch.Generator().manual_seed(3))
-    for config in (MaskConfig(contrast="ranks"), MaskConfig(contrast_bounds=(-1.0, 1.0))):
+    for config in (MaskConfig(), MaskConfig(contrast="exponential", contrast_bounds=(-1.0, 1.0))):
         ours, theirs = (
             contrast_weights(one, Responses(ids, 20), config)
             for one, ids in ((ratio, sequences), (-ratio, sequences ^ 1))
@@ -115,7 +115,9 @@ def test_masker_reads_what_a_kind_asks_for(kind: MaskKind) -> None:
         "guided": ReferenceOutputs(logps=other, oracle_logps=oracle),
         "contrast": ReferenceOutputs(oracle_logps=oracle, against_logps=other),
     }[kind]
-    reward, divergence = TokenMasker((kind,), MaskConfig(guidance=0.5), None, seed=0)(outputs, batch, step=0)
+    reward, divergence = TokenMasker((kind,), MaskConfig(guidance=0.5, contrast="exponential"), None, seed=0)(
+        outputs, batch, step=0
+    )
     want = {"guided": [1.25, 0.875, 0.5], "contrast": [math.exp(x) for x in (0.5, -0.25, -1.0)]}[kind]
     assert reward is divergence and reward.tolist() == pytest.approx(want)
 

@@ -24,9 +24,14 @@ from tests.support.tiny import save_tiny_model, tiny_tokenizer, write_pairs
 pytestmark = pytest.mark.slow
 TOLD = {"oracle": "Say it well: ", "oracle_against": "Say it badly: "}
 RUNS: dict[str, dict[str, Any]] = {
-    "tis_dpo": {"objective.name": "tis_dpo"},
+    "tis_dpo": {"objective.name": "tis_dpo", "masks.contrast": "exponential"},
     "tgdpo": {"objective.name": "tgdpo", "masks.guidance": 0.5},
-    "told": {"objective.name": "tis_dpo", "objective.alpha": 0, "masks.contrast_bounds": [-3, 3]},
+    "told": {
+        "objective.name": "tis_dpo",
+        "objective.alpha": 0,
+        "masks.contrast": "exponential",
+        "masks.contrast_bounds": [-3, 3],
+    },
 }
 
 
