@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
-from sparsepo_dist.objectives.base import ObjectiveOutput, Requirements, Sums, moving_means
+from sparsepo_dist.objectives.base import MOVING_MEANS, ObjectiveOutput, Requirements, Sums, moving_means
 from sparsepo_dist.objectives.margins import log_ratios, logistic_loss
 from sparsepo_dist.objectives.metrics import reference_free_metrics
 
-MOMENTUM = 0.9
 LEAST_DEVIATION = 1e-3
 """Of M, in nats per token: before the first update M is rounding, which divided by itself would be a margin."""
 
@@ -31,7 +30,7 @@ class AlphaDPO:
 
     @property
     def requirements(self) -> Requirements:
-        return Requirements(reference=True, divergence=None, masks=None, global_means=True, momentum=MOMENTUM)
+        return MOVING_MEANS
 
     @torch.no_grad()
     def batch_values(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> Tensor:
@@ -50,6 +49,6 @@ class AlphaDPO:
     def _standardised(self, stats: TokenStats, sums: Sums) -> Tensor:
         """[P]: z."""
         lead = sums.mean(log_ratios(stats)).margin
-        mean, square = moving_means(sums.responses, MOMENTUM).to(lead.dtype)
+        mean, square = moving_means(sums.responses).to(lead.dtype)
         deviation = (square - mean.square()).clamp(min=LEAST_DEVIATION**2).sqrt()
         return (lead - mean) / deviation

@@ -38,6 +38,11 @@ class Requirements(NamedTuple):
     """Of the moving average of those means over training steps: history <- momentum history + (1 - momentum) means."""
 
 
+MOMENTUM = 0.9
+MOVING_MEANS = Requirements(reference=True, divergence=None, masks=None, global_means=True, momentum=MOMENTUM)
+"""Of a loss against the reference whose constants follow moving averages over training steps."""
+
+
 class ObjectiveOutput(NamedTuple):
     """Per-pair results; a batch's loss is the mean over the pairs of the global batch."""
 
@@ -68,11 +73,11 @@ class BatchObjective(Objective, Protocol):
         ...
 
 
-def moving_means(responses: Responses, momentum: float) -> Tensor:
+def moving_means(responses: Responses) -> Tensor:
     """[K]: the moving average of global means with this step's taken in; these alone where there is no history."""
     assert responses.global_means is not None
     now, before = responses.global_means.detach(), responses.history
-    return now if before is None else momentum * before + (1 - momentum) * now
+    return now if before is None else MOMENTUM * before + (1 - MOMENTUM) * now
 
 
 class BranchSums(NamedTuple):

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
-from sparsepo_dist.objectives.base import ObjectiveOutput, Requirements, Sums, moving_means
+from sparsepo_dist.objectives.base import MOVING_MEANS, ObjectiveOutput, Requirements, Sums, moving_means
 from sparsepo_dist.objectives.margins import log_ratios, logistic_loss
 from sparsepo_dist.objectives.metrics import preference_metrics
-
-MOMENTUM = 0.9
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class BCO:
 
     @property
     def requirements(self) -> Requirements:
-        return Requirements(reference=True, divergence=None, masks=None, global_means=True, momentum=MOMENTUM)
+        return MOVING_MEANS
 
     @torch.no_grad()
     def batch_values(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> Tensor:
@@ -38,7 +36,7 @@ class BCO:
     def __call__(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> ObjectiveOutput:
         sums = Sums(responses)
         rho = sums(log_ratios(stats))
-        (shift,) = moving_means(responses, MOMENTUM).to(rho.chosen.dtype)
+        (shift,) = moving_means(responses).to(rho.chosen.dtype)
         losses = logistic_loss(self.beta * rho.chosen - shift) + logistic_loss(shift - self.beta * rho.rejected)
         metrics = preference_metrics(stats, None, sums, self.beta)
         return ObjectiveOutput(losses, {**metrics, "shift": shift.expand_as(losses)})

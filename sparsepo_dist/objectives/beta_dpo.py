@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from sparsepo_dist.contracts import Responses, TokenMasks, TokenStats
-from sparsepo_dist.objectives.base import ObjectiveOutput, Requirements, Sums
+from sparsepo_dist.objectives.base import MOVING_MEANS, ObjectiveOutput, Requirements, Sums
 from sparsepo_dist.objectives.margins import log_ratios, logistic_loss
 from sparsepo_dist.objectives.metrics import preference_metrics
 
-MOMENTUM = 0.9
 LEAST_BETA = 1e-3
 """Floor of the dynamic beta, from the authors' code: below 0 it would turn the loss round."""
 
@@ -30,7 +29,7 @@ class BetaDPO:
 
     @property
     def requirements(self) -> Requirements:
-        return Requirements(reference=True, divergence=None, masks=None, global_means=True, momentum=MOMENTUM)
+        return MOVING_MEANS
 
     @torch.no_grad()
     def batch_values(self, stats: TokenStats, masks: TokenMasks | None, responses: Responses) -> Tensor:
