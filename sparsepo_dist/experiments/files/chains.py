@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sparsepo_dist.experiments.files.preparation import OWN
-from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, as_text
+from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, with_fields
+from sparsepo_dist.experiments.files.training import OWN, Preparation
 from sparsepo_dist.experiments.stages.stage import filled, placeholders
 
 
@@ -26,8 +27,7 @@ def linked(runs: Sequence[Run]) -> list[Run]:
         }
         options = filled(run.training.options, known | {OWN: f"{{{own_stage(run)}}}"})
         if own is not None:
-            fields = {name: _field(run, name) for name in placeholders(own.options) - known.keys() - {PREPARE, SFT}}
-            own = own._replace(options=filled(own.options, {**known, **fields}))
+            own = own._replace(options=_of_own(run, own, known))
         training = dataclasses.replace(run.training, options=options, prepare=own)
         found.append(dataclasses.replace(run, values=filled(run.values, known), training=training))
     return found
@@ -61,12 +61,11 @@ def _agree(a: Mapping[str, object], b: Mapping[str, object]) -> bool:
     return all(a[name] == b[name] for name in a.keys() & b.keys())
 
 
-def _field(run: Run, name: str) -> str:
+def _of_own(run: Run, own: Preparation, known: Mapping[str, str]) -> dict[str, Any]:
     try:
-        return as_text(run.field(name))
-    except KeyError:
-        assert run.training.prepare is not None
+        return dict(with_fields(own.options, run, known))
+    except KeyError as error:
         raise ValueError(
-            f"line {run.training.prepare.line}: {run.training.prepare.field}: {{{name}}} is neither {PREPARE}, {SFT}, "
-            "a method nor a field of runs"
+            f"line {own.line}: {own.field}: {{{error.args[0]}}} is neither {PREPARE}, {SFT}, a method nor a field of "
+            "runs"
         ) from None

@@ -6,33 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsepo_dist.errors import did_you_mean
 from sparsepo_dist.evaluation.arguments import refusal
 from sparsepo_dist.experiments.files.runs import flagged, recipe_values
-from sparsepo_dist.experiments.files.training import Preparation, Training, mapping, options_of
+from sparsepo_dist.experiments.files.training import Preparation, Training, mapping, options_of, read_preparation
 from sparsepo_dist.experiments.stages.stage import filled
 from sparsepo_dist.fields import known_entries, scalar
 from sparsepo_dist.files import Entry
 from sparsepo_dist.preparation.command import name_parser
-from sparsepo_dist.preparation.registry import NAMES, preparation
+from sparsepo_dist.preparation.registry import preparation
 
-OWN = "prepare-own"
-"""Stands for the folder of a method's own preparation."""
 PREVIOUS, ROUND = "previous", "round"
-_MODEL, _ADAPTER, _TRAIN = "model.path", "model.adapter", "data.train"
-
-
-def read_preparation(section: Entry, field: str) -> Preparation:
-    """A section `prepare`; what its options may be `check_preparation` says. Raises ValueError."""
-    fields = {entry.name: entry for entry in known_entries(mapping(section, field), ("name", "options"), f"{field}.")}
-    if "name" not in fields:
-        raise ValueError(f"line {section.line}: {field}.name is missing: what `sparsepo prepare` is to make")
-    options = options_of(fields["options"], f"{field}.options") if "options" in fields else {}
-    name, line = scalar(fields["name"], f"{field}.name", "str"), fields["name"].line
-    if name not in NAMES:
-        hint = did_you_mean(name, NAMES) or f"; there are {', '.join(NAMES)}"
-        raise ValueError(f"line {line}: {field}.name: {name!r} cannot be prepared{hint}")
-    return Preparation(name, options, line, field)
+_MODEL, _ADAPTER = "model.path", "model.adapter"
 
 
 def check_preparation(given: Preparation) -> None:
@@ -42,11 +26,6 @@ def check_preparation(given: Preparation) -> None:
         raise ValueError(
             f"line {given.line}: {given.field}.options: `sparsepo prepare {given.name}` does not take them: {said}"
         )
-
-
-def reading_its_own(training: Training) -> Training:
-    """A training with a preparation of its own trains on what that made."""
-    return dataclasses.replace(training, options={**training.options, _TRAIN: f"{{{OWN}}}/train.jsonl"})
 
 
 @dataclass(frozen=True)
@@ -78,7 +57,7 @@ class Rounds:
             prepare = self.prepare._replace(options=filled(self.prepare.options, known))
             options = {**training.options, **filled(self.options, known), _MODEL: f"{{{before}}}/final"}
             before = f"{method}_round{number}"
-            found[before] = reading_its_own(dataclasses.replace(training, options=options, prepare=prepare))
+            found[before] = dataclasses.replace(training, options=options).on_pairs_of(prepare)
         return found
 
 

@@ -17,6 +17,7 @@ from sparsepo_dist.errors import UserError
 from sparsepo_dist.experiments.contracts import KnownFields
 from sparsepo_dist.experiments.files.remembered import remembered
 from sparsepo_dist.experiments.files.training import Options, Training, plain_value
+from sparsepo_dist.experiments.stages.stage import filled, placeholders
 from sparsepo_dist.files import leaves
 from sparsepo_dist.runs.recipes.files import read_recipe
 
@@ -71,6 +72,21 @@ def runs_of(file: Path, sft: Training | None, methods: Mapping[str, Training]) -
     if twice is not None:
         raise UserError(f"{file}: two runs are called {twice}; rename a method, or remove a value that stands twice")
     return found
+
+
+def fields_in(value: Any) -> set[str]:
+    """Names in braces in a text, or in texts within lists and mappings, that must be fields of runs."""
+    return placeholders(value) - {PREPARE, SFT}
+
+
+def with_fields(value: Any, run: Run, known: Mapping[str, str]) -> Any:
+    """A value with what is known in place of its name in braces, and the run's own value in place of a field's.
+
+    Raises:
+        KeyError: a name is neither known nor a field.
+    """
+    fields = sorted(fields_in(value) - known.keys())
+    return filled(value, {**known, **{name: as_text(run.field(name)) for name in fields}})
 
 
 def _short(field: str, fields: Sequence[str]) -> str:

@@ -9,35 +9,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sparsepo_dist.errors import UserError, did_you_mean
 from sparsepo_dist.evaluation.jobs.spec import Suite, read_suite
 from sparsepo_dist.experiments.contracts import DRAWS
 from sparsepo_dist.experiments.files.chains import linked, others_of
-from sparsepo_dist.experiments.files.preparation import (
-    check_preparation,
-    read_preparation,
-    read_rounds,
-    reading_its_own,
-)
-from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, as_text, runs_of
+from sparsepo_dist.experiments.files.preparation import check_preparation, read_rounds
+from sparsepo_dist.experiments.files.runs import PREPARE, SFT, Run, runs_of, with_fields
 from sparsepo_dist.experiments.files.selection import Planned, Point, Select, planned, read_select
 from sparsepo_dist.experiments.files.training import (
-    OWN_PREPARE,
     Preparation,
     Training,
     cache_of,
     grid_of,
     lines_of,
     list_of,
+    read_preparation,
     read_training,
     seeds_of,
 )
-from sparsepo_dist.experiments.stages.stage import filled, placeholders
 from sparsepo_dist.experiments.stages.work import CODES
 from sparsepo_dist.fields import check_name, named, read_fields, scalar
-from sparsepo_dist.files import Entry, entries
+from sparsepo_dist.files import Entry
 from sparsepo_dist.queueing.resources import Resources, Slurm, read_resources, read_slurm
 
 _FIELDS = (
@@ -160,21 +152,10 @@ def _methods(given: Mapping[str, Entry]) -> dict[str, Training]:
             raise ValueError(
                 f"line {entry.line}: methods.{entry.name}: stages of another kind are called so; name it otherwise"
             )
-        methods[entry.name] = _method(entry, base)
+        methods[entry.name] = read_training(entry, f"methods.{entry.name}", base, prepares=True)
         if rounds is not None:
             methods |= rounds.of(entry.name, methods[entry.name])
     return methods
-
-
-def _method(entry: Entry, base: Training) -> Training:
-    field = f"methods.{entry.name}"
-    training = read_training(entry, field, base)
-    parts = entries(entry.node) if isinstance(entry.node, yaml.MappingNode) else []
-    own = next((part for part in parts if part.name == OWN_PREPARE), None)
-    if own is None:
-        return training
-    prepare = read_preparation(own, f"{field}.{OWN_PREPARE}")
-    return reading_its_own(dataclasses.replace(training, prepare=prepare))
 
 
 def _linked(file: Path, sft: Training | None, methods: Mapping[str, Training]) -> list[Run]:
@@ -217,16 +198,15 @@ def _suite(entry: Entry, scripts: Path, runs: Sequence[Run]) -> Suite:
     """A suite, looked at by its driver as the first run has it. Raises ValueError."""
 
     def stand_in(text: str) -> str:
-        for name in placeholders(text) - {PREPARE, SFT}:
-            try:
-                text = filled(text, {name: as_text(runs[0].field(name))})
-            except KeyError:
-                near = did_you_mean(name, runs[0].configuration)
-                raise ValueError(
-                    f"line {entry.line}: suites.{entry.name}: {{{name}}} is neither {PREPARE}, {SFT} nor a field of "
-                    f"runs{near}"
-                ) from None
-        return text
+        try:
+            return str(with_fields(text, runs[0], {}))
+        except KeyError as error:
+            name = error.args[0]
+            near = did_you_mean(name, runs[0].configuration)
+            raise ValueError(
+                f"line {entry.line}: suites.{entry.name}: {{{name}}} is neither {PREPARE}, {SFT} nor a field of "
+                f"runs{near}"
+            ) from None
 
     return read_suite(entry, scripts, stand_in)
 

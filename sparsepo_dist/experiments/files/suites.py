@@ -8,10 +8,10 @@ from typing import Any
 from sparsepo_dist.evaluation.jobs.spec import Suite
 from sparsepo_dist.experiments.contracts import START
 from sparsepo_dist.experiments.files.chains import others_of
-from sparsepo_dist.experiments.files.runs import CHECKOUT, PREPARE, SFT, Run, as_text, digest
+from sparsepo_dist.experiments.files.runs import CHECKOUT, PREPARE, SFT, Run, digest, fields_in, with_fields
 from sparsepo_dist.experiments.files.selection import Planned
 from sparsepo_dist.experiments.files.spec import ExperimentFile
-from sparsepo_dist.experiments.stages.stage import Stage, filled, placeholders
+from sparsepo_dist.experiments.stages.stage import Stage, placeholders
 
 _NAMED_MODELS = ("frontier", "summary")  # their --model takes NAME=PATH
 _MODEL = "model.path"
@@ -74,17 +74,13 @@ def _start(experiment: ExperimentFile, suite: Suite, run: Run) -> Run | None:
         return None
     paths = {str(other.field(_MODEL)) for other in experiment.runs}
     several = len([path for path in paths if not placeholders(path)]) > 1
-    named = {name: run.field(name) for name in sorted(_fields_of(suite))}
+    named = {name: run.field(name) for name in sorted(fields_in(list(suite.options)))}
     return Run(START, START, {}, run.training).at({**named, **({_MODEL: path} if several else {})})
 
 
 def options_for(suite: Suite, run: Run) -> tuple[str, ...]:
     """A suite's options with the run's own values in place of the names of fields in braces."""
-    return tuple(filled(list(suite.options), {name: as_text(run.field(name)) for name in _fields_of(suite)}))
-
-
-def _fields_of(suite: Suite) -> set[str]:
-    return placeholders(list(suite.options)) - {PREPARE, SFT}
+    return tuple(with_fields(list(suite.options), run, {}))
 
 
 def _shared_start(

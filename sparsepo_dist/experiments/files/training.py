@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import unicodedata
@@ -12,14 +13,17 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from sparsepo_dist.errors import UserError
+from sparsepo_dist.errors import UserError, did_you_mean
 from sparsepo_dist.fields import is_tagged, known_entries, scalar
 from sparsepo_dist.files import Entry, entries
+from sparsepo_dist.preparation.registry import NAMES
 from sparsepo_dist.runs.recipes.files import read_recipe
 
 SEED = "training.seed"
 ALL_LAYERS = "all_layers"
-OWN_PREPARE = "prepare"
+OWN = "prepare-own"
+"""Stands for the folder of a method's own preparation."""
+_TRAIN = "data.train"
 _EXPONENT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
 Options = Mapping[str, Any]
 """Dotted field of a run, or option of a command -> value."""
@@ -64,22 +68,21 @@ class Training:
         for point, seed in itertools.product(points, [{SEED: seed} for seed in self.seeds] or [{}]):
             yield {**point, **seed}
 
+    def on_pairs_of(self, prepare: Preparation) -> Training:
+        """The training with a preparation of its own, on what that makes."""
+        return dataclasses.replace(self, prepare=prepare, options={**self.options, _TRAIN: f"{{{OWN}}}/train.jsonl"})
 
-def read_training(section: Entry, field: str, base: Training) -> Training:
+
+def read_training(section: Entry, field: str, base: Training, *, prepares: bool = False) -> Training:
     """A section on a base: its recipe, grid, seeds and cache stand for the base's, its options are laid over them.
+
+    Args:
+        prepares: whether a preparation of its own may stand in it.
 
     Raises:
         ValueError: what cannot be, with its line.
     """
-    known = (
-        "recipe",
-        "options",
-        "grid",
-        "seeds",
-        "runs",
-        "cache",
-        *([OWN_PREPARE] if field.startswith("methods.") else []),
-    )
+    known = ("recipe", "options", "grid", "seeds", "runs", "cache", *(["prepare"] if prepares else []))
     empty = is_tagged(section.node, "null")
     given = {} if empty else {e.name: e for e in known_entries(mapping(section, field), known, f"{field}.")}
     recipe = _recipe(given["recipe"], field) if "recipe" in given else base.recipe
@@ -105,7 +108,22 @@ def read_training(section: Entry, field: str, base: Training) -> Training:
         raise ValueError(
             f"line {section.line}: {field} has seeds, and {SEED} in its grid or runs too; leave out one of them"
         )
+    if "prepare" in given:
+        return training.on_pairs_of(read_preparation(given["prepare"], f"{field}.prepare"))
     return training
+
+
+def read_preparation(section: Entry, field: str) -> Preparation:
+    """A section `prepare`; what its options may be `check_preparation` says. Raises ValueError."""
+    fields = {entry.name: entry for entry in known_entries(mapping(section, field), ("name", "options"), f"{field}.")}
+    if "name" not in fields:
+        raise ValueError(f"line {section.line}: {field}.name is missing: what `sparsepo prepare` is to make")
+    options = options_of(fields["options"], f"{field}.options") if "options" in fields else {}
+    name, line = scalar(fields["name"], f"{field}.name", "str"), fields["name"].line
+    if name not in NAMES:
+        hint = did_you_mean(name, NAMES) or f"; there are {', '.join(NAMES)}"
+        raise ValueError(f"line {line}: {field}.name: {name!r} cannot be prepared{hint}")
+    return Preparation(name, options, line, field)
 
 
 def _recipe(entry: Entry, field: str) -> Path:
