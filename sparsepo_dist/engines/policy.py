@@ -84,14 +84,15 @@ class PolicyModel(nn.Module):
         comes back: ZeRO-3's backward hooks do not look inside dataclasses. With `own`, only what the reference inside
         the policy says is computed, and its hidden states [L, N, D] for masks come back.
         """
+        own_rows = OwnRows.of(batch)
         if own:
             assert self.own_reference is not None
-            return (self._score_own(self.own_reference, batch, None).layer_hidden,)
+            return (self._score_own(self.own_reference, batch, own_rows, None).layer_hidden,)
         if self.own_reference is not None and (reference is None or reference.logps is None):
-            reference = self._score_own(self.own_reference, batch, reference)
-        masks, own_rows = None, OwnRows.of(batch)
+            reference = self._score_own(self.own_reference, batch, own_rows, reference)
+        masks, labels = None, own_rows.pick(batch.labels)
         if self.masker is not None:
-            reference = self._with_logps(reference, batch)
+            reference = self._with_logps(reference, labels)
             masks = self.masker(reference, batch, step, own_rows.whole)
         active = None if all_tokens or masks is None else own_rows.pick((masks[0] != 0) | (masks[1] != 0))
         rows = None
@@ -102,27 +103,28 @@ class PolicyModel(nn.Module):
         if self.router_loss is not None:
             collecting = self.router_loss.collect(batch)
         with collecting as routed:
-            hidden = hidden_at(backbone(self.model), batch)
-        logp, reference_logp, *others = self.head_stats(hidden, own_rows.pick(batch.labels), rows, active)
+            hidden = hidden_at(backbone(self.model), batch, own_rows)
+        logp, reference_logp, *others = self.head_stats(hidden, labels, rows, active)
         if reference is not None and reference_logp is None:
             reference_logp = reference.logps
         stats = [part if part is None else own_rows.whole(part) for part in (logp, reference_logp, *others)]
         return (*stats, *(masks or (None, None)), routed[0] if routed else None)
 
     @torch.no_grad()
-    def _score_own(self, own: OwnReference, batch: PackedBatch, given: ReferenceOutputs | None) -> ReferenceOutputs:
+    def _score_own(
+        self, own: OwnReference, batch: PackedBatch, own_rows: OwnRows, given: ReferenceOutputs | None
+    ) -> ReferenceOutputs:
         """In the engine's own forward: a second call of the engine would make ZeRO-3 trace its modules anew."""
-        with as_reference(self.model, own.adapter), own.readings.collect(OwnRows.of(batch).index) as collected:
-            final = hidden_at(backbone(self.model), batch)
+        with as_reference(self.model, own.adapter), own.readings.collect(own_rows.index) as collected:
+            final = hidden_at(backbone(self.model), batch, own_rows)
         known = {} if given is None else {name: getattr(given, name) for name in ORACLE_LOGPS.values()}
         return dataclasses.replace(collected.outputs(final), **known)
 
     @torch.no_grad()
-    def _with_logps(self, reference: ReferenceOutputs | None, batch: PackedBatch) -> ReferenceOutputs | None:
+    def _with_logps(self, reference: ReferenceOutputs | None, labels: Tensor) -> ReferenceOutputs | None:
         """What masks are made of: with log-probabilities that the pass over both heads would only give after them."""
         if reference is None or not self.logps_first or reference.logps is not None:
             return reference
-        labels = OwnRows.of(batch).pick(batch.labels)
         logps = self.head_stats(None, labels, reference.final_hidden, None)[1]
         return dataclasses.replace(reference, logps=logps)
 

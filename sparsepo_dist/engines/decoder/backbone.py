@@ -34,12 +34,12 @@ def backbone(model: PreTrainedModel) -> PreTrainedModel:
     return inside[0]
 
 
-def hidden_at(base: PreTrainedModel, batch: PackedBatch) -> Tensor:
+def hidden_at(base: PreTrainedModel, batch: PackedBatch, own_rows: OwnRows | None = None) -> Tensor:
     """[N, D]: final hidden states of the rows that predict the response tokens; where ranks share the batch, of this
-    rank's. All of them must call this."""
+    rank's (`own_rows`, if they are known already). All of them must call this."""
     dtype = base.get_input_embeddings().weight.dtype
     inputs = model_inputs(batch, base.config, dtype)
     tell(base, batch)
     with packed_alibi(base, batch):
         hidden: Tensor = base(**inputs).last_hidden_state
-    return hidden.reshape(-1, hidden.shape[-1])[OwnRows.of(batch).index]
+    return hidden.reshape(-1, hidden.shape[-1])[(own_rows or OwnRows.of(batch)).index]

@@ -34,8 +34,8 @@ class _Scorer(nn.Module):
         if ops is not None:
             self.head_stats = HeadStats(model.get_output_embeddings(), map, None, None, ops)
 
-    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor | None]:
-        hidden, labels = hidden_at(self.base, batch), OwnRows.of(batch).pick(batch.labels)
+    def forward(self, batch: PackedBatch, own_rows: OwnRows) -> tuple[Tensor, Tensor | None]:
+        hidden, labels = hidden_at(self.base, batch, own_rows), own_rows.pick(batch.labels)
         return hidden, None if self.head_stats is None else self.head_stats(hidden, labels, None, None)[0]
 
 
@@ -126,8 +126,9 @@ class ReferenceEngine:
         Raises:
             UserError: masks read an activation that the forward pass did not come by.
         """
-        with self.readings.collect(OwnRows.of(batch).index) as collected:
-            final, logps = self._module(batch)
+        own_rows = OwnRows.of(batch)
+        with self.readings.collect(own_rows.index) as collected:
+            final, logps = self._module(batch, own_rows)
         return collected.outputs(final, logps)
 
 
