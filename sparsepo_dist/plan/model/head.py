@@ -8,12 +8,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sparsepo_dist.engines.composite import text_config
+from sparsepo_dist.ops.kernels import COLUMNS
 from sparsepo_dist.ops.tiles import plan_tiles
 from sparsepo_dist.plan.asked.request import Setting
 from sparsepo_dist.plan.asked.shapes import BatchShape
 from sparsepo_dist.plan.model.census import Census
 
-STATE = 8 * 8  # bytes of a row's running sums
+STATE = 8 * COLUMNS  # bytes of a row's running sums
 
 
 class HeadBytes(NamedTuple):
