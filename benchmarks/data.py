@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.data_worker import PAIRS_PER_STEP, Found, Job
 from benchmarks.measure import MIB, describe
+from benchmarks.smollm2 import given_or_made
 from benchmarks.tables import table
 from benchmarks.worker import found_by
 
@@ -138,11 +139,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="processes of each candidate")
     parser.add_argument("--quick", action="store_true", help="a few hundred rows, once: whether it works")
     arguments = parser.parse_args()
-    tokenizer = arguments.tokenizer
-    if tokenizer is None:
-        from sparsepo_dist.builtin.smollm2 import smollm2_folder
-
-        tokenizer = smollm2_folder()
+    tokenizer = given_or_made(arguments.tokenizer)
     rows = (arguments.data / FILE).read_text(encoding="utf-8").splitlines(keepends=True)
     sizes = [int(size) for size in arguments.memory.split(",")]
     with tempfile.TemporaryDirectory(prefix="sparsepo-bench-") as scratch:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import describe
+from benchmarks.smollm2 import given_or_made
 from benchmarks.start_worker import Start
 from benchmarks.tables import table
 from benchmarks.worker import found_by
@@ -58,11 +59,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file of every figure")
     parser.add_argument("--rounds", type=int, default=3, help="starts after the first one")
     arguments = parser.parse_args()
-    smollm2 = arguments.smollm2
-    if smollm2 is None:
-        from sparsepo_dist.builtin.smollm2 import smollm2_folder
-
-        smollm2 = smollm2_folder()
+    smollm2 = given_or_made(arguments.smollm2)
     starts = []
     with tempfile.TemporaryDirectory(prefix="sparsepo-start-") as scratch:
         pairs = Path(scratch) / "pairs.jsonl"  # a copy: its token ids are not there yet

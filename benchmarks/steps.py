@@ -29,6 +29,7 @@ from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 
 from benchmarks.measure import MIB, describe, matrix_rate
 from benchmarks.models import byte_tokenizer, pythia_config, save_random_model
+from benchmarks.smollm2 import given_or_made
 from benchmarks.step_worker import Measured, Work
 from benchmarks.tables import table
 from benchmarks.worker import ROOT, found_by
@@ -267,11 +268,7 @@ def main() -> None:
     left_out = [name for name, rate in probes.items() if rate < LEAST_RATE * probes["fp32"]]
     rates = {name: matrix_rate(DTYPES[name], device) for name in DTYPES if name not in left_out}
     scratch = Path(tempfile.mkdtemp(prefix="sparsepo-bench-"))
-    smollm2 = arguments.smollm2
-    if smollm2 is None:
-        from sparsepo_dist.builtin.smollm2 import smollm2_folder
-
-        smollm2 = smollm2_folder()
+    smollm2 = given_or_made(arguments.smollm2)
     models = {"smollm2-135m": smollm2, "pythia-70m": scratch / "pythia-70m"}
     bench = Bench(models, arguments.data.resolve(), scratch, rates, arguments.rounds, arguments.steps, arguments.quick)
     save_random_model(pythia_config("70m"), AutoTokenizer.from_pretrained(smollm2), models["pythia-70m"])

@@ -26,6 +26,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from benchmarks.measure import MIB, describe
+from benchmarks.smollm2 import given_or_made
 from benchmarks.step_worker import Work, our_arguments
 from benchmarks.tables import table
 from sparsepo_dist.engines.deepspeed.ds_config import load_ds_config
@@ -215,11 +216,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON file of every figure, and of the machine's terms")
     arguments = parser.parse_args()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    smollm2 = arguments.smollm2
-    if smollm2 is None:
-        from sparsepo_dist.builtin.smollm2 import smollm2_folder
-
-        smollm2 = smollm2_folder()
+    smollm2 = given_or_made(arguments.smollm2)
     scratch = Path(tempfile.mkdtemp(prefix="sparsepo-traffic-"))
     pairs = scratch / "pairs.jsonl"
     pairs.write_text('{"prompt": "a", "chosen": " b", "rejected": " c"}\n' * 56)

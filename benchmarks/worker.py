@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def found_by(module: str, work: Any, launcher: Sequence[str] = (), **environment: str) -> dict[str, Any]:
-    """What a module of benchmarks prints of some work, a dataclass: the last line that begins with its seconds.
+    """What a module of benchmarks prints of some work, a dataclass.
 
     Args:
         launcher: arguments of Python before the module's.
@@ -31,6 +31,11 @@ def found_by(module: str, work: Any, launcher: Sequence[str] = (), **environment
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"{described} failed:\n{done.stderr[-3000:]}")
-    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith('{"seconds"'))
+    return figures_in(done.stdout)
+
+
+def figures_in(said: str) -> dict[str, Any]:
+    """Of all that a measurement's process has printed, the last line that begins with its seconds."""
+    line = next(line for line in reversed(said.splitlines()) if line.startswith('{"seconds"'))
     found: dict[str, Any] = json.loads(line)
     return found

@@ -16,6 +16,7 @@ from benchmarks.gpu_day import material
 from benchmarks.gpu_day.checks import Check, Day, Facts, FailedError, LeftOutError
 from benchmarks.measure import matrix_rate
 from benchmarks.step_worker import Measured, Work, our_arguments
+from benchmarks.worker import figures_in
 from sparsepo_dist.plan.speed.flops import necessary_flops
 
 MOST_TIME, PLANNED = 0.5, 0.1
@@ -99,8 +100,7 @@ def step(day: Day, asked: Work) -> Measured:
     described = json.dumps(dataclasses.asdict(asked))
     if described not in day.measured:
         said = day.python("-m", "benchmarks.step_worker", described, at_most=240)
-        line = next(line for line in reversed(said.splitlines()) if line.startswith('{"seconds"'))
-        day.measured[described] = Measured(**json.loads(line))
+        day.measured[described] = Measured(**figures_in(said))
     found: Measured = day.measured[described]
     return found
 
