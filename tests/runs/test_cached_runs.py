@@ -38,27 +38,29 @@ def cache_command(fields: dict[str, Any], *options: str) -> subprocess.Completed
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Model, pairs, and `common`, the settings of every run."""
-    base = tmp_path_factory.mktemp("cached")
-    save_tiny_model(base / "model", "llama")
-    write_pairs(base / "pairs.jsonl", 11)
-    write_pairs(base / "heldout.jsonl", 4, seed=1)
-    return base
-
-
-@pytest.fixture(scope="module")
-def common(base: Path) -> dict[str, Any]:
-    ds_config = base / "zero3.json"
-    ds_config.write_text(json.dumps(ZERO[3]))
+def save_inputs(folder: Path) -> dict[str, Any]:
+    """Model, pairs and ds_config of a few steps' run in a folder, and the run's fields."""
+    save_tiny_model(folder / "model", "llama")
+    write_pairs(folder / "pairs.jsonl", 11)
+    write_pairs(folder / "heldout.jsonl", 4, seed=1)
+    (folder / "zero3.json").write_text(json.dumps(ZERO[3]))
     return {
-        "ds_config": ds_config, "model.path": base / "model", "data.train": base / "pairs.jsonl",
-        "data.heldout": base / "heldout.jsonl", "data.max_length": 100, "data.tokens_per_micro_batch": 150,
+        "ds_config": folder / "zero3.json", "model.path": folder / "model", "data.train": folder / "pairs.jsonl",
+        "data.heldout": folder / "heldout.jsonl", "data.max_length": 100, "data.tokens_per_micro_batch": 150,
         "training.pairs_per_step": 6, "training.max_steps": 3, "training.epochs": 2, "training.learning_rate": 1e-2,
         # AdamW divides by |gradient| + eps: this one keeps it from blowing up the rounding of small gradients.
         "training.eps": 1e-2, "training.precision": "fp32",
     }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cached")
+
+
+@pytest.fixture(scope="module")
+def common(base: Path) -> dict[str, Any]:
+    return save_inputs(base)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from sparsepo_dist.data.store.load import load_tokenized
 from sparsepo_dist.errors import UserError
 from sparsepo_dist.runs.inputs import load_inputs
 from sparsepo_dist.runs.parsing import parse_train
-from tests.runs.test_cached_runs import cache_command, flags
-from tests.support.runs import ZERO, metrics, train_all
-from tests.support.tiny import save_tiny_model, tiny_tokenizer, write_pairs
+from tests.runs.test_cached_runs import cache_command, flags, save_inputs
+from tests.support.runs import metrics, train_all
+from tests.support.tiny import tiny_tokenizer
 
 pytestmark = pytest.mark.slow
 TOLD = {"oracle": "Say it well: ", "oracle_against": "Say it badly: "}
@@ -37,22 +36,12 @@ RUNS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = tmp_path_factory.mktemp("oracles")
-    save_tiny_model(base / "model", "llama")
-    write_pairs(base / "pairs.jsonl", 11)
-    write_pairs(base / "heldout.jsonl", 4, seed=1)
-    (base / "zero3.json").write_text(json.dumps(ZERO[3]))
-    return base
+    return tmp_path_factory.mktemp("oracles")
 
 
 @pytest.fixture(scope="module")
 def common(base: Path) -> dict[str, Any]:
-    return {
-        "ds_config": base / "zero3.json", "model.path": base / "model", "data.train": base / "pairs.jsonl",
-        "data.heldout": base / "heldout.jsonl", "data.max_length": 100, "data.tokens_per_micro_batch": 150,
-        "training.pairs_per_step": 6, "training.max_steps": 3, "training.epochs": 2, "training.learning_rate": 1e-2,
-        "training.eps": 1e-2, "training.precision": "fp32", "training.full_metrics_every": 1,
-    }  # fmt: skip
+    return {**save_inputs(base), "training.full_metrics_every": 1}
 
 
 @pytest.fixture(scope="module")
