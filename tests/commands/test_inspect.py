@@ -107,7 +107,7 @@ def test_data_that_a_run_would_refuse(
         (("--output", ""), "output: it is empty"),
         (("--output", "/dev/null/x"), "output: /dev/null/x cannot be written: Not a directory"),
         (("--data.train", "builtin:nothing"), "builtin:nothing is not built in"),
-        (("--model.path", "/nowhere"), "model.path /nowhere: no tokenizer could be loaded"),
+        (("--model.path", "/proc/no"), "model.path /proc/no: no tokenizer could be loaded"),
         (("--data.heldout_pairs", 12), "leaves no training pair of 12"),
     ],
 )

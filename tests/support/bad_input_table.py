@@ -294,7 +294,7 @@ DS_CONFIGS = [
     Case("offload_alone", ("offload_optimizer needs an optimizer section",),
          ds=zero(offload_optimizer={"device": "cpu"})),
     Case("nvme", ("zero_optimization.offload_param", '"device": "cpu"'),
-         ds=zero(3, offload_param={"device": "nvme", "nvme_path": "/nowhere"})),
+         ds=zero(3, offload_param={"device": "nvme", "nvme_path": "/proc/no"})),
     Case("quantised", ("zero_quantized_weights", "CPU"), ds=zero(3, zero_quantized_weights=True)),
     Case("optimizer_empty", ("optimizer.type", "Adam or AdamW", "missing"), ds={"optimizer": {}}),
     Case("optimizer_list", ("optimizer must be an object",), ds={"optimizer": [1]}),
@@ -311,7 +311,7 @@ DS_CONFIGS = [
 ]  # fmt: skip
 
 MODELS = [
-    Case("missing", ("model.path /nowhere", "neither a folder here nor found on a hub"), {"model.path": "/nowhere"}),
+    Case("missing", ("model.path /proc/no", "neither a folder here nor found on a hub"), {"model.path": "/proc/no"}),
     Case("no_model", ("model.path", "holds no model"), {"model.path": "{inputs}"}),
     Case("builtin", ("model.path: builtin:gpt5", "smollm2"), {"model.path": "builtin:gpt5"}),
     Case("builtin_reference", ("reference.path: builtin:gpt5", "a folder or hub id"),
@@ -348,7 +348,7 @@ MODELS = [
     Case("adapter_beside", ("model.path", "holds a model and an adapter", "--model.adapter_path"),
          damage=with_adapter_files),
     Case("tokenizer_of_another", ("model.path", "vocabulary of 250", "ids up to 257"), {"model.path": "{models}/few"}),
-    Case("reference_missing", ("reference.path /nowhere",), {"reference.path": "/nowhere"}),
+    Case("reference_missing", ("reference.path /proc/no",), {"reference.path": "/proc/no"}),
     Case("reference_bert", ("reference.path", "a bert model is an encoder"), {"reference.path": "{models}/bert"}),
     Case("reference_tokenizer", ("reference.path", "another tokenizer"), damage=of_another_model, role="reference"),
     Case("reference_vocabulary", ("reference.path", "vocabulary of 300", "272"), {"reference.path": "{models}/other"}),

@@ -36,7 +36,7 @@ def _listed(*entries: object) -> dict[str, str]:
 
 SOURCES = [
     Case("missing_file", ("nowhere.jsonl", "no such file"), {"data.train": "nowhere.jsonl"}),
-    Case("missing_folder", ("/nowhere/rows: no such file or folder",), {"data.train": "/nowhere/rows"}),
+    Case("missing_folder", ("/proc/no/rows: no such file or folder",), {"data.train": "/proc/no/rows"}),
     Case("no_match", ("*.jsonl: no file matches",), {"data.train": "{inputs}/*.jsonl"}),
     Case("empty_folder", ("no file of a kind that is read (.jsonl, .json, .csv or .tsv",), {"data.train": "{inputs}"}),
     Case("folder_of_no_data", ("holds files of several kinds", "model.safetensors"), {"data.train": "{models}/policy"}),

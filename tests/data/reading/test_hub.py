@@ -85,7 +85,7 @@ def test_a_folder_here_is_not_asked_of_a_hub(asked: Asked) -> None:
     assert not asked
 
 
-@pytest.mark.parametrize("source", ["/nowhere/rows", "./rows", "a/b/c", "https://example.com/rows", "rows.jsonl.gz"])
+@pytest.mark.parametrize("source", ["/proc/no/rows", "./rows", "a/b/c", "https://example.com/rows", "rows.jsonl.gz"])
 def test_what_can_be_no_id_is_not_asked_of_a_hub(asked: Asked, source: str) -> None:
     with pytest.raises(UserError, match=rf"{source}: no such file or folder \(looked in "):
         list(read_rows(source))

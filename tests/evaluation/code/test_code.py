@@ -166,15 +166,15 @@ def test_too_few_samples_are_noticed(options: list[str], harness: FakeHarness, s
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--harness", "/nowhere"], "--harness: /nowhere is no checkout.*git clone https://github.com/bigcode-project"),
+        (["--harness", "/proc/no"], "--harness: /proc/no is no checkout.*git clone https://github.com/bigcode-project"),
         (["--tasks", "mbpp"], "MBPP reads the dataset mbpp, which the mirror lacks"),
         (["--n_samples", "0"], "--n_samples 0: at least 1"),
         (["--limit", "-1"], "--limit -1: at least 1"),
         (["--temperature", "-1"], "temperature must be at least 0"),
         (["--top_p", "0"], "top_p above 0"),
         (["--temperature", "0"], "makes all 4 samples the same"),
-        (["--model", "/nowhere"], "there is no folder /nowhere"),
-        (["--hub-mirror", "/nowhere"], "there is no folder /nowhere"),
+        (["--model", "/proc/no"], "there is no folder /proc/no"),
+        (["--hub-mirror", "/proc/no"], "there is no folder /proc/no"),
     ],
 )
 def test_wrong_options(options: list[str], said: list[str], more: list[str], message: str) -> None:
@@ -193,9 +193,9 @@ def test_the_script_does_not_stand_in_for_the_library(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     script = ROOT / "evaluation" / "code.py"
     done = subprocess.run(
-        [sys.executable, str(script), "--model", "/nowhere", "--output", str(tmp_path)],
+        [sys.executable, str(script), "--model", "/proc/no", "--output", str(tmp_path)],
         capture_output=True, text=True, env=environment,
     )  # fmt: skip
-    assert done.returncode == 2 and "error: --model: there is no folder /nowhere" in done.stderr, done.stderr
+    assert done.returncode == 2 and "error: --model: there is no folder /proc/no" in done.stderr, done.stderr
     beside = f"import sys; sys.path.insert(0, {str(script.parent)!r}); import pdb, code; code.InteractiveConsole"
     subprocess.run([sys.executable, "-c", beside], check=True, env=environment)

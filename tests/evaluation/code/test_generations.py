@@ -132,7 +132,7 @@ def test_another_k_runs_nothing_again(confining_machine: None, tmp_path: Path, m
         (["--temperature", "0.2"], "--temperature says how programs are sampled"),
         (["--harness", "/somewhere"], "--harness says how programs are sampled"),
         (["--tasks", "humaneval", "mbpp"], "say which with --tasks TASK"),
-        (["--generations", "/nowhere"], "--generations: there is no file /nowhere"),
+        (["--generations", "/proc/no"], "--generations: there is no file /proc/no"),
     ],
 )
 def test_options_that_do_not_go_together(more: list[str], message: str, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ MISTAKES = [
     ("{objective.name: dpo}", "{objective.name: dpoo}", "line 4: methods.dpo: objective.name"),
     ("{objective.name: dpo}", "{objective: dpo}", "line 5: objective is a section; write its fields one by one"),
     ("{objective.name: dpo}", "{masks.floor: 2}", "line 4: methods.dpo: masks.floor: 2.0 must be in [0, 1)"),
-    (OPTIONS, f"    recipe: /nowhere.yaml\n{OPTIONS}", "line 5: methods.dpo.recipe: /nowhere.yaml cannot be read"),
+    (OPTIONS, f"    recipe: /proc/no.yaml\n{OPTIONS}", "line 5: methods.dpo.recipe: /proc/no.yaml cannot be read"),
     (OPTIONS, f"    seeds: [-1]\n{OPTIONS}", "line 5: methods.dpo.seeds: whole numbers, 0 or more"),
     (OPTIONS, f"    cache: some\n{OPTIONS}", "line 5: methods.dpo.cache: true, false or all_layers is wanted"),
     (OPTIONS, f"    runs: [{{training.seed: 1}}]\n    seeds: [2]\n{OPTIONS}", "has seeds, and training.seed in"),
